@@ -1,0 +1,229 @@
+#!/usr/bin/env bash
+# The one driver of all recipes: from raw data to a table of word error rates.
+#   stage 0  environment, pretrained models, raw data
+#   stage 1  Kaldi data folders                        -> <datadir>/<set>
+#   stage 2  lip regions and audio                     -> <dumpdir>/<set>
+#   stage 3  noise lists and noisy test copies         -> <dumpdir>/noise, <dumpdir>/<set>_<type>_snr<N>
+#   stage 4  training                                  -> <expdir>/<model>
+#   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
+# A finished stage is not redone, a broken one goes on where it stopped. Call it from a recipe's
+# run.sh; any option below can be given there or on the command line as --name value.
+set -euo pipefail
+
+template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=egs/TEMPLATE/avsr1/path.sh
+. "${template}/path.sh"
+
+stage=0
+stop_stage=5
+nj=$(nproc)                # parallel jobs of the data stages
+ngpu=0                     # GPUs for training (all used by one model) and decoding (one)
+datadir=data
+dumpdir=dump
+expdir=exp
+corpus=                    # where the raw corpus is, or is made: given to local/data.py
+download_opts=             # further options of local/data.py download; the stage is skipped if "none"
+prepare_opts=              # further options of local/data.py prepare
+train_set=train
+valid_set=valid
+test_sets=test             # sets decoded clean and, by copies at each SNR, noisy
+lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
+lip_opts=                  # further options of mome.bin.prepare_media
+musan=                     # folder of the MUSAN corpus; noise/, speech/ and music/ are added
+snrs="-5 0 5 10 15"        # of the noisy test copies, in dB
+noise_opts=                # further options of mome.bin.make_noise
+lm=                        # hub name or folder of the LLM
+audio_model=               # hub name or folder of the Whisper model
+video_weights=             # safetensors file of the video encoder; trained here if video_config is given
+video_config=              # configuration of the video encoder's pretraining
+units_opts=                # further options of mome.bin.make_units, the targets of that
+train_config=conf/train.yaml
+train_opts=                # further options of mome.bin.train
+tasks="avsr asr vsr"       # rows of the table
+one_model=true             # one model for all tasks; otherwise one model for each
+tag=                       # name of the model's folder in expdir; default: mome or mome_<task>
+beam=15
+decode_batch_size=16
+decode_opts=               # further options of mome.bin.decode
+seed=0
+
+help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}")
+# shellcheck source=utils/parse_options.sh
+. "${MOME_ROOT}/utils/parse_options.sh"
+
+log() { echo "$(date '+%H:%M:%S') ($(basename "$0")) $*" >&2; }
+
+# run_once MARK COMMAND...: run unless MARK says that it has succeeded; its output goes to MARK's log.
+run_once() {
+    local mark=$1 output
+    shift
+    if [ -e "${mark}" ]; then
+        log "done already: ${mark}"
+        return
+    fi
+    mkdir -p "$(dirname "${mark}")"
+    output=${mark%.done}log
+    if ! "$@" > >(tee -a "${output}") 2>&1; then
+        log "failed: $*; see ${output}; the same command goes on from there"
+        exit 1
+    fi
+    touch "${mark}"
+}
+
+wants() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+if wants 0; then
+    log "stage 0: environment, pretrained models, raw data"
+    "${MOME_ROOT}/tools/setup.sh"
+    python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
+    if [ "${download_opts}" != none ]; then
+        # shellcheck disable=SC2086
+        python local/data.py download --out "${corpus}" --nj "${nj}" ${download_opts}
+    fi
+fi
+
+if wants 1; then
+    log "stage 1: data folders"
+    # shellcheck disable=SC2086
+    run_once "${datadir}/.done" \
+        python local/data.py prepare --corpus "${corpus}" --out "${datadir}" ${prepare_opts}
+    for set in "${train_set}" "${valid_set}" ${test_sets}; do
+        python -m mome.bin.validate_data_dir "${datadir}/${set}"
+    done
+fi
+
+if wants 2; then
+    log "stage 2: lip regions and audio"
+    for set in "${train_set}" "${valid_set}" ${test_sets}; do
+        # shellcheck disable=SC2086
+        run_once "${dumpdir}/${set}/.done" \
+            python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
+            --landmarks "${MOME_DOWNLOADS}/dlib/shape_predictor_68_face_landmarks.dat" \
+            --nj "${nj}" ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
+        python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
+    done
+fi
+
+if wants 3; then
+    log "stage 3: noise"
+    # shellcheck disable=SC2086
+    run_once "${dumpdir}/noise/.done" \
+        python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" \
+        --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" --seed "${seed}" \
+        ${musan:+--musan "${musan}"} ${noise_opts}
+    for set in ${test_sets}; do
+        for stream in video audio; do
+            run_once "${dumpdir}/${set}_swap${stream}/.done" \
+                python -m mome.bin.swap_stream --data "${dumpdir}/${set}" --stream "${stream}" \
+                --output "${dumpdir}/${set}_swap${stream}"
+        done
+    done
+fi
+
+# The models to train, as "name task task ...".
+if "${one_model}"; then
+    models=("${tag:-mome} ${tasks}")
+else
+    models=()
+    for task in ${tasks}; do models+=("${tag:-mome}_${task} ${task}"); done
+fi
+
+# data_args SET NAME...: ESPnet's data options of a set for the streams named.
+data_args() {
+    local phase=$1 set=$2 name
+    shift 2
+    for name in "$@"; do
+        case ${name} in
+            speech) echo "--${phase}_data_path_and_name_and_type ${dumpdir}/${set}/wav.scp,speech,sound" ;;
+            lips) echo "--${phase}_data_path_and_name_and_type ${dumpdir}/${set}/lip.scp,lips,lips" ;;
+            text) echo "--${phase}_data_path_and_name_and_type ${dumpdir}/${set}/text,text,text" ;;
+            units) echo "--${phase}_data_path_and_name_and_type ${expdir}/units/${set}.units,units,text_int" ;;
+        esac
+    done
+    echo "--${phase}_shape_file ${dumpdir}/${set}/utt2num_frames"
+}
+
+# train_espnet DIR CONFIG OPTION...: ESPnet's trainer; on several GPUs of one machine it starts its
+# own processes, on several machines under Slurm it is started by srun (see README).
+train_espnet() {
+    local dir=$1 config=$2
+    shift 2
+    python -m mome.bin.train --config "${config}" --output_dir "${dir}" --resume true \
+        --ngpu "${ngpu}" --multiprocessing_distributed "$([ "${ngpu}" -gt 1 ] && echo true || echo false)" \
+        --seed "${seed}" "$@"
+}
+
+if [ -n "${video_config}" ] && [ -z "${video_weights}" ]; then
+    video_weights=${expdir}/video_encoder/encoder.safetensors
+    if wants 4; then
+        log "stage 4: pretraining of the video encoder"
+        # shellcheck disable=SC2086
+        run_once "${expdir}/units/.done" \
+            python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
+            --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" ${units_opts}
+        # shellcheck disable=SC2046
+        run_once "${expdir}/video_encoder/.done" \
+            train_espnet "${expdir}/video_encoder" "${video_config}" \
+            $(data_args train "${train_set}" lips units) $(data_args valid "${valid_set}" lips units)
+        run_once "${expdir}/video_encoder/.exported.done" \
+            python -m mome.bin.export_encoder --weights "${expdir}/video_encoder/valid.acc.best.pth" \
+            --prefix video_encoder. --output "${video_weights}"
+    fi
+fi
+
+if wants 4; then
+    for model in "${models[@]}"; do
+        read -r name model_tasks <<< "${model}"
+        log "stage 4: training of ${name} for ${model_tasks}"
+        streams=(text)
+        [[ ${model_tasks} == *avsr* || ${model_tasks} == *asr* ]] && streams+=(speech)
+        [[ ${model_tasks} == *vsr* ]] && streams+=(lips)
+        # shellcheck disable=SC2046,SC2086
+        run_once "${expdir}/${name}/.done" \
+            train_espnet "${expdir}/${name}" "${train_config}" \
+            $(data_args train "${train_set}" "${streams[@]}") \
+            $(data_args valid "${valid_set}" "${streams[@]}") \
+            --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
+            --model_conf "tasks=[${model_tasks// /,}]" \
+            ${lm:+--decoder_conf "lm=${lm}"} \
+            ${audio_model:+--audio_encoder_conf "model=${audio_model}"} \
+            ${video_weights:+--video_encoder_conf "weights=${video_weights}"} \
+            ${train_opts}
+    done
+fi
+
+if wants 5; then
+    for model in "${models[@]}"; do
+        read -r name model_tasks <<< "${model}"
+        log "stage 5: decoding and scoring of ${name}"
+        python -m mome.bin.count_parameters --config "${expdir}/${name}/config.yaml" \
+            | tee "${expdir}/${name}/parameters.txt"
+        # decode SETS TASKS: noisy copies differ from the clean set in audio alone, so a task that
+        # does not listen is decoded on the clean set only.
+        decode() {
+            local sets=() set
+            for set in $1; do sets+=("${dumpdir}/${set}"); done
+            # shellcheck disable=SC2086
+            python -m mome.bin.decode --config "${expdir}/${name}/config.yaml" \
+                --weights "${expdir}/${name}/valid.acc.best.pth" --data "${sets[@]}" --tasks $2 \
+                --output "${expdir}/${name}/decode" --beam "${beam}" --ngpu "$((ngpu > 0))" \
+                --batch_size "${decode_batch_size}" ${decode_opts} 2>&1 \
+                | tee -a "${expdir}/${name}/decode.log"
+        }
+        hearing=$(tr ' ' '\n' <<< "${model_tasks}" | grep -v '^vsr$' | tr '\n' ' ' || true)
+        for set in ${test_sets}; do
+            decode "${set}" "${model_tasks}"
+            if [ -n "${hearing// /}" ]; then
+                noisy=$(cd "${dumpdir}" && echo "${set}"_*_snr*)
+                decode "${noisy}" "${hearing}"
+            fi
+            if [[ " ${model_tasks} " == *" avsr "* ]]; then
+                decode "${set}_swapvideo ${set}_swapaudio" avsr
+            fi
+        done
+        python -m mome.bin.score --expdir "${expdir}/${name}" --dump "${dumpdir}" \
+            --train_text "${dumpdir}/${train_set}/text"
+        log "word error rates: ${expdir}/${name}/RESULTS.md"
+    done
+fi
+log "finished stages ${stage} to ${stop_stage}"

@@ -1,0 +1,10 @@
+# Sourced by avsr.sh and by hand: where things are, and the environment's Python first on PATH.
+MOME_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+export MOME_ROOT
+export MOME_DOWNLOADS=${MOME_DOWNLOADS:-${MOME_ROOT}/downloads}
+export PATH=${MOME_ROOT}/tools/venv/bin:${PATH}
+export PYTHONPATH=${MOME_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
+export LC_ALL=C.UTF-8
+export TOKENIZERS_PARALLELISM=false
+# Nothing in the stages looks for newer files on a hub once a model folder is there.
+export HF_HUB_DISABLE_TELEMETRY=1

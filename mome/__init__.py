@@ -1,0 +1,1 @@
+"""MoME: mixture of Matryoshka experts for audio-visual speech recognition with LLMs."""

@@ -1,0 +1,212 @@
+"""Attach an adapter to a frozen Hugging Face causal LM without copying or editing its code.
+
+Every adapter follows peft's habits: a configuration, a module that holds the trained tensors, and
+attach / enable / disable / detach. MoME works through forward hooks on the LM's own layers, so any
+decoder-only model whose layers name their attention and feed-forward blocks in a usual way can be
+adapted; LoRA, the baseline, is peft's.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from mome.experts import MoME, balance_loss
+
+POSITIONS = ("mhsa", "ffn", "layer")
+ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+FFN_NAMES = ("mlp", "feed_forward", "ffn")
+
+
+def find_layers(lm: nn.Module) -> list[nn.Module]:
+    """The transformer layers of a Hugging Face causal LM, first to last.
+
+    Raises:
+        ValueError: if no module list of ``num_hidden_layers`` layers exists.
+    """
+    count = lm.config.get_text_config().num_hidden_layers
+    for module in lm.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return list(module)
+    raise ValueError(
+        f"{type(lm).__name__}: found no list of {count} layers to adapt; is it a decoder-only LM?"
+    )
+
+
+def find_block(layer: nn.Module, position: str) -> nn.Module:
+    """The block of a layer that an adapter sits beside: attention, feed-forward or the layer."""
+    if position not in POSITIONS:
+        raise ValueError(f"position {position!r} must be one of {', '.join(POSITIONS)}")
+    if position == "layer":
+        return layer
+    names = ATTENTION_NAMES if position == "mhsa" else FFN_NAMES
+    for name in names:
+        if hasattr(layer, name):
+            return getattr(layer, name)
+    raise ValueError(f"{type(layer).__name__} has no block called {' or '.join(names)}")
+
+
+class MoMEAdapter(nn.Module):
+    """One MoME module per layer, in parallel to a block of that layer.
+
+    The module reads what the block reads (after the layer norm for ``mhsa`` and ``ffn``) and its
+    output is added to what the block gives.
+
+    Args:
+        lm: frozen causal LM; it is hooked, not changed, and ``detach`` restores it.
+        position: ``mhsa``, ``ffn`` or ``layer``.
+        **experts: arguments of :class:`mome.experts.MoME`.
+    """
+
+    def __init__(self, lm: nn.Module, position: str = "mhsa", **experts: Any):
+        super().__init__()
+        dim = lm.config.get_text_config().hidden_size
+        blocks = [find_block(layer, position) for layer in find_layers(lm)]
+        self.layers = nn.ModuleList(MoME(dim, **experts) for _ in blocks)
+        self.enabled = True
+        self.token_mask: torch.Tensor | None = None
+        self.routing: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(blocks)
+        self.handles = [
+            block.register_forward_hook(self._make_hook(index), with_kwargs=True)
+            for index, block in enumerate(blocks)
+        ]
+
+    def _make_hook(self, index: int):
+        def add_experts(_block, args, kwargs, output):
+            if not self.enabled:
+                return output
+            hidden = args[0] if args else kwargs["hidden_states"]
+            extra, gates, probs = self.layers[index](hidden)
+            if self.token_mask is not None:
+                self.routing[index] = (gates, probs)
+            if isinstance(output, tuple):
+                return (output[0] + extra, *output[1:])
+            return output + extra
+
+        return add_experts
+
+    @contextmanager
+    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
+        """Keep each layer's routing of the forward pass inside, for ``balance_loss`` or analysis.
+
+        Args:
+            token_mask: (B, S) True for tokens, False for padding.
+        """
+        self.token_mask = token_mask
+        try:
+            yield
+        finally:
+            self.token_mask = None
+
+    def balance_loss(self) -> torch.Tensor:
+        """Load-balancing loss of the recorded pass, mean over layers; ends the recording.
+
+        Call it inside ``recording``. Zero without routed experts.
+        """
+        recorded, self.routing = self.routing, [None] * len(self.routing)
+        if self.token_mask is None or any(entry is None for entry in recorded):
+            raise RuntimeError("balance_loss: no forward pass of the LM was recorded")
+        if recorded[0][1].shape[-1] == 0:
+            return self.layers[0].up.weight.new_zeros(())
+        losses = [balance_loss(gates, probs, self.token_mask) for gates, probs in recorded]
+        return torch.stack(losses).mean()
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The frozen LM alone, inside the context."""
+        self.enabled = False
+        try:
+            yield
+        finally:
+            self.enabled = True
+
+    def detach(self) -> None:
+        """Remove the hooks; the LM is as it was."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+
+    def num_active_parameters(self) -> int:
+        """Parameters that one token uses: shared experts, router and the top-k routed experts."""
+        total = 0
+        for layer in self.layers:
+            expert = 2 * layer.down.in_features * layer.bottleneck
+            routed = layer.top_k if layer.num_routed else 0
+            router = layer.router.weight.numel() if layer.num_routed else 0
+            total += expert * (layer.num_shared + routed) + router
+        return total
+
+
+class LoRAAdapter(nn.Module):
+    """LoRA on chosen projections of the LM (peft), shared by all rates: Llama-AVSR, Llama-MTSK SS.
+
+    Args:
+        lm: frozen causal LM; peft inserts its layers in place.
+        rank: rank of the update.
+        alpha: scale is ``alpha / rank``; ``2 * rank`` when None.
+        target_modules: names of the linear layers to adapt.
+    """
+
+    def __init__(
+        self,
+        lm: nn.Module,
+        rank: int = 32,
+        alpha: int | None = None,
+        target_modules: tuple[str, ...] | list[str] = ("q_proj", "v_proj"),
+    ):
+        super().__init__()
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha or 2 * rank, target_modules=list(target_modules)
+        )
+        inject_adapter_in_model(config, lm)
+        self.tuners = tuple(m for m in lm.modules() if isinstance(m, BaseTunerLayer))
+        # The tensors live inside the frozen LM, out of sight of optimiser and checkpoint: list
+        # them here, in float32, in the LM's order.
+        weights = [p for name, p in lm.named_parameters() if "lora_" in name]
+        for weight in weights:
+            weight.data = weight.data.float()
+        self.weights = nn.ParameterList(weight.requires_grad_(True) for weight in weights)
+
+    @contextmanager
+    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
+        """Nothing to record: LoRA has no router."""
+        yield
+
+    def balance_loss(self) -> torch.Tensor:
+        """Zero: LoRA has no router."""
+        return self.weights[0].new_zeros(())
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The frozen LM alone, inside the context."""
+        for module in self.tuners:
+            module.enable_adapters(enabled=False)
+        try:
+            yield
+        finally:
+            for module in self.tuners:
+                module.enable_adapters(enabled=True)
+
+    def num_active_parameters(self) -> int:
+        """All of LoRA's parameters act on every token."""
+        return sum(p.numel() for p in self.weights)
+
+
+ADAPTERS = {"mome": MoMEAdapter, "lora": LoRAAdapter}
+
+
+def attach(lm: nn.Module, adapter: str, conf: Mapping[str, Any] | None = None) -> nn.Module | None:
+    """Attach the adapter called ``mome``, ``lora`` or ``none`` to a frozen LM.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if adapter == "none":
+        return None
+    if adapter not in ADAPTERS:
+        raise ValueError(f"adapter {adapter!r} must be one of {', '.join([*ADAPTERS, 'none'])}")
+    return ADAPTERS[adapter](lm, **(conf or {}))

@@ -1,0 +1,1 @@
+"""Part of MoME; see the modules."""

@@ -1,0 +1,67 @@
+"""Print trained, active and total parameters of a model by part.
+
+Trained: what the optimiser updates. Active: trained parameters that one token uses, so of the
+routed experts only the top-k. Total: everything that is in memory, frozen parts included.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from espnet2.tasks.abs_task import AbsTask
+from torch import nn
+
+from mome.frozen import Frozen
+from mome.model import AVSRModel
+from mome.tasks.avsr import AVSRTask
+
+
+def count(module: nn.Module | None, trained_only: bool = False) -> int:
+    """Parameters of a module, with those of the frozen modules inside unless asked not to."""
+    if module is None:
+        return 0
+    total = sum(p.numel() for p in module.parameters())
+    if not trained_only:
+        total += sum(m.num_parameters() for m in module.modules() if isinstance(m, Frozen))
+    return total
+
+
+def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
+    """Rows (part, trained, active, total); the last row is the sum."""
+    adapter = model.decoder.adapter
+    adapter_trained = count(adapter, trained_only=True)
+    adapter_active = adapter.num_active_parameters() if adapter is not None else 0
+    lm_total = model.decoder.lm.num_parameters()
+    if adapter is not None and any(p.requires_grad for p in model.decoder.lm.inner.parameters()):
+        lm_total -= adapter_trained  # peft keeps LoRA's tensors inside the LM
+    rows = [("LLM", 0, 0, lm_total), ("adapter", adapter_trained, adapter_active, adapter_trained)]
+    for name in ("audio_encoder", "video_encoder", "projectors"):
+        part = getattr(model, name)
+        trained = count(part, trained_only=True)
+        rows.append((name.replace("_", " "), trained, trained, count(part)))
+    markers = model.decoder.markers.numel()
+    rows.append(("markers", markers, markers, markers))
+    sums = [sum(row[column] for row in rows) for column in (1, 2, 3)]
+    return [*rows, ("sum", *sums)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build the model of a configuration and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="config.yaml of a training")
+    args = parser.parse_args(argv)
+    if not args.config.exists():
+        parser.error(f"{args.config} does not exist; train the model first (stage 4)")
+    task: type[AbsTask] = AVSRTask
+    with torch.device("cpu"):
+        model, _ = task.build_model_from_file(str(args.config), None, "cpu")
+    print(f"| {'part':<14} | {'trained':>13} | {'active':>13} | {'total':>13} |")
+    print(f"|{'-' * 16}|{'-' * 14}:|{'-' * 14}:|{'-' * 14}:|")
+    for name, trained, active, total in table(model):
+        print(f"| {name:<14} | {trained:>13,} | {active:>13,} | {total:>13,} |")
+
+
+if __name__ == "__main__":
+    main()

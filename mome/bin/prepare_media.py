@@ -1,0 +1,235 @@
+"""Cut lips and store audio: from data/<set> to dump/<set>.
+
+For each utterance of video.scp, writes lips/<speaker>/<utterance>.mp4 (96x96, grey, 25 frames a
+second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame), and lip.scp,
+wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed with its
+reason in `excluded`. Finished clips are kept when the command is run again.
+
+With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
+<lip_dir>/<speaker>/<number>.mp4 or <lip_dir>/<utterance>.mp4; they are read to check them and used
+in place.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
+from mome.data.kaldi import read_scp, same_settings, spk2utt_of, write_scp
+from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
+from mome.lips.extract import extract_lips
+from mome.lips.landmarks import load_tracker
+from mome.parallel import map_items
+
+SAMPLES_PER_FRAME = RATE // LIP_RATE
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance: where its streams are and where they go. ``crop`` is a crop that exists."""
+
+    utterance: str
+    video: str
+    audio: str
+    lips_output: str
+    audio_output: str
+    crop: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a clip: its length in frames, how many had no face, or why it is excluded."""
+
+    num_frames: int = 0
+    lost: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How crops are made; see the options of the same names."""
+
+    landmarks: str
+    detect_every: int
+    detect_side: int
+    window: int
+    max_lost: float
+    tolerance: float
+
+
+def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
+    """Make the lips and the audio of one clip, unless both are finished."""
+    try:
+        finished = finished_frames(clip)
+        if finished:
+            return Outcome(finished)
+        lost = 0
+        if clip.crop:
+            num_frames = len(read_lips(clip.crop))
+        else:
+            tracker = load_tracker(settings.landmarks, settings.detect_every, settings.detect_side)
+            lips = extract_lips(clip.video, tracker, settings.window, settings.max_lost)
+            num_frames, lost = len(lips.frames), lips.lost
+        length = num_frames * SAMPLES_PER_FRAME
+        audio = read_audio(clip.audio)
+        if abs(len(audio) - length) > settings.tolerance * RATE:
+            seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
+            return Outcome(reason=f"{clip.audio}: audio and video differ in length: {seconds}")
+        write_flac(clip.audio_output, limit_peak(fit_length(audio, length)))
+        if not clip.crop:
+            write_lips(clip.lips_output, lips.frames)
+        return Outcome(num_frames, lost)
+    except (MediaError, FileNotFoundError) as error:
+        return Outcome(reason=str(error))
+
+
+def finished_frames(clip: Clip) -> int:
+    """Number of frames if both outputs exist, agree and are newer than their sources; else 0."""
+    sources = [clip.crop or clip.video, clip.audio.rpartition(".ark:")[0] or clip.audio]
+    outputs = [clip.audio_output] if clip.crop else [clip.audio_output, clip.lips_output]
+    if not all(Path(path).is_file() for path in (*sources, *outputs)):
+        return 0
+    if max(Path(path).stat().st_mtime for path in sources) > min(
+        Path(path).stat().st_mtime for path in outputs
+    ):
+        return 0
+    try:
+        num_frames = video_info(clip.crop or clip.lips_output).num_frames
+        length = audio_seconds(clip.audio_output) * LIP_RATE
+    except MediaError:
+        return 0
+    return num_frames if abs(length - num_frames) < 1e-3 else 0
+
+
+def find_crop(lip_dir: Path, utterance: str, speaker: str) -> str:
+    """An existing crop of an utterance; the path tells where it was looked for if there is none."""
+    number = utterance.removeprefix(speaker).lstrip("_-")
+    nested = lip_dir / speaker / f"{number}.mp4"
+    flat = lip_dir / f"{utterance}.mp4"
+    return str(flat if flat.is_file() else nested)
+
+
+def list_clips(
+    data: Path, dump: Path, lip_dir: Path | None, audio_format: str
+) -> tuple[list[Clip], dict[str, str]]:
+    """The clips of a data folder, and utterances excluded for what the folder lacks."""
+    utt2spk, text = read_scp(data / "utt2spk"), read_scp(data / "text")
+    videos = read_scp(data / "video.scp") if (data / "video.scp").is_file() else {}
+    audios = read_scp(data / "wav.scp") if (data / "wav.scp").is_file() else {}
+    if not videos and lip_dir is None:
+        raise FileNotFoundError(
+            f"{data / 'video.scp'} does not exist; run stage 1, or give --lip_dir"
+        )
+    clips, excluded = [], {}
+    for utterance in sorted({*utt2spk, *videos}):
+        speaker = utt2spk.get(utterance)
+        video = videos.get(utterance, "")
+        audio = audios.get(utterance, video)
+        if not speaker:
+            excluded[utterance] = f"{data / 'utt2spk'}: no speaker"
+        elif not text.get(utterance):
+            excluded[utterance] = f"{data / 'text'}: no words"
+        elif not audio or not (video or lip_dir):
+            excluded[utterance] = f"{data}: no {'video' if audio else 'audio'}"
+        else:
+            name = f"{speaker}/{utterance}"
+            clips.append(
+                Clip(
+                    utterance,
+                    video,
+                    audio,
+                    str(dump / "lips" / f"{name}.mp4"),
+                    str(dump / "audio" / f"{name}.{audio_format}"),
+                    find_crop(lip_dir, utterance, speaker) if lip_dir else None,
+                )
+            )
+    return clips, excluded
+
+
+def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
+    """Write the files of dump/<set> for the clips that are kept."""
+    clips = {clip.utterance: clip for clip in kept}
+    frames = {clip.utterance: outcome.num_frames for clip, outcome in kept.items()}
+    utt2spk, text = read_scp(data / "utt2spk"), read_scp(data / "text")
+    utt2spk = {utterance: utt2spk[utterance] for utterance in clips}
+    write_scp(dump / "lip.scp", {u: c.crop or c.lips_output for u, c in clips.items()})
+    write_scp(dump / "wav.scp", {u: c.audio_output for u, c in clips.items()})
+    write_scp(dump / "text", {utterance: text[utterance] for utterance in clips})
+    write_scp(dump / "utt2spk", utt2spk)
+    write_scp(dump / "spk2utt", spk2utt_of(utt2spk))
+    write_scp(dump / "utt2dur", {u: f"{n / LIP_RATE:.2f}" for u, n in frames.items()})
+    write_scp(dump / "utt2num_frames", frames)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="e.g. data/train")
+    parser.add_argument("--dump", type=Path, required=True, help="e.g. dump/train")
+    parser.add_argument("--landmarks", default="", help="shape_predictor_68_face_landmarks.dat")
+    parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument("--detect_every", type=int, default=8, help="frames; tracked in between")
+    parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
+    parser.add_argument("--window", type=int, default=12, help="frames of landmark smoothing")
+    parser.add_argument("--max_lost", type=float, default=0.5, help="share of frames without face")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.2, help="s that audio and video may differ in length"
+    )
+    parser.add_argument("--max_excluded", type=float, default=0.1, help="share of utterances")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prepare one set."""
+    args = parse(argv)
+    if args.lip_dir is None:
+        load_tracker(args.landmarks, args.detect_every, args.detect_side)  # fails early
+    elif not args.lip_dir.is_dir():
+        raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
+    settings = Settings(
+        args.landmarks,
+        args.detect_every,
+        args.detect_side,
+        args.window,
+        args.max_lost,
+        args.tolerance,
+    )
+    clips, excluded = list_clips(args.data, args.dump, args.lip_dir, args.audio_format)
+    choices = {name: value for name, value in vars(settings).items() if name != "landmarks"}
+    if not same_settings(args.dump, {**choices, "lip_dir": str(args.lip_dir or "")}):
+        for clip in clips:
+            Path(clip.audio_output).unlink(missing_ok=True)
+    outcomes = map_items(
+        partial(prepare_clip, settings=settings), clips, args.nj, f"lips of {args.data.name}"
+    )
+    results = dict(zip(clips, outcomes, strict=True))
+    excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
+    kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
+    log = args.dump / "excluded"
+    write_scp(log, excluded)
+    total = len(kept) + len(excluded)
+    print(
+        f"{args.dump}: {len(kept)} utterances, {len(excluded)} excluded,"
+        f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
+        f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
+    )
+    reasons = Counter(reason.partition(": ")[2] for reason in excluded.values())
+    for reason, count in reasons.most_common(10):
+        print(f"  excluded {count}: {reason}")
+    if not kept or len(excluded) > args.max_excluded * total:
+        sys.exit(
+            f"{len(excluded)} of {total} utterances are excluded, more than --max_excluded"
+            f" {args.max_excluded:g} allows; see {log}"
+        )
+    write_dump(args.data, args.dump, kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Read and write audio: soundfile for wav and flac, kaldiio for ark, PyAV for everything else."""
+
+import os
+import re
+from math import gcd
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+
+from mome.data.video import MediaError
+
+RATE = 16000
+SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
+# Largest value that rounds to a 16-bit sample.
+FULL_SCALE = 32767 / 32768
+
+
+def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
+    """Read a recording as one channel at the given rate.
+
+    Args:
+        path: wav, flac, ogg; a video; or ``file.ark:offset`` as Kaldi writes it.
+        rate: samples per second wanted; other rates are resampled.
+
+    Returns:
+        float32 (N,) in about [-1, 1]; several channels are averaged.
+
+    Raises:
+        FileNotFoundError: without the file.
+        MediaError: for a corrupt or truncated file, one without an audio stream, without samples
+            or with samples that are not finite.
+    """
+    samples, source_rate = _read(str(path))
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1)
+    if len(samples) == 0:
+        raise MediaError(path, "the audio has no samples")
+    if not np.isfinite(samples).all():
+        raise MediaError(path, "the audio has samples that are not finite")
+    return resample(samples, source_rate, rate)
+
+
+def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
+    """(N,) at source_rate -> float32 (ceil(N * rate / source_rate),), polyphase filter."""
+    if source_rate != rate:
+        common = gcd(source_rate, rate)
+        samples = resample_poly(samples, rate // common, source_rate // common)
+    return samples.astype(np.float32, copy=False)
+
+
+def audio_seconds(path: str | Path) -> float:
+    """Length from the header.
+
+    Raises:
+        FileNotFoundError: without the file.
+        MediaError: for an unreadable file or one without an audio stream.
+    """
+    path = str(path)
+    if path.lower().endswith(SOUNDFILE_SUFFIXES):
+        _exists(path)
+        try:
+            return soundfile.info(path).duration
+        except soundfile.LibsndfileError as error:
+            raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+    if _is_ark(path):
+        samples, rate = _read(path)
+        return len(samples) / rate
+    _exists(path)
+    try:
+        with av.open(path) as container:
+            stream = _audio_stream(container, path)
+            if stream.duration is not None:
+                return float(stream.duration * stream.time_base)
+            return (container.duration or 0) / av.time_base
+    except av.error.FFmpegError as error:
+        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+
+
+def limit_peak(samples: np.ndarray) -> np.ndarray:
+    """Scale the whole signal down if it exceeds the 16-bit range; ratios within it are kept."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    return samples * np.float32(FULL_SCALE / peak) if peak > FULL_SCALE else samples
+
+
+def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
+    """Write 16-bit audio, to a temporary name renamed when complete.
+
+    Args:
+        path: output; the suffix gives the format, ``.flac`` or ``.wav``.
+        samples: float (N,) within [-1, 1]; see `limit_peak`.
+        rate: samples per second.
+
+    Raises:
+        ValueError: for samples of another shape, not finite, or that would be clipped.
+    """
+    path = Path(path)
+    if samples.ndim != 1 or len(samples) == 0:
+        raise ValueError(f"{path}: samples of shape {samples.shape}, not (N,)")
+    peak = float(np.abs(samples).max())
+    if not peak <= 1.0:
+        raise ValueError(f"{path}: samples up to {peak:g} would be clipped; use limit_peak")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    soundfile.write(partial, samples, rate, subtype="PCM_16")
+    partial.replace(path)
+
+
+def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
+    """Cut or pad with zeros at the end: (N,) -> (length,)."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+
+
+def _is_ark(path: str) -> bool:
+    return re.search(r"\.ark:\d+$", path) is not None
+
+
+def _exists(path: str) -> None:
+    if path.rstrip().endswith("|"):
+        raise MediaError(path, "a command; run it and put the name of a file into wav.scp")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+
+
+def _read(path: str) -> tuple[np.ndarray, int]:
+    """Samples (N,) or (N, C) and their rate."""
+    if _is_ark(path):
+        import kaldiio  # only for corpora stored in archives
+
+        _exists(path.rpartition(":")[0])
+        rate, samples = kaldiio.load_mat(path)
+        if samples.dtype.kind == "i":
+            samples = samples / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
+        return samples, rate
+    _exists(path)
+    if path.lower().endswith(SOUNDFILE_SUFFIXES):
+        try:
+            return soundfile.read(path, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+    try:
+        return _read_with_av(path)
+    except av.error.FFmpegError as error:
+        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+
+
+def _read_with_av(path: str) -> tuple[np.ndarray, int]:
+    with av.open(path) as container:
+        stream = _audio_stream(container, path)
+        to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+        blocks = []
+        for frame in container.decode(stream):
+            blocks += [block.to_ndarray() for block in to_float.resample(frame)]
+        blocks += [block.to_ndarray() for block in to_float.resample(None)]
+        if not blocks:
+            raise MediaError(path, "the audio has no samples")
+        return np.concatenate(blocks, axis=1).T, stream.rate
+
+
+def _audio_stream(container, path: str):
+    if not container.streams.audio:
+        raise MediaError(path, "no audio stream")
+    return container.streams.audio[0]

@@ -1,0 +1,160 @@
+"""Training augmentation of audio and lips, with an explicit random generator.
+
+Masking and cropping as Auto-AVSR (P. Ma et al., ICASSP 2023) does them; noise as AV-HuBERT (B. Shi
+et al., Interspeech 2022).
+"""
+
+import numpy as np
+
+MEAN, STD = 0.421, 0.165  # of lip pixels in [0, 1], from AV-HuBERT
+
+
+def power(samples: np.ndarray) -> float:
+    """Mean square of (N,) samples."""
+    return float(np.mean(np.square(samples, dtype=np.float64)))
+
+
+def snr_of(speech: np.ndarray, noisy: np.ndarray) -> float:
+    """Signal-to-noise ratio in dB of a mixture, given its clean speech."""
+    return 10 * np.log10(power(speech) / power(noisy.astype(np.float64) - speech))
+
+
+def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Take ``length`` samples from a random offset, repeating the noise where it is too short.
+
+    A stretch of digital silence is passed over: then the cut begins at the loudest sample.
+
+    Raises:
+        ValueError: for a noise that is empty or silent throughout.
+    """
+    if len(noise) == 0 or not np.any(noise):
+        raise ValueError("the noise is empty or silent; remove it from the list")
+    # A long noise is not wrapped around, so that it has no seam.
+    last = len(noise) - length if len(noise) > length else len(noise) - 1
+    offset = int(rng.integers(last + 1))
+    cut = np.take(noise, np.arange(offset, offset + length), mode="wrap")
+    if not np.any(cut):
+        offset = int(np.argmax(np.abs(noise)))
+        cut = np.take(noise, np.arange(offset, offset + length), mode="wrap")
+    return cut
+
+
+def add_noise(
+    speech: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Mix noise into speech at a signal-to-noise ratio.
+
+    The ratio is 10 log10 of the mean power of the speech over that of the noise as mixed, both over
+    the whole utterance. The speech keeps its level and nothing is clipped: the mixture may leave
+    [-1, 1]. Silent speech is returned as it is.
+
+    Args:
+        speech: float (N,).
+        noise: float (M,), any length; cut or repeated from a random offset.
+        snr_db: ratio in dB.
+        rng: gives the offset.
+
+    Returns:
+        float32 (N,).
+
+    Raises:
+        ValueError: for a noise that is empty or silent.
+    """
+    cut = cut_noise(noise, len(speech), rng)
+    gain = np.sqrt(power(speech) / (power(cut) * 10 ** (snr_db / 10)))
+    return (speech + gain * cut).astype(np.float32)
+
+
+def mask_audio(
+    speech: np.ndarray,
+    rng: np.random.Generator,
+    rate: int = 16000,
+    max_seconds: float = 0.4,
+    per_seconds: float = 1.0,
+) -> np.ndarray:
+    """Zero random stretches, one for each ``per_seconds`` of speech, each up to ``max_seconds``.
+
+    Args:
+        speech: (N,).
+        rng: gives lengths (uniform) and places.
+        rate: samples per second.
+        max_seconds: longest stretch.
+        per_seconds: length of speech that has one stretch.
+
+    Returns:
+        A copy, (N,).
+    """
+    return _mask(speech, rng, round(max_seconds * rate), round(per_seconds * rate))
+
+
+def mask_video(
+    frames: np.ndarray, rng: np.random.Generator, max_frames: int = 10, per_frames: int = 25
+) -> np.ndarray:
+    """Black out random stretches, one for each ``per_frames``, each up to ``max_frames``.
+
+    Args:
+        frames: (T, H, W).
+        rng: gives lengths (uniform) and places.
+        max_frames: longest stretch.
+        per_frames: number of frames that has one stretch.
+
+    Returns:
+        A copy, (T, H, W).
+    """
+    return _mask(frames, rng, max_frames, per_frames)
+
+
+def _mask(data: np.ndarray, rng: np.random.Generator, longest: int, per: int) -> np.ndarray:
+    data = data.copy()
+    for _ in range(-(-len(data) // per)):
+        width = min(int(rng.integers(longest + 1)), len(data))
+        start = int(rng.integers(len(data) - width + 1))
+        data[start : start + width] = 0
+    return data
+
+
+def random_crop(
+    frames: np.ndarray, size: int, rng: np.random.Generator, flip: bool = True
+) -> np.ndarray:
+    """Cut the same random square from all frames, and mirror half of the clips.
+
+    Args:
+        frames: (T, H, W).
+        size: side of the square.
+        rng: gives place and mirroring.
+        flip: mirror left and right with a chance of one half.
+
+    Returns:
+        (T, size, size).
+
+    Raises:
+        ValueError: if the frames are smaller than ``size``.
+    """
+    height, width = _check_size(frames, size)
+    top = int(rng.integers(height - size + 1))
+    left = int(rng.integers(width - size + 1))
+    frames = frames[:, top : top + size, left : left + size]
+    return frames[:, :, ::-1] if flip and rng.random() < 0.5 else frames
+
+
+def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
+    """Cut the central square: (T, H, W) -> (T, size, size).
+
+    Raises:
+        ValueError: if the frames are smaller than ``size``.
+    """
+    height, width = _check_size(frames, size)
+    top, left = (height - size) // 2, (width - size) // 2
+    return frames[:, top : top + size, left : left + size]
+
+
+def normalize(frames: np.ndarray) -> np.ndarray:
+    """uint8 pixels -> float32 of about zero mean and unit variance, of the same shape."""
+    return (frames.astype(np.float32) / 255 - MEAN) / STD
+
+
+def _check_size(frames: np.ndarray, size: int) -> tuple[int, int]:
+    height, width = frames.shape[1:]
+    if height < size or width < size:
+        raise ValueError(f"frames of {width}x{height} are too small for a crop of {size}x{size}")
+    return height, width

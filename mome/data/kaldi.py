@@ -1,0 +1,302 @@
+"""Kaldi data folders: read, write and validate their files.
+
+A line holds an utterance id, one space and a value. Files are sorted by the bytes of the id, as
+``LC_ALL=C sort`` does; speaker ids are prefixes of utterance ids so that both orders agree.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from mome.parallel import map_items
+
+REQUIRED = ("text", "utt2spk", "spk2utt")
+MEDIA = ("wav.scp", "video.scp", "lip.scp")
+OPTIONAL = ("wav.scp", "video.scp", "lip.scp", "utt2dur", "utt2num_frames")
+
+
+def read_scp(path: str | Path) -> dict[str, str]:
+    """Read a file of ``id value`` lines, in file order.
+
+    Returns:
+        id -> value without surrounding blanks; the value may be empty.
+
+    Raises:
+        FileNotFoundError: without the file.
+        ValueError: for an empty line or an id given twice; names the file and the line.
+    """
+    path = Path(path)
+    mapping: dict[str, str] = {}
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            key, _, value = line.strip().partition(" ")
+            # A tab may separate as well.
+            if "\t" in key:
+                key, _, value = line.strip().partition("\t")
+            if not key:
+                raise ValueError(f"{path}:{number}: empty line; remove it")
+            if key in mapping:
+                raise ValueError(f"{path}:{number}: {key} is given twice; keep one line of it")
+            mapping[key] = value.strip()
+    return mapping
+
+
+def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
+    """Write ``id value`` lines sorted in the C locale, to a temporary name renamed when complete.
+
+    Raises:
+        ValueError: for an id with blanks or a value with a line break.
+    """
+    path = Path(path)
+    lines = []
+    for key in c_sorted(mapping):
+        value = str(mapping[key])
+        if not key or len(key.split()) != 1:
+            raise ValueError(f"{path}: id {key!r} is empty or has blanks")
+        if "\n" in value:
+            raise ValueError(f"{path}: the value of {key} has a line break")
+        lines.append(f"{key} {value}".rstrip() + "\n")
+    write_text(path, "".join(lines))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file to a temporary name in its folder, then rename it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial_path.write_text(text, encoding="utf-8")
+    partial_path.replace(path)
+
+
+def same_settings(folder: str | Path, settings: Mapping[str, object]) -> bool:
+    """Whether the outputs of a folder were made with these settings, which are then noted there.
+
+    The note is ``settings.json``; it says whether outputs of an earlier run may be kept.
+    """
+    path = Path(folder) / "settings.json"
+    text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return True
+    write_text(path, text)
+    return False
+
+
+def c_sorted(keys: Iterable[str]) -> list[str]:
+    """Sort as ``LC_ALL=C sort`` does: by bytes."""
+    return sorted(keys, key=str.encode)
+
+
+def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """Invert utt2spk: speaker -> its utterances, sorted and joined by blanks."""
+    result: dict[str, list[str]] = {}
+    for utterance in c_sorted(utt2spk):
+        result.setdefault(utt2spk[utterance], []).append(utterance)
+    return {speaker: " ".join(result[speaker]) for speaker in c_sorted(result)}
+
+
+def fix_data_dir(path: str | Path) -> int:
+    """Keep the utterances that every file of the folder has, sort all files, rebuild spk2utt.
+
+    Returns:
+        The number of utterances kept.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    path = Path(path)
+    names = [name for name in ("text", "utt2spk", *OPTIONAL) if (path / name).is_file()]
+    tables = {name: read_scp(path / name) for name in names}
+    if "utt2spk" not in tables:
+        raise ValueError(f"{path}/utt2spk is missing")
+    keep = set(tables["utt2spk"]).intersection(*tables.values())
+    if "text" in tables:
+        keep = {utterance for utterance in keep if tables["text"][utterance]}
+    if not keep:
+        raise ValueError(f"{path}: no utterance is in all of {', '.join(names)}")
+    for name, table in tables.items():
+        write_scp(path / name, {key: value for key, value in table.items() if key in keep})
+    utt2spk = {key: value for key, value in tables["utt2spk"].items() if key in keep}
+    write_scp(path / "spk2utt", spk2utt_of(utt2spk))
+    return len(keep)
+
+
+def validate_data_dir(
+    path: str | Path,
+    check_media: bool = False,
+    frame_rate: float = 25.0,
+    tolerance: float = 0.2,
+    nj: int = 1,
+) -> list[str]:
+    """Check a data folder as Kaldi's validate_data_dir.sh does, and its video besides.
+
+    Args:
+        path: the data folder.
+        check_media: open every recording: streams, frame rate, lengths.
+        frame_rate: frames per second expected of video.scp and lip.scp.
+        tolerance: largest difference between the lengths of audio and video, in seconds.
+        nj: processes for ``check_media``.
+
+    Returns:
+        Problems found, each naming file, line or utterance; empty for a sound folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [f"{path} is not a folder"]
+    problems = [f"{path / name} is missing" for name in REQUIRED if not (path / name).is_file()]
+    if not any((path / name).is_file() for name in MEDIA):
+        problems.append(f"{path} has none of {', '.join(MEDIA)}")
+    tables = {}
+    for name in (*REQUIRED, *OPTIONAL):
+        if (path / name).is_file():
+            tables[name], found = _check_table(path / name)
+            problems += found
+    utterances = set(tables.get("utt2spk", tables.get("text", {})))
+    for name, table in tables.items():
+        if name != "spk2utt":
+            problems += _compare_keys(path / name, set(table), utterances)
+    problems += _check_speakers(path, tables.get("utt2spk", {}), tables.get("spk2utt"))
+    problems += _check_numbers(path, tables)
+    if check_media:
+        problems += _check_media(tables, frame_rate, tolerance, nj)
+    return problems
+
+
+def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Read a file leniently: what could be read, and every problem with its line."""
+    table: dict[str, str] = {}
+    problems: list[str] = []
+    previous = b""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        return {}, [f"{path} is not UTF-8: {error}"]
+    if lines == [""]:
+        return {}, [f"{path} is empty"]
+    if lines[-1]:
+        problems.append(f"{path}: the last line does not end; the file may be cut")
+    else:
+        lines.pop()
+    unsorted = False
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        if "\r" in line:
+            problems.append(f"{where}: carriage return; convert the file to Unix line ends")
+        key, *rest = line.split(maxsplit=1)[:2] or [""]
+        if not key:
+            problems.append(f"{where}: empty line")
+            continue
+        if not line.startswith(key):
+            problems.append(f"{where}: {key} stands behind a blank")
+        value = rest[0].strip() if rest else ""
+        if key in table:
+            problems.append(f"{where}: {key} is given twice")
+        elif not unsorted and key.encode() < previous:
+            unsorted = True
+            problems.append(f"{where}: {key} is out of order; sort with LC_ALL=C sort")
+        if not value:
+            kind = "has no words" if path.name == "text" else "has no value"
+            problems.append(f"{where}: {key} {kind}")
+        previous = max(previous, key.encode())
+        table.setdefault(key, value)
+    return table, problems
+
+
+def _compare_keys(path: Path, keys: set[str], expected: set[str]) -> list[str]:
+    problems = []
+    for verb, odd in (("lacks", expected - keys), ("has the unknown", keys - expected)):
+        if odd:
+            shown = ", ".join(c_sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
+            problems.append(f"{path} {verb} {len(odd)} utterances: {shown}")
+    return problems
+
+
+def _check_speakers(
+    path: Path, utt2spk: Mapping[str, str], spk2utt: Mapping[str, str] | None
+) -> list[str]:
+    problems = []
+    for utterance, speaker in utt2spk.items():
+        if len(speaker.split()) > 1:
+            problems.append(f"{path / 'utt2spk'}: {utterance} has several speakers: {speaker}")
+        if not utterance.startswith(speaker):
+            problems.append(
+                f"{path / 'utt2spk'}: speaker {speaker} is not a prefix of utterance {utterance}"
+            )
+    by_speaker = sorted(utt2spk, key=lambda utterance: (utt2spk[utterance].encode(), utterance))
+    if by_speaker != c_sorted(utt2spk) and not problems:
+        problems.append(
+            f"{path / 'utt2spk'}: sorted by speaker and by utterance differs, as speaker ids are"
+            " prefixes of each other; make them equally long"
+        )
+    if spk2utt is not None and utt2spk:
+        inverted = spk2utt_of(utt2spk)
+        for speaker in c_sorted(inverted.keys() | spk2utt.keys()):
+            if sorted(inverted.get(speaker, "").split()) != sorted(
+                spk2utt.get(speaker, "").split()
+            ):
+                problems.append(
+                    f"{path / 'spk2utt'}: the utterances of {speaker} do not match utt2spk"
+                )
+    return problems
+
+
+def _check_numbers(path: Path, tables: Mapping[str, Mapping[str, str]]) -> list[str]:
+    problems = []
+    for name in ("utt2dur", "utt2num_frames"):
+        for utterance, value in tables.get(name, {}).items():
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+            if not 0 < number < math.inf:
+                problems.append(f"{path / name}: {utterance} has {value!r}, not a positive number")
+    return problems
+
+
+def _check_media(
+    tables: Mapping[str, Mapping[str, str]], frame_rate: float, tolerance: float, nj: int
+) -> list[str]:
+    """Open the recordings of every utterance."""
+    utterances = set().union(*(tables[name] for name in MEDIA if name in tables))
+    items = [
+        (utterance, {name: tables[name].get(utterance) for name in MEDIA if name in tables})
+        for utterance in c_sorted(utterances)
+    ]
+    check = partial(_check_recordings, frame_rate=frame_rate, tolerance=tolerance)
+    return [problem for found in map_items(check, items, nj, "check media") for problem in found]
+
+
+def _check_recordings(
+    item: tuple[str, dict[str, str | None]], frame_rate: float, tolerance: float
+) -> list[str]:
+    from mome.data.audio import audio_seconds  # media libraries load only where they are used
+    from mome.data.video import MediaError, video_info
+
+    utterance, paths = item
+    problems = []
+    lengths = {}
+    for name, recording in paths.items():
+        if not recording:
+            continue
+        try:
+            if name == "wav.scp":
+                lengths[name] = audio_seconds(recording)
+                continue
+            info = video_info(recording)
+            lengths[name] = info.seconds
+            if abs(info.fps - frame_rate) > 0.01:
+                problems.append(
+                    f"{utterance}: {recording} has {info.fps:g} frames/s, not {frame_rate:g}"
+                )
+            if name == "video.scp" and not info.has_audio and not paths.get("wav.scp"):
+                problems.append(f"{utterance}: {recording} has no audio stream")
+            elif name == "video.scp" and info.has_audio:
+                lengths["audio of video.scp"] = info.audio_seconds
+        except (MediaError, OSError) as error:
+            problems.append(f"{utterance}: {error}")
+    if len(lengths) > 1 and max(lengths.values()) - min(lengths.values()) > tolerance:
+        shown = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in lengths.items())
+        problems.append(f"{utterance}: audio and video differ in length: {shown}")
+    return problems

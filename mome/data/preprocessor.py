@@ -1,0 +1,147 @@
+"""From what a data folder holds to what the model reads, one utterance at a time."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from espnet2.train.preprocessor import AbsPreprocessor
+from transformers import AutoTokenizer
+
+from mome.data.audio import read_audio
+from mome.data.augment import (
+    add_noise,
+    center_crop,
+    mask_audio,
+    mask_video,
+    normalize,
+    random_crop,
+)
+from mome.data.kaldi import read_scp
+from mome.data.video import read_lips
+
+SNRS = (-5, 0, 5, 10, 15, 20, None)  # None is clean
+
+
+class LipsReader(Mapping):
+    """ESPnet data type ``lips``: utterance -> uint8 (T, 96, 96) from ``lip.scp``."""
+
+    def __init__(self, path: str):
+        self.paths = read_scp(path)
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        return read_lips(self.paths[utterance])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __contains__(self, utterance: object) -> bool:
+        return utterance in self.paths
+
+    def keys(self):
+        """Utterance ids, in file order."""
+        return self.paths.keys()
+
+
+class AVSRPreprocessor(AbsPreprocessor):
+    """Tokenise the transcript, crop and normalise the lips, and augment both streams in training.
+
+    Args:
+        train: augment; otherwise centre crops and clean speech.
+        tokenizer: hub name or folder of the LM's tokenizer; None where there is no text.
+        noise_scp: noise id -> audio file, added in training; None trains on clean speech.
+        noise_snrs: SNRs in dB drawn with equal chance; None among them is clean.
+        crop_size: side of the crop.
+        flip: mirror half of the training clips.
+        audio_mask_seconds: longest masked window of each second of speech; 0 switches it off.
+        video_mask_frames: longest masked window in each 25 frames; 0 switches it off.
+
+    Raises:
+        ValueError: for a transcript without words.
+    """
+
+    def __init__(
+        self,
+        train: bool,
+        tokenizer: str | None = None,
+        noise_scp: str | None = None,
+        noise_snrs: Collection[float | None] = SNRS,
+        crop_size: int = 88,
+        flip: bool = True,
+        audio_mask_seconds: float = 0.4,
+        video_mask_frames: int = 10,
+    ):
+        super().__init__(train)
+        self.tokenizer = None if tokenizer is None else AutoTokenizer.from_pretrained(tokenizer)
+        self.noises = list(read_scp(noise_scp).values()) if noise_scp and train else []
+        if noise_scp and train and not self.noises:
+            raise ValueError(f"{noise_scp} lists no noise; run stage 3 again")
+        self.noise_cache: dict[str, np.ndarray] = {}
+        self.noise_snrs = list(noise_snrs)
+        self.crop_size = crop_size
+        self.flip = flip
+        self.audio_mask_seconds = audio_mask_seconds
+        self.video_mask_frames = video_mask_frames
+
+    def noise(self, index: int) -> np.ndarray:
+        """A noise recording, read once per process."""
+        path = self.noises[index]
+        if path not in self.noise_cache:
+            self.noise_cache[path] = read_audio(Path(path))
+        return self.noise_cache[path]
+
+    def __call__(
+        self, uid: str, data: dict[str, str | np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Prepare utterance ``uid``.
+
+        Args:
+            uid: utterance id.
+            data: any of speech (N,), lips (T, 96, 96) uint8, text, units (T,).
+
+        Returns:
+            speech float32 (N,), lips float32 (T, 88, 88), text int64 (L,), units int64 (T,).
+        """
+        # ESPnet seeds torch by seed + epoch, so that augmentation differs by epoch and repeats
+        # with the seed.
+        rng = np.random.default_rng([torch.initial_seed() % 2**32, *uid.encode()])
+        output = {}
+        if "speech" in data:
+            output["speech"] = self.prepare_speech(np.asarray(data["speech"]), rng)
+        if "lips" in data:
+            output["lips"] = self.prepare_lips(data["lips"], rng)
+        if "text" in data:
+            if not data["text"].strip():
+                raise ValueError(f"utterance {uid}: transcript without words; remove it from text")
+            # As a continuation of the prompt, a transcript begins with a space.
+            ids = self.tokenizer.encode(" " + data["text"].lower(), add_special_tokens=False)
+            output["text"] = np.array(ids, dtype=np.int64)
+        if "units" in data:
+            output["units"] = np.asarray(data["units"], dtype=np.int64)
+        return output
+
+    def prepare_speech(self, speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Noise and time masking in training; float32 (N,)."""
+        speech = speech.astype(np.float32)
+        if not self.train:
+            return speech
+        if self.audio_mask_seconds > 0:
+            speech = mask_audio(speech, rng, max_seconds=self.audio_mask_seconds)
+        if self.noises:
+            snr = self.noise_snrs[rng.integers(len(self.noise_snrs))]
+            if snr is not None:
+                noise = self.noise(int(rng.integers(len(self.noises))))
+                speech = add_noise(speech, noise, snr, rng)
+        return speech
+
+    def prepare_lips(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Crop, normalise and, in training, mirror and mask; float32 (T, 88, 88)."""
+        if not self.train:
+            return normalize(center_crop(frames, self.crop_size))
+        frames = random_crop(frames, self.crop_size, rng, flip=self.flip)
+        if self.video_mask_frames > 0:
+            frames = mask_video(frames, rng, max_frames=self.video_mask_frames)
+        return normalize(frames)

@@ -1,0 +1,253 @@
+"""Read and write video with PyAV.
+
+Grey values are luma expanded to the full range 0..255, which is what a conversion to RGB and then
+to grey gives, so clips cropped elsewhere and here are read alike.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange
+
+LIP_SIZE = 96
+LIP_RATE = 25
+# Of the frames that the header promises; less means a cut file.
+COMPLETE = 0.9
+
+_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+_FULL_TO_LIMITED = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
+
+
+class MediaError(ValueError):
+    """A recording that cannot be used; the message names the file and the reason."""
+
+    def __init__(self, path: str | Path, reason: str):
+        super().__init__(path, reason)
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header of a recording says.
+
+    Lengths in seconds; audio fields are 0 without an audio stream.
+    """
+
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+    seconds: float
+    has_audio: bool
+    audio_rate: int
+    audio_channels: int
+    audio_seconds: float
+
+
+def video_info(path: str | Path) -> VideoInfo:
+    """Read the header of a recording.
+
+    Raises:
+        FileNotFoundError: without the file.
+        MediaError: for an unreadable file or one without a video stream.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if fps <= 0:
+            raise MediaError(path, "the video has no frame rate")
+        seconds = _stream_seconds(stream, container)
+        audio = container.streams.audio[0] if container.streams.audio else None
+        return VideoInfo(
+            fps=fps,
+            num_frames=stream.frames or round(seconds * fps),
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            seconds=seconds,
+            has_audio=audio is not None,
+            audio_rate=audio.rate if audio else 0,
+            audio_channels=audio.channels if audio else 0,
+            audio_seconds=_stream_seconds(audio, container) if audio else 0.0,
+        )
+
+
+def iter_video(
+    path: str | Path, grey: bool = False, rate: float | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a video frame by frame.
+
+    Args:
+        path: the recording.
+        grey: luma only, without decoding to colours.
+        rate: frames per second wanted; each output frame is the source frame nearest in time.
+            None keeps the frames as they are.
+
+    Yields:
+        uint8 (H, W) or (H, W, 3) in RGB.
+
+    Raises:
+        FileNotFoundError: without the file.
+        MediaError: without a video stream, or for a file that is corrupt, cut or has no frame.
+    """
+    convert = _grey if grey else _rgb
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        # Decoding in this thread only: callers run one process a core.
+        stream.codec_context.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
+        if rate is None or abs(rate * step - 1) < 1e-3:
+            for frame in _decode(container, stream, path):
+                yield convert(frame)
+            return
+        written, previous, previous_time, start = 0, None, 0.0, None
+        for frame in _decode(container, stream, path):
+            time = frame.time if frame.time is not None else previous_time + step
+            start = time if start is None else start
+            time -= start
+            image = convert(frame)
+            # Output frames nearer to the previous source frame than to this one.
+            while previous is not None and written / rate < (previous_time + time) / 2:
+                yield previous
+                written += 1
+            previous, previous_time = image, time
+        while written / rate < previous_time + step - 1e-6:
+            yield previous
+            written += 1
+
+
+def read_video(path: str | Path, grey: bool = False, rate: float | None = None) -> np.ndarray:
+    """Read a whole video; arguments and errors as `iter_video`.
+
+    Returns:
+        uint8 (T, H, W) when ``grey``, else (T, H, W, 3) in RGB.
+    """
+    return np.stack(list(iter_video(path, grey, rate)))
+
+
+def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18) -> None:
+    """Write grey frames as H.264 in MP4, to a temporary name renamed when complete.
+
+    The encoder runs in one thread, so equal frames give equal bytes.
+
+    Args:
+        path: output, ``.mp4``.
+        frames: uint8 (T, H, W) with even H and W.
+        rate: frames per second.
+        crf: x264's constant rate factor; 18 loses about 1 grey level.
+
+    Raises:
+        ValueError: for frames of another type or shape.
+    """
+    path = Path(path)
+    if frames.ndim != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise ValueError(f"{path}: frames {frames.dtype} {frames.shape}, not uint8 (T, H, W)")
+    height, width = frames.shape[1:]
+    if height % 2 or width % 2:
+        raise ValueError(f"{path}: H.264 needs even sides, not {width}x{height}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    chroma = np.full((height // 2, width), 128, dtype=np.uint8)
+    with av.open(str(partial), "w") as container:
+        stream = container.add_stream(
+            "libx264",
+            rate=rate,
+            options={"preset": "veryfast", "crf": str(crf), "threads": "1", "bf": "0"},
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number, luma in enumerate(_FULL_TO_LIMITED[frames]):
+            frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    partial.replace(path)
+
+
+def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
+    """Read a mouth crop.
+
+    Returns:
+        uint8 (T, size, size), grey, at 25 frames per second.
+
+    Raises:
+        FileNotFoundError: without the file.
+        MediaError: for an unreadable video or one of another size.
+    """
+    frames = read_video(path, grey=True, rate=LIP_RATE)
+    if frames.shape[1:] != (size, size):
+        height, width = frames.shape[1:]
+        raise MediaError(path, f"{width}x{height} pixels, not a crop of {size}x{size}")
+    return frames
+
+
+def _open(path: str | Path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return av.open(str(path))
+    except av.error.FFmpegError as error:
+        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+
+
+def _video_stream(container, path: str | Path):
+    for stream in container.streams.video:
+        # A cover picture is a video stream of one frame.
+        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
+            return stream
+    raise MediaError(path, "no video stream")
+
+
+def _stream_seconds(stream, container) -> float:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None:
+        return container.duration / av.time_base
+    return 0.0
+
+
+def _decode(container, stream, path: str | Path) -> Iterator[av.VideoFrame]:
+    packets = frames = 0
+    try:
+        for packet in container.demux(stream):
+            packets += bool(packet.size)
+            if packet.is_corrupt:
+                raise MediaError(path, "truncated file")
+            for frame in packet.decode():
+                frames += 1
+                yield frame
+    except av.error.FFmpegError as error:
+        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+    if packets < COMPLETE * stream.frames:
+        raise MediaError(path, f"truncated file: {packets} of {stream.frames} frames")
+    if frames == 0:
+        raise MediaError(path, "the video has no frame")
+
+
+def _grey(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W) luma in the full range."""
+    name = frame.format.name
+    if name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")) and not _deep(frame):
+        plane = frame.planes[0]
+        luma = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)
+        luma = luma[:, : plane.width]
+        full = name.startswith(("yuvj", "gray")) or frame.color_range == ColorRange.JPEG
+        return luma.copy() if full else cv2.LUT(luma, _LIMITED_TO_FULL)
+    return cv2.cvtColor(_rgb(frame), cv2.COLOR_RGB2GRAY)
+
+
+def _deep(frame: av.VideoFrame) -> bool:
+    return any(component.bits > 8 for component in frame.format.components)
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray(format="rgb24")

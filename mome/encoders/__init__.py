@@ -1,0 +1,1 @@
+"""Audio and video encoders with ESPnet's encoder interface."""

@@ -1,0 +1,112 @@
+"""Frozen Whisper encoder as an ESPnet encoder, through Hugging Face transformers."""
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperModel
+
+from mome.frozen import Frozen
+
+SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz
+TAIL = 10  # silent encoder frames computed after every utterance ...
+ATTENDED_TAIL = 5  # ... and attended to; the convolutions see the end of the batch in the rest
+
+
+class WhisperEncoder(AbsEncoder):
+    """Whisper's encoder on waveforms: 50 frames a second.
+
+    Whisper was trained on windows of 30 s. With ``pad_to_30s`` off, a batch is as long as its
+    longest utterance: frames beyond an utterance are silence for the convolutions and masked for
+    the attention, so that an utterance gives the same frames alone and in any batch.
+
+    Args:
+        input_size: for ESPnet's interface; the input is the waveform itself.
+        model: hub name (``openai/whisper-small``) or folder of a Transformers Whisper model.
+        pad_to_30s: give Whisper its 30 s window, as trained; costs 30 s of computation a clip.
+        dtype: dtype of the weights, ``float32`` or ``bfloat16``.
+        load_pretrained: False builds the architecture with random weights (tests, dry runs).
+
+    Raises:
+        ValueError: for an utterance longer than 30 s.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 1,
+        model: str = "openai/whisper-small",
+        pad_to_30s: bool = False,
+        dtype: str = "float32",
+        load_pretrained: bool = True,
+    ):
+        super().__init__()
+        dtype = getattr(torch, dtype)
+        if load_pretrained:
+            encoder = WhisperModel.from_pretrained(model, dtype=dtype).get_encoder()
+        else:
+            encoder = HFWhisperEncoder(WhisperConfig.from_pretrained(model)).to(dtype)
+        self.encoder = Frozen(encoder)
+        self.pad_to_30s = pad_to_30s
+        self.max_frames = encoder.config.max_source_positions
+        extractor = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
+        filters = torch.from_numpy(extractor.mel_filters).float()  # (n_fft / 2 + 1, mels)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(400), persistent=False)
+
+    def output_size(self) -> int:
+        """Width of an encoder frame."""
+        return self.encoder.inner.config.d_model
+
+    def log_mel(self, speech: torch.Tensor, lengths: torch.Tensor, frames: int) -> torch.Tensor:
+        """Whisper's log-mel spectrogram, computed as if silence followed every utterance.
+
+        Args:
+            speech: (B, N) waveform at 16 kHz.
+            lengths: (B,) samples.
+            frames: mel frames (10 ms) to return.
+
+        Returns:
+            (B, mels, frames), normalised per utterance as Whisper's feature extractor does.
+        """
+        samples = torch.arange(speech.shape[1], device=speech.device)
+        speech = speech.float() * (samples < lengths[:, None])
+        # `frames` of signal and one window of silence, so that no frame sees the reflected end.
+        speech = F.pad(speech, (0, max(0, frames * 160 + 400 - speech.shape[1])))
+        spectrum = torch.stft(speech, 400, 160, window=self.window, return_complex=True)
+        power = spectrum[..., :frames].abs().square()  # (B, 201, frames)
+        mel = self.mel_filters.T @ power
+        log = mel.clamp(min=1e-10).log10()
+        log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
+        return (log + 4.0) / 4.0
+
+    @torch.no_grad()
+    def forward(
+        self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """(B, N) waveforms and (B,) samples -> (B, T, D) frames of 20 ms, (B,) frames, None."""
+        if xs_pad.dim() == 3:  # (B, N, 1), as ESPnet gives it without a frontend
+            xs_pad = xs_pad.squeeze(-1)
+        encoder = self.encoder.inner
+        dtype = encoder.conv1.weight.dtype
+        olens = (ilens + SAMPLES_PER_FRAME - 1).div(SAMPLES_PER_FRAME, rounding_mode="floor")
+        longest = int(olens.max())
+        if longest > self.max_frames:
+            raise ValueError(
+                f"an utterance of {longest * 0.02:.1f} s exceeds Whisper's window of "
+                f"{self.max_frames * 0.02:.0f} s; cut it in data preparation"
+            )
+        time = self.max_frames if self.pad_to_30s else min(longest + TAIL, self.max_frames)
+        mel = self.log_mel(xs_pad, ilens, 2 * time).to(dtype)
+        hidden = F.gelu(encoder.conv1(mel))
+        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[:time]
+        mask = None
+        if not self.pad_to_30s:
+            valid = torch.arange(time, device=hidden.device) < olens[:, None] + ATTENDED_TAIL
+            mask = torch.zeros(valid.shape, dtype=dtype, device=hidden.device)
+            mask = mask.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
+        for layer in encoder.layers:
+            output = layer(hidden, attention_mask=mask)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return encoder.layer_norm(hidden)[:, :longest], olens, None

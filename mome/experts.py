@@ -1,0 +1,141 @@
+"""The MoME module: one mixture of small experts that all compression rates share.
+
+MoME(h) = sum_{n <= Ns} E_n(h) + sum_{n > Ns} g_n(h) E_n(h),   E_n(h) = up_n(GELU(down_n(h)))
+
+with Ns shared experts that are always on and Nr routed experts of which a router switches the
+top-k on per token (Cappellazzo et al., NeurIPS 2025, arXiv 2510.04136).
+
+A bottleneck of a few units makes the experts so small that gathering tokens per expert costs more
+than computing every expert. The experts of a module are therefore stored as one down-projection
+and one up-projection, and the gates, zero for what the router left out, scale the bottleneck
+between them: two matrix products, whatever the number of experts.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+GATES = ("softmax_topk", "topk_softmax")
+
+
+class MoME(nn.Module):
+    """Mixture of Matryoshka experts.
+
+    Args:
+        dim: width D of the hidden states.
+        num_routed: number Nr of routed experts; 0 leaves the router out.
+        num_shared: number Ns of shared experts.
+        bottleneck: width r of one expert, 1 or more.
+        top_k: routed experts on per token.
+        gate: ``softmax_topk`` takes the top-k of the softmax over all routed experts (the paper's
+            order; gates sum to less than one); ``topk_softmax`` takes the softmax over the chosen
+            k alone (gates sum to one).
+
+    The up-projections start at zero, so that a fresh module adds exactly nothing.
+
+    Raises:
+        ValueError: for sizes that cannot be built or an unknown gate.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_routed: int = 23,
+        num_shared: int = 1,
+        bottleneck: int = 12,
+        top_k: int = 4,
+        gate: str = "softmax_topk",
+    ):
+        super().__init__()
+        if num_routed < 0 or num_shared < 0 or num_routed + num_shared == 0 or bottleneck < 1:
+            raise ValueError(
+                f"MoME needs at least one expert and a bottleneck of at least 1: num_routed="
+                f"{num_routed}, num_shared={num_shared}, bottleneck={bottleneck}"
+            )
+        if num_routed and not 1 <= top_k <= num_routed:
+            raise ValueError(f"top_k={top_k} must lie between 1 and num_routed={num_routed}")
+        if gate not in GATES:
+            raise ValueError(f"gate={gate!r} must be one of {', '.join(GATES)}")
+        self.num_routed = num_routed
+        self.num_shared = num_shared
+        self.bottleneck = bottleneck
+        self.top_k = top_k
+        self.gate = gate
+        width = (num_shared + num_routed) * bottleneck
+        # Rows of `down` and columns of `up` lie expert by expert, the shared experts first.
+        self.down = nn.Linear(dim, width, bias=False)
+        self.up = nn.Linear(width, dim, bias=False)
+        nn.init.zeros_(self.up.weight)
+        self.router = nn.Linear(dim, num_routed, bias=False) if num_routed else None
+
+    def route(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gates and router probabilities of each token, in float32.
+
+        Args:
+            hidden: (..., D).
+
+        Returns:
+            gates (..., Nr), zero for experts that are off, and probabilities (..., Nr).
+        """
+        # Routing in float32: bfloat16 rounds close probabilities to ties.
+        logits = F.linear(hidden.float(), self.router.weight.float())
+        probs = logits.softmax(dim=-1)
+        if self.gate == "softmax_topk":
+            values, index = probs.topk(self.top_k, dim=-1)
+        else:
+            values, index = logits.topk(self.top_k, dim=-1)
+            values = values.softmax(dim=-1)
+        return torch.zeros_like(probs).scatter(-1, index, values), probs
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Apply the experts.
+
+        Args:
+            hidden: (..., D) in any floating dtype; the products run in that dtype.
+
+        Returns:
+            output (..., D), gates (..., Nr) and router probabilities (..., Nr); the last two are
+            empty without routed experts.
+        """
+        inner = F.gelu(F.linear(hidden, self.down.weight.to(hidden.dtype)))
+        if self.router is None:
+            gates = probs = hidden.new_zeros(*hidden.shape[:-1], 0)
+        else:
+            gates, probs = self.route(hidden)
+            scale = gates.to(hidden.dtype).repeat_interleave(self.bottleneck, dim=-1)
+            shared = self.num_shared * self.bottleneck
+            if shared:
+                inner = torch.cat([inner[..., :shared], inner[..., shared:] * scale], dim=-1)
+            else:
+                inner = inner * scale
+        return F.linear(inner, self.up.weight.to(hidden.dtype)), gates, probs
+
+
+def balance_loss(
+    gates: torch.Tensor, probs: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Load-balancing loss of a router (Fedus et al., Switch Transformers, eq. 4, for top-k).
+
+    Nr * sum_n f_n P_n, where f_n is the share of the k * tokens assignments that went to expert n
+    and P_n the mean probability that the router gave it. Uniform routing gives 1.0, its minimum
+    when f and P agree; sending all to k experts gives Nr / k.
+
+    Args:
+        gates: (..., Nr), zero for experts that are off.
+        probs: (..., Nr) router probabilities.
+        mask: (...) True for tokens that count; padding is False.
+
+    Returns:
+        a scalar with a gradient through ``probs``.
+    """
+    num_routed = probs.shape[-1]
+    chosen = (gates > 0).reshape(-1, num_routed).to(probs.dtype)
+    probs = probs.reshape(-1, num_routed)
+    if mask is not None:
+        weight = mask.reshape(-1, 1).to(probs.dtype)
+        chosen = chosen * weight
+        share = (probs * weight).sum(0) / weight.sum().clamp(min=1)
+    else:
+        share = probs.mean(0)
+    load = chosen.sum(0) / chosen.sum().clamp(min=1)
+    return num_routed * torch.dot(load.detach(), share)

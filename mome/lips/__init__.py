@@ -1,0 +1,1 @@
+"""Mouth regions from face video: landmarks, alignment to a mean face, crops."""

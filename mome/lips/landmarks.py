@@ -1,0 +1,255 @@
+"""Follow one face through a video: dlib's HOG detector and its 68 landmarks.
+
+As AV-HuBERT (B. Shi et al., ICLR 2022) prepares its data, but for speed the detector runs on every
+k-th frame only. Between two of these the face is tracked: the landmarks of a frame say where to look
+in the next one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import dlib
+import numpy as np
+
+from mome.lips.crop import similarity
+
+NUM_POINTS = 68
+# Nose ridge, its base and the eye corners, which speech does not move, and where they lie in the
+# predictor's box (units of its side, from its centre): measured as the median of what the predictor
+# gives for pictures without a face, which is its mean shape.
+RIGID = (27, 30, 33, 36, 39, 42, 45)
+IN_BOX = np.array(
+    [
+        (0.0, -0.18),
+        (0.0, 0.05),
+        (0.0, 0.135),
+        (-0.26, -0.18),
+        (-0.11, -0.175),
+        (0.11, -0.175),
+        (0.26, -0.18),
+    ]
+)
+# Between frames: a face that moves by this share of its size, or changes size by this factor, has
+# been lost and is looked for again.
+MAX_SHIFT = 0.35
+MAX_GROWTH = 1.3
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in one frame: a square box, its centre and its side in pixels."""
+
+    x: float
+    y: float
+    side: float
+
+    def distance(self, other: "Face") -> float:
+        """Between centres, in pixels."""
+        return float(np.hypot(self.x - other.x, self.y - other.y))
+
+    def near_next(self, other: "Face") -> bool:
+        """Whether landmarks of the next frame, which gave the box ``other``, are plausible."""
+        growth = other.side / self.side
+        return self.distance(other) < MAX_SHIFT * self.side and 1 / MAX_GROWTH < growth < MAX_GROWTH
+
+    def near(self, other: "Face", steps: int = 1) -> bool:
+        """Whether it may be the same face ``steps`` frames later."""
+        size = max(self.side, other.side)
+        growth = size / min(self.side, other.side)
+        # Detected boxes come in steps of 1.2, so that two frames may differ by two steps.
+        return self.distance(other) < min(0.2 + 0.1 * steps, 1.0) * size and growth < 1.5
+
+
+class FaceTracker:
+    """Detector and landmark predictor.
+
+    Args:
+        model: dlib's ``shape_predictor_68_face_landmarks.dat``.
+        detect_every: the detector runs on every k-th frame; 1 is every frame.
+        detect_side: frames whose longer side exceeds this are reduced for the detector.
+
+    Raises:
+        FileNotFoundError: without the model.
+        ValueError: for a file that is not a model of 68 points.
+    """
+
+    def __init__(self, model: str | Path, detect_every: int = 8, detect_side: int = 480):
+        if not Path(model).is_file():
+            raise FileNotFoundError(
+                f"landmark model {model} does not exist; run tools/fetch_models.sh"
+            )
+        if detect_every < 1:
+            raise ValueError(f"detect_every={detect_every} is not positive")
+        try:
+            self.predictor = dlib.shape_predictor(str(model))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{model} is not a dlib landmark model ({error}); delete it and run"
+                " tools/fetch_models.sh"
+            ) from error
+        self.detector = dlib.get_frontal_face_detector()
+        self.detect_every = detect_every
+        self.detect_side = detect_side
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """All faces of a grey frame (H, W), seen by the detector at one resolution.
+
+        The detector knows faces of 80 pixels and more; without any, the frame is enlarged twofold.
+        """
+        scale = min(1.0, self.detect_side / max(frame.shape))
+        if scale < 1:
+            frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        boxes = self.detector(frame, 0) or self.detector(frame, 1)
+        return [
+            Face(
+                (box.left() + box.right() + 1) / 2 / scale,
+                (box.top() + box.bottom() + 1) / 2 / scale,
+                box.width() / scale,
+            )
+            for box in boxes
+        ]
+
+    def predict(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        """Landmarks of a face: float64 (68, 2), x and y in pixels."""
+        half = face.side / 2
+        box = dlib.rectangle(
+            round(face.x - half), round(face.y - half), round(face.x + half), round(face.y + half)
+        )
+        points = self.predictor(frame, box)
+        if points.num_parts != NUM_POINTS:
+            raise ValueError(f"the landmark model has {points.num_parts} points, not {NUM_POINTS}")
+        return np.array([(point.x, point.y) for point in points.parts()], dtype=np.float64)
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        """Landmarks of the main face of a video.
+
+        With several faces in view it is the one that is largest, most central and longest seen.
+
+        Args:
+            frames: T grey frames, uint8 (H, W).
+
+        Returns:
+            T arrays (68, 2) of x and y in pixels; None where the face is not found.
+        """
+        anchors = sorted({*range(0, len(frames), self.detect_every), len(frames) - 1})
+        faces = main_track({i: self.detect(frames[i]) for i in anchors}, frames[0].shape)
+        landmarks: list[np.ndarray | None] = [None] * len(frames)
+        for i, face in faces.items():
+            landmarks[i], faces[i] = self.fit(frames[i], face)
+        for left, right in pairwise(anchors):
+            if left in faces and right in faces:
+                self._track(frames, landmarks, faces[left], range(left + 1, right))
+            elif left in faces:
+                self._search(frames, landmarks, faces[left], range(left + 1, right))
+            elif right in faces:
+                self._search(frames, landmarks, faces[right], range(right - 1, left, -1))
+        return landmarks
+
+    def fit(self, frame: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+        """Landmarks (68, 2) of a detected face and the box they lie in.
+
+        The detector's boxes have coarse steps of size and place, and a box that is a tenth too
+        large can mislead the predictor: predict, put the box where the landmarks say, predict again.
+        """
+        points = self.predict(frame, box_of(self.predict(frame, face)))
+        return points, box_of(points)
+
+    def _track(self, frames, landmarks, face: Face, between: range) -> None:
+        """Fill frames between two that have the face; detect only where it is lost."""
+        steps = 1
+        for i in between:
+            points = self.predict(frames[i], face)
+            moved = box_of(points)
+            if not face.near_next(moved):
+                found = self._find(frames[i], face, steps)
+                if found is None:
+                    steps += 1
+                    continue
+                points, moved = self.fit(frames[i], found)
+            landmarks[i], face, steps = points, moved, 1
+
+    def _search(self, frames, landmarks, face: Face, order: range) -> None:
+        """Detect in each frame, going away from one that has the face."""
+        steps = 1
+        for i in order:
+            found = self._find(frames[i], face, steps)
+            if found is None:
+                steps += 1
+                continue
+            landmarks[i], face = self.fit(frames[i], found)
+            steps = 1
+
+    def _find(self, frame: np.ndarray, face: Face, steps: int) -> Face | None:
+        """The detected face nearest to one seen ``steps`` frames before."""
+        near = [other for other in self.detect(frame) if face.near(other, steps)]
+        return min(near, key=lambda other: face.distance(other), default=None)
+
+
+def box_of(points: np.ndarray) -> Face:
+    """The box in which the predictor's mean shape fits landmarks (68, 2) best."""
+    matrix = similarity(IN_BOX, points[list(RIGID)])
+    return Face(*matrix[:, 2].tolist(), float(np.hypot(*matrix[:, 0])))
+
+
+def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> dict[int, Face]:
+    """Link detections of frames into tracks and choose one.
+
+    Args:
+        detected: frame -> its faces, in order of time.
+        shape: (H, W) of the frames.
+
+    Returns:
+        frame -> face, of the track with the largest sum of sides, each weighted from 1 in the
+        centre of the picture to 0 in its corners.
+    """
+    tracks: list[dict[int, Face]] = []
+    for i, faces in detected.items():
+        free = list(tracks)
+        for face in sorted(faces, key=lambda face: -face.side):
+            fitting = [t for t in free if t[max(t)].near(face, i - max(t))]
+            if fitting:
+                track = min(fitting, key=lambda t: t[max(t)].distance(face))
+                free.remove(track)
+            else:
+                track = {}
+                tracks.append(track)
+            track[i] = face
+    height, width = shape[:2]
+    centre = Face(width / 2, height / 2, 1.0)
+    corner = np.hypot(width, height) / 2
+
+    def weight(track: dict[int, Face]) -> float:
+        return sum(f.side * max(0.0, 1 - f.distance(centre) / corner) for f in track.values())
+
+    return max(tracks, key=weight, default={})
+
+
+def fill_lost(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Interpolate lost frames linearly between their neighbours; repeat at both ends.
+
+    Args:
+        landmarks: T arrays (68, 2) or None.
+
+    Returns:
+        (T, 68, 2).
+
+    Raises:
+        ValueError: if all frames are lost.
+    """
+    known = [i for i, points in enumerate(landmarks) if points is not None]
+    if not known:
+        raise ValueError("no frame has a face")
+    flat = np.stack([landmarks[i] for i in known]).reshape(len(known), -1)
+    times = np.arange(len(landmarks))
+    filled = np.stack([np.interp(times, known, column) for column in flat.T], axis=1)
+    return filled.reshape(len(landmarks), -1, 2)
+
+
+@lru_cache(maxsize=1)
+def load_tracker(model: str, detect_every: int = 8, detect_side: int = 480) -> FaceTracker:
+    """The tracker of this process; loading takes half a second."""
+    return FaceTracker(model, detect_every, detect_side)

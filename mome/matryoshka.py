@@ -1,0 +1,84 @@
+"""Compression rates: what they are called and how a token sequence is compressed.
+
+A rate of 4 turns four consecutive encoder frames into one token. A Matryoshka model is trained at
+every pair of an audio and a video rate and read at any of them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+TASKS = ("avsr", "asr", "vsr")
+COMPRESSIONS = ("average", "stack")
+
+
+class RatePair(NamedTuple):
+    """Audio and video compression rate; None where a task does not use the modality."""
+
+    audio: int | None
+    video: int | None
+
+    def __str__(self) -> str:
+        return "_".join(
+            f"{name}{rate}" for name, rate in (("a", self.audio), ("v", self.video)) if rate
+        )
+
+
+def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[RatePair]:
+    """All rates at which a task is trained: G x L pairs (avsr), G rates (asr) or L rates (vsr).
+
+    Raises:
+        ValueError: for an unknown task, a rate below 1 or a missing list.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task {task!r} must be one of {', '.join(TASKS)}")
+    audio = [None] if task == "vsr" else list(audio)
+    video = [None] if task == "asr" else list(video)
+    if not audio or not video:
+        raise ValueError(f"task {task} needs at least one rate of each modality it reads")
+    if any(rate is not None and rate < 1 for rate in audio + video):
+        raise ValueError(f"compression rates start at 1: audio {audio}, video {video}")
+    return [RatePair(a, v) for a in audio for v in video]
+
+
+def parse_rate_pair(name: str) -> RatePair:
+    """Inverse of ``str(RatePair)``: ``a4_v2``, ``a4`` or ``v2``."""
+    rates = {part[:1]: part[1:] for part in name.split("_")}
+    if not rates or not set(rates) <= {"a", "v"} or not all(r.isdigit() for r in rates.values()):
+        raise ValueError(f"rate pair {name!r} must look like a4_v2, a4 or v2")
+    audio, video = (int(rates[key]) if key in rates else None for key in "av")
+    return RatePair(audio, video)
+
+
+def compress(
+    frames: torch.Tensor, lengths: torch.Tensor, rate: int, how: str = "average"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compress a padded batch in time.
+
+    Args:
+        frames: (B, T, D).
+        lengths: (B,) valid frames.
+        rate: frames per token.
+        how: ``average`` pools, and the last, shorter window is averaged over the frames it has;
+            ``stack`` concatenates the frames of a window, zeros completing the last one.
+
+    Returns:
+        tokens (B, ceil(T / rate), D), or rate * D wide for ``stack``, zero beyond the lengths, and
+        lengths (B,) = ceil(lengths / rate).
+    """
+    if how not in COMPRESSIONS:
+        raise ValueError(f"compression {how!r} must be one of {', '.join(COMPRESSIONS)}")
+    batch, time, dim = frames.shape
+    tokens = math.ceil(time / rate)
+    mask = torch.arange(time, device=frames.device) < lengths[:, None]
+    frames = F.pad(frames * mask[..., None].to(frames.dtype), (0, 0, 0, tokens * rate - time))
+    out_lengths = (lengths + rate - 1).div(rate, rounding_mode="floor")
+    if how == "stack":
+        return frames.reshape(batch, tokens, rate * dim), out_lengths
+    start = torch.arange(tokens, device=frames.device) * rate
+    counts = (lengths[:, None] - start).clamp(min=1, max=rate)
+    pooled = frames.reshape(batch, tokens, rate, dim).sum(2)
+    return pooled / counts[..., None].to(frames.dtype), out_lengths

@@ -1,0 +1,251 @@
+"""The AVSR model: encoders, compression at every rate, projectors and the adapted LLM."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import nn
+from transformers import AutoTokenizer
+
+from mome.decoder import IGNORE, MoMELLMDecoder, Node
+from mome.frozen import Frozen
+from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
+from mome.projector import Projector
+
+PROMPTS = {
+    "asr": "Transcribe speech to text.",
+    "vsr": "Transcribe video to text.",
+    "avsr": "Transcribe speech and video to text.",
+}
+
+Features = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class AVSRModel(AbsESPnetModel):
+    """Matryoshka audio-visual speech recognition with a frozen, adapted LLM.
+
+    One class serves AVSR, ASR and VSR: ``tasks`` names what one model learns, from
+    ``(avsr,)`` for the paper's AVSR model to all three, which then share all weights.
+
+    Args:
+        decoder: the adapted LLM.
+        tokenizer: hub name or folder of the LM's tokenizer, for the prompts.
+        audio_encoder: encoder of waveforms (frozen inside), or None for VSR.
+        video_encoder: encoder of mouth crops, or None for ASR; wrapped by :class:`Frozen` if it is
+            not to be trained.
+        tasks: any of avsr, asr, vsr.
+        audio_rates, video_rates: compression rates trained.
+        compression: ``average`` or ``stack``.
+        projector: ``per_rate`` (one for each rate, as in the predecessors) or ``shared``.
+        projector_conf: arguments of :class:`Projector`.
+        balance_weight: weight of the load-balancing loss (0.01 in the paper).
+        pair_weights: weight c_ij of a rate pair in the loss, by name (``a4_v2``); 1 if not named.
+    """
+
+    def __init__(
+        self,
+        decoder: MoMELLMDecoder,
+        tokenizer: str,
+        audio_encoder: AbsEncoder | None,
+        video_encoder: AbsEncoder | Frozen | None,
+        tasks: Sequence[str] = ("avsr",),
+        audio_rates: Sequence[int] = (4, 16),
+        video_rates: Sequence[int] = (2, 5),
+        compression: str = "average",
+        projector: str = "per_rate",
+        projector_conf: Mapping[str, object] | None = None,
+        balance_weight: float = 0.01,
+        pair_weights: Mapping[str, float] | None = None,
+    ):
+        super().__init__()
+        self.tasks = list(tasks)
+        self.pairs = {task: rate_pairs(task, audio_rates, video_rates) for task in self.tasks}
+        if not self.pairs:
+            raise ValueError(f"tasks must name at least one of {', '.join(TASKS)}")
+        if projector not in ("per_rate", "shared"):
+            raise ValueError(f"projector {projector!r} must be per_rate or shared")
+        if projector == "shared" and compression == "stack":
+            raise ValueError("stacked tokens differ in width: use projector: per_rate")
+        self.compression = compression
+        self.per_rate = projector == "per_rate"
+        self.balance_weight = balance_weight
+        self.pair_weights = dict(pair_weights or {})
+        known = {str(pair) for pairs in self.pairs.values() for pair in pairs}
+        if not set(self.pair_weights) <= known:
+            raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
+        self.decoder = decoder
+        lm_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.prompt_ids = {
+            task: lm_tokenizer.encode(PROMPTS[task], add_special_tokens=False)
+            for task in self.tasks
+        }
+
+        uses = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}
+        encoders = {"audio": audio_encoder, "video": video_encoder}
+        self.rates = {}
+        for kind, tasks_of_kind in uses.items():
+            if not tasks_of_kind & set(self.tasks):
+                encoders[kind] = None
+            elif encoders[kind] is None:
+                raise ValueError(f"tasks {self.tasks} need a {kind} encoder")
+            else:
+                self.rates[kind] = list(audio_rates if kind == "audio" else video_rates)
+        self.audio_encoder, self.video_encoder = encoders["audio"], encoders["video"]
+        self.projectors = nn.ModuleDict()
+        for kind, rates in self.rates.items():
+            encoder = encoders[kind]
+            width = (encoder.inner if isinstance(encoder, Frozen) else encoder).output_size()
+            for rate in rates if self.per_rate else [1]:
+                size = width * rate if compression == "stack" else width
+                name = f"{kind}_{rate}" if self.per_rate else kind
+                self.projectors[name] = Projector(size, decoder.dim, **(projector_conf or {}))
+
+    def encode(
+        self,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        lips: torch.Tensor | None = None,
+        lips_lengths: torch.Tensor | None = None,
+    ) -> Features:
+        """Run the encoders once; every rate pair reuses what they give.
+
+        Args:
+            speech: (B, N) waveforms at 16 kHz, with (B,) samples.
+            lips: (B, T, 88, 88) normalised crops at 25 fps, zero beyond (B,) frames.
+
+        Returns:
+            per modality (``audio``, ``video``) frames (B, T, D) and their lengths (B,).
+        """
+        features = {}
+        if self.audio_encoder is not None and speech is not None:
+            frames, lengths, _ = self.audio_encoder(speech, speech_lengths)
+            features["audio"] = frames, lengths
+        if self.video_encoder is not None and lips is not None:
+            frozen = isinstance(self.video_encoder, Frozen)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                frames, lengths, _ = self.video_encoder(lips, lips_lengths)
+            features["video"] = frames, lengths
+        return features
+
+    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
+        """Compress and project a modality's frames into a node of LLM tokens.
+
+        Raises:
+            ValueError: for a rate that was not trained or a modality that was not given.
+        """
+        if rate not in self.rates.get(kind, []):
+            raise ValueError(
+                f"{kind} rate {rate} was not trained; this model knows {self.rates.get(kind, [])}"
+            )
+        if kind not in features:
+            raise ValueError(f"this task reads {kind}, but the batch has none")
+        frames, lengths = features[kind]
+        tokens, lengths = compress(frames, lengths, rate, self.compression)
+        projector = self.projectors[f"{kind}_{rate}" if self.per_rate else kind]
+        return self.decoder.marked(kind, projector(tokens), lengths, parent)
+
+    def prompt(
+        self, features: Features, task: str, pair: RatePair
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompt of a task at a rate pair, for decoding.
+
+        Returns:
+            embeddings (B, P, D) and mask (B, P), False for padding inside.
+        """
+        if pair not in self.pairs.get(task, []):
+            trained = {t: [str(p) for p in pairs] for t, pairs in self.pairs.items()}
+            raise ValueError(f"task {task} at {pair} was not trained; this model knows {trained}")
+        batch = len(next(iter(features.values()))[0])
+        nodes = [self.decoder.root(batch)]
+        for kind, rate in (("audio", pair.audio), ("video", pair.video)):
+            if rate is not None:
+                nodes.append(self.tokens(features, kind, rate, len(nodes) - 1))
+        nodes.append(self.decoder.text_node(self.prompt_ids[task], batch, len(nodes) - 1))
+        return (
+            torch.cat([node.embeds for node in nodes], dim=1),
+            torch.cat([node.mask for node in nodes], dim=1),
+        )
+
+    def forward(
+        self,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        lips: torch.Tensor | None = None,
+        lips_lengths: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Loss over all tasks and rates of a batch.
+
+        Args:
+            text: (B, L) token ids of the transcripts without special tokens, padded by -1.
+            text_lengths: (B,).
+
+        Returns:
+            loss, statistics per task and rate pair, and the batch size, as ESPnet's trainer wants.
+        """
+        batch, length = text.shape
+        features = self.encode(speech, speech_lengths, lips, lips_lengths)
+        valid = torch.arange(length, device=text.device) < text_lengths[:, None]
+        transcript = self.decoder.embed(text.clamp(min=0))
+        target = F.pad(text.masked_fill(~valid, IGNORE), (0, 1), value=IGNORE)
+        target[torch.arange(batch), text_lengths] = self.decoder.eos_id
+
+        nodes = [self.decoder.root(batch)]
+        leaves: list[tuple[str, RatePair]] = []
+        columns: list[tuple[int, int, int]] = []
+
+        def add(node: Node) -> int:
+            nodes.append(node)
+            return len(nodes) - 1
+
+        def add_leaf(task: str, pair: RatePair, parent: int) -> None:
+            prompt = self.decoder.text_node(self.prompt_ids[task], batch, parent)
+            embeds = torch.cat([prompt.embeds, transcript], dim=1)
+            start = prompt.mask.shape[1] - 1  # this column predicts the transcript's first token
+            index = add(Node(embeds, torch.cat([prompt.mask, valid], dim=1), parent))
+            leaves.append((task, pair))
+            columns.append((index, start, start + length + 1))
+
+        for audio in self.rates.get("audio", []):
+            heard = add(self.tokens(features, "audio", audio, parent=0))
+            if "asr" in self.tasks:
+                add_leaf("asr", RatePair(audio, None), heard)
+            if "avsr" in self.tasks:
+                for video in self.rates["video"]:
+                    seen = add(self.tokens(features, "video", video, parent=heard))
+                    add_leaf("avsr", RatePair(audio, video), seen)
+        if "vsr" in self.tasks:
+            for video in self.rates["video"]:
+                add_leaf(
+                    "vsr",
+                    RatePair(None, video),
+                    add(self.tokens(features, "video", video, parent=0)),
+                )
+
+        all_logits, balance = self.decoder.forward_tree(nodes, columns)
+        stats, losses, weights = {}, [], []
+        for (task, pair), logits in zip(leaves, all_logits, strict=True):
+            loss = F.cross_entropy(
+                logits.float().transpose(1, 2), target, ignore_index=IGNORE
+            )
+            right = (logits.argmax(-1) == target)[target != IGNORE].float().mean()
+            stats[f"loss_{task}_{pair}"] = loss.detach()
+            stats[f"acc_{task}_{pair}"] = right
+            losses.append(loss)
+            weights.append(self.pair_weights.get(str(pair), 1.0))
+        losses = torch.stack(losses)
+        loss = (losses * losses.new_tensor(weights)).mean()
+        stats["loss_balance"] = balance.detach()
+        stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
+        loss = loss + self.balance_weight * balance
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, batch), loss.device)
+
+    def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Nothing to collect: normalisation is fixed by the pretrained encoders."""
+        return {}

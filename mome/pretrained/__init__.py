@@ -1,0 +1,1 @@
+"""Fetching pretrained parts and converting them to Transformers folders."""

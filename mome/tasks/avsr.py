@@ -1,0 +1,210 @@
+"""``AVSRTask``: ESPnet's trainer, launchers and YAML configurations for the AVSR model.
+
+Every part is chosen by name from the configuration through ESPnet's ``ClassChoices``. Importing
+this module also enters ``mome_llm`` in the decoder registry of ESPnet's ASR task and the type
+``lips`` in its data types.
+"""
+
+import argparse
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.optimizers.optim_groups import configure_optimizer
+from espnet2.tasks.abs_task import AbsTask, optim_classes, scheduler_classes
+from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
+from espnet2.train import dataset
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.preprocessor import AbsPreprocessor
+from espnet2.train.trainer import Trainer
+from espnet2.utils.types import str2bool, str_or_none
+
+from mome.data.preprocessor import AVSRPreprocessor, LipsReader
+from mome.decoder import MoMELLMDecoder
+from mome.encoders.avhubert import AVHubertEncoder
+from mome.encoders.visual import VisualEncoder
+from mome.encoders.whisper import WhisperEncoder
+from mome.frozen import Frozen
+from mome.model import AVSRModel
+from mome.schedule import WarmupCosineLR
+from mome.units import VideoUnitsModel
+
+asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
+dataset.DATA_TYPES["lips"] = {
+    "func": LipsReader,
+    "kwargs": [],
+    "help": "Mouth crops as grey video.\n\n   utterance_id_a a.mp4\n   utterance_id_b b.mp4\n   ...",
+}
+scheduler_classes["warmup_cosine"] = WarmupCosineLR
+
+audio_encoder_choices = ClassChoices(
+    "audio_encoder",
+    classes={"whisper": WhisperEncoder},
+    type_check=AbsEncoder,
+    default=None,
+    optional=True,
+)
+video_encoder_choices = ClassChoices(
+    "video_encoder",
+    classes={"visual": VisualEncoder, "avhubert": AVHubertEncoder},
+    type_check=AbsEncoder,
+    default=None,
+    optional=True,
+)
+decoder_choices = ClassChoices(
+    "decoder",
+    classes={"mome_llm": MoMELLMDecoder},
+    type_check=AbsDecoder,
+    default=None,
+    optional=True,
+)
+model_choices = ClassChoices(
+    "model",
+    classes={"avsr": AVSRModel, "video_units": VideoUnitsModel},
+    type_check=AbsESPnetModel,
+    default="avsr",
+)
+preprocessor_choices = ClassChoices(
+    "preprocessor",
+    classes={"avsr": AVSRPreprocessor},
+    type_check=AbsPreprocessor,
+    default="avsr",
+)
+
+
+class AVSRTask(AbsTask):
+    """Audio-visual speech recognition; ASR, VSR and the pretraining of a video encoder."""
+
+    num_optimizers = 1
+    class_choices_list = [  # noqa: RUF012 - ESPnet's own interface
+        model_choices,
+        audio_encoder_choices,
+        video_encoder_choices,
+        decoder_choices,
+        preprocessor_choices,
+    ]
+    trainer = Trainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Options of this task, beside ESPnet's own."""
+        group = parser.add_argument_group("Task related")
+        group.add_argument(
+            "--token_list",
+            type=str_or_none,
+            default=None,
+            help="Hub name or folder of the LM's tokenizer; the decoder's lm when not given",
+        )
+        group.add_argument(
+            "--freeze_video_encoder",
+            type=str2bool,
+            default=True,
+            help="Keep the video encoder as it is, out of optimiser and checkpoint",
+        )
+        group.add_argument(
+            "--use_preprocessor", type=str2bool, default=True, help="Apply the preprocessor"
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[
+        [Collection[tuple[str, dict[str, np.ndarray]]]], tuple[list[str], dict[str, torch.Tensor]]
+    ]:
+        """Pad speech and crops by 0 (silence, mean grey) and text by -1."""
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]] | None:
+        """Tokenisation, crops and, in training, noise and masking."""
+        if not args.use_preprocessor:
+            return None
+        preprocessor = preprocessor_choices.get_class(args.preprocessor)
+        return preprocessor(
+            train=train, tokenizer=cls.tokenizer(args), **args.preprocessor_conf
+        )
+
+    @classmethod
+    def tokenizer(cls, args: argparse.Namespace) -> str | None:
+        """The tokenizer's name: ``--token_list``, else the decoder's LM."""
+        return args.token_list or (args.decoder_conf or {}).get("lm")
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Nothing in general: which streams are needed depends on the model and its tasks."""
+        return ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Streams that a model of this task may read."""
+        return ("speech", "lips", "text", "units")
+
+    @classmethod
+    def build_optimizers(
+        cls, args: argparse.Namespace, model: torch.nn.Module
+    ) -> list[torch.optim.Optimizer]:
+        """One optimiser; norms and biases are not decayed when ``exclude_weight_decay`` is set."""
+        optim_class = optim_classes[args.optim]
+        if args.exclude_weight_decay:
+            return [
+                configure_optimizer(
+                    model, optim_class, args.optim_conf, args.exclude_weight_decay_conf
+                )
+            ]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return [optim_class(trained, **args.optim_conf)]
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
+        """Build the model that a configuration describes.
+
+        Raises:
+            ValueError: if the configuration leaves out a part that the model needs.
+        """
+
+        def build(choices: ClassChoices):
+            name = getattr(args, choices.name)
+            conf = getattr(args, f"{choices.name}_conf") or {}
+            return None if name is None else choices.get_class(name)(**conf)
+
+        video_encoder = build(video_encoder_choices)
+        model_class = model_choices.get_class(args.model)
+        if model_class is VideoUnitsModel:
+            return model_class(video_encoder=video_encoder, **args.model_conf)
+        if video_encoder is not None and args.freeze_video_encoder:
+            video_encoder = Frozen(video_encoder)
+        decoder = build(decoder_choices)
+        if decoder is None:
+            raise ValueError("the avsr model needs `decoder: mome_llm` in its configuration")
+        return model_class(
+            decoder=decoder,
+            tokenizer=cls.tokenizer(args),
+            audio_encoder=build(audio_encoder_choices),
+            video_encoder=video_encoder,
+            **args.model_conf,
+        )
+
+
+def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> tuple:
+    """Rebuild a trained model: frozen parts from their sources, trained tensors from a checkpoint.
+
+    Returns:
+        the model in evaluation mode and its configuration.
+
+    Raises:
+        FileNotFoundError: if either file is missing.
+    """
+    for path in (config, weights):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
+    model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
+    return model.eval(), args

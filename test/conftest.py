@@ -1,0 +1,22 @@
+"""Fixtures that several test files share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import make_lm, make_whisper  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory) -> str:
+    """Folder of a tiny random Llama with its tokenizer."""
+    return str(make_lm(tmp_path_factory.mktemp("lm")))
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory) -> str:
+    """Folder of a tiny random Whisper."""
+    return str(make_whisper(tmp_path_factory.mktemp("whisper")))

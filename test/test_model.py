@@ -1,0 +1,188 @@
+"""The AVSR model: its loss against separate rate pairs, what trains, what is saved."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mome.decoder import MoMELLMDecoder
+from mome.encoders.visual import VisualEncoder
+from mome.encoders.whisper import WhisperEncoder
+from mome.frozen import Frozen
+from mome.matryoshka import RatePair, rate_pairs
+from mome.model import AVSRModel
+
+
+def build(lm, whisper, seed=0, freeze_video=True, adapter="mome", **options) -> AVSRModel:
+    torch.manual_seed(seed)
+    conf = {"num_routed": 5, "top_k": 2, "bottleneck": 3} if adapter == "mome" else {"rank": 2}
+    video = VisualEncoder(width=4, output_size=16, layers=1, heads=2, dropout=0.0)
+    model = AVSRModel(
+        decoder=MoMELLMDecoder(lm=lm, adapter=adapter, adapter_conf=conf),
+        tokenizer=lm,
+        audio_encoder=WhisperEncoder(model=whisper),
+        video_encoder=Frozen(video) if freeze_video else video,
+        **options,
+    )
+    for layer in getattr(model.decoder.adapter, "layers", []):
+        torch.nn.init.normal_(layer.up.weight, std=0.3)
+    return model
+
+
+def utterances(count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for index in range(count):
+        frames = 12 + 7 * index
+        result.append(
+            {
+                "speech": 0.1 * torch.randn(frames * 640, generator=generator),
+                "lips": torch.randn(frames, 88, 88, generator=generator),
+                "text": torch.randint(5, 60, (3 + index,), generator=generator),
+            }
+        )
+    return result
+
+
+def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    batch = {}
+    for key in items[0]:
+        values = [item[key] for item in items]
+        padding = -1 if key == "text" else 0
+        batch[key] = torch.nn.utils.rnn.pad_sequence(values, True, padding)
+        batch[f"{key}_lengths"] = torch.tensor([len(value) for value in values])
+    return batch
+
+
+def loss_of_one_pair(model, item, task, pair) -> torch.Tensor:
+    """Sum of the cross-entropy and its tokens: one utterance, one prompt, all logits."""
+    batch = collate([item])
+    features = model.encode(
+        batch["speech"], batch["speech_lengths"], batch["lips"], batch["lips_lengths"]
+    )
+    embeds, mask = model.prompt(features, task, pair)
+    assert mask.all()
+    target = torch.cat([item["text"], torch.tensor([model.decoder.eos_id])])
+    embeds = torch.cat([embeds, model.decoder.embed(item["text"])[None]], dim=1)
+    logits = model.decoder.lm(inputs_embeds=embeds).logits[0, -len(target) :]
+    return F.cross_entropy(logits, target, reduction="sum")
+
+
+@pytest.mark.parametrize("tasks", [("avsr",), ("asr",), ("vsr",), ("avsr", "asr", "vsr")])
+@pytest.mark.parametrize("compression", ["average", "stack"])
+def test_loss_equals_a_loop_over_utterances_and_pairs(tiny_lm, tiny_whisper, tasks, compression):
+    model = build(tiny_lm, tiny_whisper, tasks=tasks, compression=compression).eval()
+    items = utterances(3)
+    loss, stats, _ = model(**collate(items))
+    tokens = sum(len(item["text"]) + 1 for item in items)
+    losses = []
+    for task in tasks:
+        for pair in rate_pairs(task, (4, 16), (2, 5)):
+            losses.append(sum(loss_of_one_pair(model, i, task, pair) for i in items) / tokens)
+            assert float(stats[f"loss_{task}_{pair}"]) == pytest.approx(float(losses[-1]), abs=1e-4)
+    assert float(loss) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)
+
+
+def test_gradients_equal_those_of_the_loop(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, freeze_video=False).eval()
+    items = utterances(2)
+    loss, _, _ = model(**collate(items))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    actual = torch.autograd.grad(loss, parameters, allow_unused=True)
+    tokens = sum(len(item["text"]) + 1 for item in items)
+    pairs = rate_pairs("avsr", (4, 16), (2, 5))
+    total = sum(loss_of_one_pair(model, i, "avsr", p) for i in items for p in pairs)
+    expected = torch.autograd.grad(total / tokens / len(pairs), parameters, allow_unused=True)
+    for name, a, b in zip(names, actual, expected, strict=True):
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_padding_of_the_batch_does_not_change_the_loss(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, tasks=("avsr", "asr", "vsr")).eval()
+    short, long = utterances(2)
+    alone = float(model(**collate([short]))[0])
+    other = float(model(**collate([long]))[0])
+    together = float(model(**collate([short, long]))[0])
+    a, b = len(short["text"]) + 1, len(long["text"]) + 1
+    assert together == pytest.approx((a * alone + b * other) / (a + b), abs=1e-5)
+
+
+@pytest.mark.parametrize("freeze_video", [True, False])
+def test_gradients_reach_only_what_should_train(tiny_lm, tiny_whisper, freeze_video):
+    model = build(tiny_lm, tiny_whisper, freeze_video=freeze_video).train()
+    loss, _, _ = model(**collate(utterances(2)))
+    loss.backward()
+    with_gradient = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == {"decoder", "projectors"} | (set() if freeze_video else {"video_encoder"})
+    frozen = [m.inner for m in model.modules() if isinstance(m, Frozen)]
+    assert len(frozen) == (3 if freeze_video else 2)
+    assert all(p.grad is None for module in frozen for p in module.parameters())
+
+
+@pytest.mark.parametrize("adapter", ["mome", "lora"])
+def test_a_checkpoint_holds_trained_tensors_only_and_restores_them(tiny_lm, tiny_whisper, adapter):
+    model = build(tiny_lm, tiny_whisper, adapter=adapter).eval()
+    batch = collate(utterances(2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    model(**batch)[0].backward()
+    optimizer.step()
+    states = model.state_dict()
+    assert {name.split(".")[0] for name in states} == {"decoder", "projectors"}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(t.numel() for t in states.values()) == trained
+    fresh = build(tiny_lm, tiny_whisper, seed=1, adapter=adapter).eval()
+    fresh.video_encoder.inner.load_state_dict(model.video_encoder.inner.state_dict())
+    assert float(fresh(**batch)[0]) != pytest.approx(float(model(**batch)[0]), abs=1e-4)
+    fresh.load_state_dict(states)
+    assert float(fresh(**batch)[0]) == pytest.approx(float(model(**batch)[0]), abs=1e-6)
+
+
+def test_eos_is_a_target_although_it_is_the_padding_token(tiny_lm, tiny_whisper):
+    """Predecessors masked EOS out of the loss where pad = EOS, and never stopped speaking."""
+    model = build(tiny_lm, tiny_whisper).eval()
+    item = utterances(1)[0]
+    with_eos = float(loss_of_one_pair(model, item, "avsr", RatePair(4, 2)))
+    stats = model(**collate([item]))[1]
+    assert float(stats["loss_avsr_a4_v2"]) == pytest.approx(
+        with_eos / (len(item["text"]) + 1), abs=1e-5
+    )
+
+
+def test_pair_weights_scale_their_pair(tiny_lm, tiny_whisper):
+    batch = collate(utterances(2))
+    plain = build(tiny_lm, tiny_whisper).eval()
+    weighted = build(tiny_lm, tiny_whisper, pair_weights={"a4_v2": 3.0}).eval()
+    stats = plain(**batch)[1]
+    extra = 2 * float(stats["loss_avsr_a4_v2"]) / 4
+    assert float(weighted(**batch)[0]) == pytest.approx(float(stats["loss"]) + extra, abs=1e-5)
+
+
+def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper)
+    batch = collate(utterances(1))
+    features = model.encode(batch["speech"], batch["speech_lengths"])
+    with pytest.raises(ValueError, match="was not trained"):
+        model.prompt(features, "avsr", RatePair(8, 2))
+    with pytest.raises(ValueError, match="batch has none"):
+        model.prompt(features, "avsr", RatePair(4, 2))
+    with pytest.raises(ValueError, match="was not trained"):
+        model.prompt(features, "vsr", RatePair(None, 2))
+    with pytest.raises(ValueError, match="pair_weights"):
+        build(tiny_lm, tiny_whisper, pair_weights={"a1_v1": 2.0})
+    with pytest.raises(ValueError, match="need a video encoder"):
+        AVSRModel(model.decoder, tiny_lm, model.audio_encoder, None)
+    with pytest.raises(ValueError, match="shared"):
+        build(tiny_lm, tiny_whisper, compression="stack", projector="shared")
+
+
+def test_one_batch_can_be_learned_by_heart(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, tasks=("avsr", "asr", "vsr")).train()
+    batch = collate(utterances(3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss, stats, _ = model(**batch)
+        loss.backward()
+        optimizer.step()
+    assert float(stats["acc"]) > 0.95
