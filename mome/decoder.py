@@ -69,7 +69,9 @@ def pack_tree(
         rows = slice(offsets[index], offsets[index] + node.mask.shape[1])
         sees[rows, rows] = True
         if node.parent is not None:
-            up = slice(offsets[node.parent], offsets[node.parent] + nodes[node.parent].mask.shape[1])
+            up = slice(
+                offsets[node.parent], offsets[node.parent] + nodes[node.parent].mask.shape[1]
+            )
             # What the parent's last token sees, and the parent itself, is what a child sees.
             sees[rows, : offsets[index]] = sees[up.stop - 1, : offsets[index]]
     sees = sees.tril()
@@ -154,9 +156,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         """A node of the same text for the whole batch."""
         device = self.markers.device
         embeds = self.embed(torch.tensor(ids, device=device)).expand(batch, -1, -1)
-        return Node(
-            embeds, torch.ones(batch, len(ids), dtype=torch.bool, device=device), parent
-        )
+        return Node(embeds, torch.ones(batch, len(ids), dtype=torch.bool, device=device), parent)
 
     def root(self, batch: int) -> Node:
         """Beginning of sentence; LMs without such a token start with the end-of-sentence token."""
@@ -171,9 +171,10 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             lengths: (B,) valid tokens.
             parent: index of the node before it.
         """
-        opening, closing = self.markers[MARKERS.index(f"<{kind}>")].expand(
-            len(tokens), 1, -1
-        ), self.markers[MARKERS.index(f"</{kind}>")].expand(len(tokens), 1, -1)
+        opening, closing = (
+            self.markers[MARKERS.index(f"<{kind}>")].expand(len(tokens), 1, -1),
+            self.markers[MARKERS.index(f"</{kind}>")].expand(len(tokens), 1, -1),
+        )
         embeds = torch.cat([opening, tokens.float(), closing], dim=1)
         valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         mask = F.pad(valid, (1, 1), value=True)
@@ -245,9 +246,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         logits = torch.cat([first, rest], dim=1)[..., : self.output_size]
         return logits.float(), ys_in_lens
 
-    def score(
-        self, ys: torch.Tensor, state: Any, x: torch.Tensor
-    ) -> tuple[torch.Tensor, Any]:
+    def score(self, ys: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """ESPnet's scorer: log-probabilities (V,) of the token after ``ys`` (L,), given ``x``."""
         scores, _ = self.batch_score(ys[None], [state], x[None])
         return scores[0], None

@@ -230,9 +230,7 @@ class AVSRModel(AbsESPnetModel):
         all_logits, balance = self.decoder.forward_tree(nodes, columns)
         stats, losses, weights = {}, [], []
         for (task, pair), logits in zip(leaves, all_logits, strict=True):
-            loss = F.cross_entropy(
-                logits.float().transpose(1, 2), target, ignore_index=IGNORE
-            )
+            loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
             right = (logits.argmax(-1) == target)[target != IGNORE].float().mean()
             stats[f"loss_{task}_{pair}"] = loss.detach()
             stats[f"acc_{task}_{pair}"] = right

@@ -42,7 +42,7 @@ def map_items[Item, Result](
     if nj < 1:
         raise ValueError(f"nj={nj}: at least one job is needed")
     if nj == 1 or len(items) < 2:
-        return [_call(function, item, desc) for item in tqdm(items, desc=desc, disable=not items)]
+        return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
     # Forking a process that runs threads (OpenMP, BLAS, FFmpeg) may hang it: spawn the workers.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -50,7 +50,7 @@ def map_items[Item, Result](
     ) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
-            for _ in tqdm(_until_failure(futures), desc=desc, total=len(futures)):
+            for _ in _progress(_until_failure(futures), desc, len(futures)):
                 pass
             for future, item in zip(futures, items, strict=True):
                 if future.done() and not future.cancelled() and future.exception():
@@ -59,6 +59,12 @@ def map_items[Item, Result](
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
+
+
+def _progress(iterable, desc, total):
+    # In a log file, a line every ten seconds.
+    interval = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
 
 
 def _until_failure(futures):

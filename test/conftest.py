@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny import make_lm, make_whisper  # noqa: E402
+from tiny import make_lm, make_whisper
 
 
 @pytest.fixture(scope="session")

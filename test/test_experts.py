@@ -22,9 +22,7 @@ def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
                 if module.gate == "softmax_topk":
                     routed[n] = probs[n]
                 else:
-                    routed[n] = logits[n].exp() / sum(
-                        logits[m].exp() for m in best[: module.top_k]
-                    )
+                    routed[n] = logits[n].exp() / sum(logits[m].exp() for m in best[: module.top_k])
             gates = torch.cat([gates, routed])
         for n, gate in enumerate(gates):
             if gate > 0:

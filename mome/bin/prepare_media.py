@@ -1,13 +1,13 @@
 """Cut lips and store audio: from data/<set> to dump/<set>.
 
 For each utterance of video.scp, writes lips/<speaker>/<utterance>.mp4 (96x96, grey, 25 frames a
-second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame), and lip.scp,
-wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed with its
-reason in `excluded`. Finished clips are kept when the command is run again.
+second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame); besides
+lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
+with its reason in `excluded`. Finished clips are kept when the command is run again.
 
 With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
-<lip_dir>/<speaker>/<number>.mp4 or <lip_dir>/<utterance>.mp4; they are read to check them and used
-in place.
+<lip_dir>/<speaker>/<number>.mp4, <lip_dir>/<split>/<speaker>/<number>.mp4 or
+<lip_dir>/<utterance>.mp4; they are read to check them and used in place.
 """
 
 import argparse
@@ -55,6 +55,7 @@ class Settings:
     landmarks: str
     detect_every: int
     detect_side: int
+    landmark_every: int
     window: int
     max_lost: float
     tolerance: float
@@ -71,7 +72,13 @@ def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
             num_frames = len(read_lips(clip.crop))
         else:
             tracker = load_tracker(settings.landmarks, settings.detect_every, settings.detect_side)
-            lips = extract_lips(clip.video, tracker, settings.window, settings.max_lost)
+            lips = extract_lips(
+                clip.video,
+                tracker,
+                settings.landmark_every,
+                settings.window,
+                settings.max_lost,
+            )
             num_frames, lost = len(lips.frames), lips.lost
         length = num_frames * SAMPLES_PER_FRAME
         audio = read_audio(clip.audio)
@@ -104,12 +111,20 @@ def finished_frames(clip: Clip) -> int:
     return num_frames if abs(length - num_frames) < 1e-3 else 0
 
 
-def find_crop(lip_dir: Path, utterance: str, speaker: str) -> str:
-    """An existing crop of an utterance; the path tells where it was looked for if there is none."""
+def find_crop(lip_dir: Path, utterance: str, speaker: str, video: str) -> str:
+    """An existing crop of an utterance; if there is none, the first path looked at."""
     number = utterance.removeprefix(speaker).lstrip("_-")
-    nested = lip_dir / speaker / f"{number}.mp4"
-    flat = lip_dir / f"{utterance}.mp4"
-    return str(flat if flat.is_file() else nested)
+    candidates = [
+        lip_dir / speaker / f"{number}.mp4",
+        *(
+            lip_dir.joinpath(*Path(video).parts[-depth:]).with_suffix(".mp4")
+            for depth in (3, 2)
+            if video
+        ),
+        lip_dir / speaker / f"{utterance}.mp4",
+        lip_dir / f"{utterance}.mp4",
+    ]
+    return str(next((path for path in candidates if path.is_file()), candidates[0]))
 
 
 def list_clips(
@@ -143,7 +158,7 @@ def list_clips(
                     audio,
                     str(dump / "lips" / f"{name}.mp4"),
                     str(dump / "audio" / f"{name}.{audio_format}"),
-                    find_crop(lip_dir, utterance, speaker) if lip_dir else None,
+                    find_crop(lip_dir, utterance, speaker, video) if lip_dir else None,
                 )
             )
     return clips, excluded
@@ -175,8 +190,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
-    parser.add_argument("--detect_every", type=int, default=8, help="frames; tracked in between")
+    parser.add_argument("--detect_every", type=int, default=8, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
+    parser.add_argument(
+        "--landmark_every", type=int, default=2, help="frames; interpolated between"
+    )
     parser.add_argument("--window", type=int, default=12, help="frames of landmark smoothing")
     parser.add_argument("--max_lost", type=float, default=0.5, help="share of frames without face")
     parser.add_argument(
@@ -197,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         args.landmarks,
         args.detect_every,
         args.detect_side,
+        args.landmark_every,
         args.window,
         args.max_lost,
         args.tolerance,

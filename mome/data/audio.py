@@ -8,9 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
-from mome.data.video import MediaError
+from mome.data.video import COMPLETE, MediaError
 
 RATE = 16000
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
@@ -46,6 +45,8 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
 def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
     """(N,) at source_rate -> float32 (ceil(N * rate / source_rate),), polyphase filter."""
     if source_rate != rate:
+        from scipy.signal import resample_poly  # takes a second to load, and is seldom needed
+
         common = gcd(source_rate, rate)
         samples = resample_poly(samples, rate // common, source_rate // common)
     return samples.astype(np.float32, copy=False)
@@ -151,8 +152,15 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
         stream = _audio_stream(container, path)
         to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
         blocks = []
-        for frame in container.decode(stream):
-            blocks += [block.to_ndarray() for block in to_float.resample(frame)]
+        packets = 0
+        for packet in container.demux(stream):
+            packets += bool(packet.size)
+            if packet.is_corrupt:
+                raise MediaError(path, "truncated file")
+            for frame in packet.decode():
+                blocks += [block.to_ndarray() for block in to_float.resample(frame)]
+        if packets < COMPLETE * stream.frames:
+            raise MediaError(path, f"truncated file: {packets} of {stream.frames} audio packets")
         blocks += [block.to_ndarray() for block in to_float.resample(None)]
         if not blocks:
             raise MediaError(path, "the audio has no samples")

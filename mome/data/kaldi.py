@@ -170,7 +170,7 @@ def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
     problems: list[str] = []
     previous = b""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_bytes().decode().split("\n")
     except UnicodeDecodeError as error:
         return {}, [f"{path} is not UTF-8: {error}"]
     if lines == [""]:

@@ -93,9 +93,7 @@ class AVSRPreprocessor(AbsPreprocessor):
             self.noise_cache[path] = read_audio(Path(path))
         return self.noise_cache[path]
 
-    def __call__(
-        self, uid: str, data: dict[str, str | np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
         """Prepare utterance ``uid``.
 
         Args:

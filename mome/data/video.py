@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange
 
 LIP_SIZE = 96
 LIP_RATE = 25
-# Of the frames that the header promises; less means a cut file.
+# Of the frames or packets that the header promises; fewer mean a cut file.
 COMPLETE = 0.9
 
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)

@@ -7,6 +7,8 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.encoder.avhubert_encoder import FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
+from mome.encoders.fairseq_parts import fairseq_parts
+
 # Published sizes (Shi et al., ICLR 2022).
 SIZES = {
     "base": {
@@ -41,15 +43,16 @@ class AVHubertEncoder(AbsEncoder):
         super().__init__()
         if size not in SIZES:
             raise ValueError(f"AV-HuBERT size {size!r} must be one of {', '.join(SIZES)}")
-        self.encoder = FairseqAVHubertEncoder(
-            pretrain=False,
-            dropout=0.0,
-            attention_dropout=0.0,
-            dropout_input=0.0,
-            dropout_features=0.0,
-            encoder_layerdrop=0.0,
-            **SIZES[size],
-        )
+        with fairseq_parts():
+            self.encoder = FairseqAVHubertEncoder(
+                pretrain=False,
+                dropout=0.0,
+                attention_dropout=0.0,
+                dropout_input=0.0,
+                dropout_features=0.0,
+                encoder_layerdrop=0.0,
+                **SIZES[size],
+            )
         if weights is not None:
             if not Path(weights).exists():
                 raise FileNotFoundError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from mome.data.video import LIP_RATE, MediaError, iter_video
 from mome.lips.crop import crop_mouth
-from mome.lips.landmarks import FaceTracker, fill_lost
+from mome.lips.landmarks import FaceTracker, fill_missing
 
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
 # pixels than the crop.
@@ -17,20 +17,30 @@ FRAME_SIDE = 720
 
 @dataclass(frozen=True)
 class Lips:
-    """Mouth crop, uint8 (T, 96, 96) at 25 frames per second, and how many frames had no face."""
+    """Mouth crop, uint8 (T, 96, 96) at 25 frames per second.
+
+    A face was looked for in ``seen`` frames and not found in ``lost`` of these.
+    """
 
     frames: np.ndarray
+    seen: int
     lost: int
 
 
 def extract_lips(
-    path: str | Path, tracker: FaceTracker, window: int = 12, max_lost: float = 0.5
+    path: str | Path,
+    tracker: FaceTracker,
+    landmark_every: int = 2,
+    window: int = 12,
+    max_lost: float = 0.5,
 ) -> Lips:
     """Find the face of a video and cut its mouth.
 
     Args:
         path: video of any size and frame rate.
         tracker: finds the landmarks.
+        landmark_every: landmarks are found in every k-th frame and interpolated linearly; they are
+            averaged over ``window`` frames anyway.
         window: frames over which landmarks are averaged.
         max_lost: largest share of frames without a face; these are interpolated.
 
@@ -39,13 +49,16 @@ def extract_lips(
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
     frames = [_reduce(frame) for frame in iter_video(path, grey=True, rate=LIP_RATE)]
-    landmarks = tracker(frames)
-    lost = sum(points is None for points in landmarks)
-    if lost == len(frames):
+    seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
+    landmarks: list[np.ndarray | None] = [None] * len(frames)
+    for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
+        landmarks[i] = points
+    lost = sum(landmarks[i] is None for i in seen)
+    if lost == len(seen):
         raise MediaError(path, "no face in any frame")
-    if lost > max_lost * len(frames):
-        raise MediaError(path, f"no face in {lost} of {len(frames)} frames")
-    return Lips(crop_mouth(frames, fill_lost(landmarks), window), lost)
+    if lost > max_lost * len(seen):
+        raise MediaError(path, f"no face in {lost} of {len(seen)} frames")
+    return Lips(crop_mouth(frames, fill_missing(landmarks), window), len(seen), lost)
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:

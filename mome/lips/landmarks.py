@@ -1,8 +1,8 @@
 """Follow one face through a video: dlib's HOG detector and its 68 landmarks.
 
 As AV-HuBERT (B. Shi et al., ICLR 2022) prepares its data, but for speed the detector runs on every
-k-th frame only. Between two of these the face is tracked: the landmarks of a frame say where to look
-in the next one.
+k-th frame only. Between two of these the face is tracked: the landmarks of a frame say where to
+look in the next one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ IN_BOX = np.array(
         (0.26, -0.18),
     ]
 )
+FIRST_BOX = 0.85  # of the detector's box
 # Between frames: a face that moves by this share of its size, or changes size by this factor, has
 # been lost and is looked for again.
 MAX_SHIFT = 0.35
@@ -80,7 +81,7 @@ class FaceTracker:
     def __init__(self, model: str | Path, detect_every: int = 8, detect_side: int = 480):
         if not Path(model).is_file():
             raise FileNotFoundError(
-                f"landmark model {model} does not exist; run tools/fetch_models.sh"
+                f"landmark model {model} does not exist; run python -m mome.bin.fetch_models"
             )
         if detect_every < 1:
             raise ValueError(f"detect_every={detect_every} is not positive")
@@ -89,7 +90,7 @@ class FaceTracker:
         except RuntimeError as error:
             raise ValueError(
                 f"{model} is not a dlib landmark model ({error}); delete it and run"
-                " tools/fetch_models.sh"
+                " python -m mome.bin.fetch_models"
             ) from error
         self.detector = dlib.get_frontal_face_detector()
         self.detect_every = detect_every
@@ -152,10 +153,12 @@ class FaceTracker:
     def fit(self, frame: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
         """Landmarks (68, 2) of a detected face and the box they lie in.
 
-        The detector's boxes have coarse steps of size and place, and a box that is a tenth too
-        large can mislead the predictor: predict, put the box where the landmarks say, predict again.
+        The detector's boxes have coarse steps of size and place, and one that is a tenth too large
+        can mislead the predictor, while smaller ones seldom do: predict in a smaller box, put the
+        box where the landmarks say, predict again.
         """
-        points = self.predict(frame, box_of(self.predict(frame, face)))
+        inner = Face(face.x, face.y, FIRST_BOX * face.side)
+        points = self.predict(frame, box_of(self.predict(frame, inner)))
         return points, box_of(points)
 
     def _track(self, frames, landmarks, face: Face, between: range) -> None:
@@ -228,8 +231,8 @@ def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> di
     return max(tracks, key=weight, default={})
 
 
-def fill_lost(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Interpolate lost frames linearly between their neighbours; repeat at both ends.
+def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Interpolate missing frames linearly between their neighbours; repeat at both ends.
 
     Args:
         landmarks: T arrays (68, 2) or None.
@@ -238,7 +241,7 @@ def fill_lost(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
         (T, 68, 2).
 
     Raises:
-        ValueError: if all frames are lost.
+        ValueError: if all frames are missing.
     """
     known = [i for i, points in enumerate(landmarks) if points is not None]
     if not known:

@@ -129,9 +129,7 @@ class AVSRTask(AbsTask):
         if not args.use_preprocessor:
             return None
         preprocessor = preprocessor_choices.get_class(args.preprocessor)
-        return preprocessor(
-            train=train, tokenizer=cls.tokenizer(args), **args.preprocessor_conf
-        )
+        return preprocessor(train=train, tokenizer=cls.tokenizer(args), **args.preprocessor_conf)
 
     @classmethod
     def tokenizer(cls, args: argparse.Namespace) -> str | None:

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by avsr.sh and by hand: where things are, and the environment's Python first on PATH.
 MOME_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 export MOME_ROOT

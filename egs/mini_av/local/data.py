@@ -33,15 +33,9 @@ from mome.data.video import video_info
 from mome.parallel import default_jobs, map_items
 
 LANGUAGES = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp")
-TRAIN_VARIANTS = (
-    "m1 m2 m3 m4 m5 f1 f2 f3 klatt klatt2 klatt3 Alex Alicia Andy Annie Denis Gene "
-    "Michael Mike Reed adam antonio aunty belinda benjamin caleb david ed john linda "
-    "marcelo max michel miguel norbert paul pedro quincy rob sandro shelby steph travis zac"
-).split()
-VALID_VARIANTS = "m6 f5 robert gustave victor steph2".split()
-TEST_VARIANTS = (
-    "m7 m8 f4 klatt4 Andrea Hugo Mario Gene2 edward iven mike2 pablo steph3 Diogo"
-).split()
+TRAIN_VARIANTS = ["m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "klatt", "klatt2", "klatt3", "Alex", "Alicia", "Andy", "Annie", "Denis", "Gene", "Michael", "Mike", "Reed", "adam", "antonio", "aunty", "belinda", "benjamin", "caleb", "david", "ed", "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "paul", "pedro", "quincy", "rob", "sandro", "shelby", "steph", "travis", "zac"]
+VALID_VARIANTS = ["m6", "f5", "robert", "gustave", "victor", "steph2"]
+TEST_VARIANTS = ["m7", "m8", "f4", "klatt4", "Andrea", "Hugo", "Mario", "Gene2", "edward", "iven", "mike2", "pablo", "steph3", "Diogo"]
 SPLITS = {"train": "trainval", "valid": "trainval", "test": "test"}
 
 
@@ -193,7 +187,9 @@ def prepare(args: argparse.Namespace) -> None:
             write_scp(args.out / split / name, table)
         utt2spk = read_scp(args.out / split / "utt2spk")
         write_scp(args.out / split / "spk2utt", spk2utt_of(utt2spk))
-        print(f"{args.out / split}: {len(utt2spk)} utterances, {len(set(utt2spk.values()))} speakers")
+        print(
+            f"{args.out / split}: {len(utt2spk)} utterances, {len(set(utt2spk.values()))} speakers"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:

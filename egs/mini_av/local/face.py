@@ -1,9 +1,12 @@
 """A talking face: drawn once per identity, then moved and given a mouth frame by frame."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
+
+cv2.setNumThreads(1)  # clips are made in parallel; threads inside one only get in the way
 
 SIZE = 224  # pixels, as LRS3's videos
 FPS = 25
@@ -85,22 +88,23 @@ def _ellipse(centre, axes, angle=0.0, start=0, end=360, thickness=-1):
         shift = 4
         point = tuple(round(c * 16) for c in centre)
         size = tuple(max(1, round(a * 16)) for a in axes)
-        cv2.ellipse(
-            mask, point, size, angle, start, end, 1.0, thickness, cv2.LINE_AA, shift
-        )
+        cv2.ellipse(mask, point, size, angle, start, end, 1.0, thickness, cv2.LINE_AA, shift)
 
     return draw
 
 
 def _polygon(points):
     def draw(mask: np.ndarray) -> None:
-        cv2.fillPoly(mask, [np.round(np.asarray(points) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
+        cv2.fillPoly(
+            mask, [np.round(np.asarray(points) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4
+        )
 
     return draw
 
 
+@lru_cache(maxsize=128)
 def draw_head(identity: Identity) -> np.ndarray:
-    """The identity's picture without a mouth: float32 (SIZE, SIZE, 3)."""
+    """The identity's picture without a mouth: uint8 (SIZE, SIZE, 3)."""
     rng = np.random.default_rng(identity.seed)
     image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = identity.background
@@ -140,7 +144,9 @@ def draw_head(identity: Identity) -> np.ndarray:
     _shade(image, _ellipse((cx, 168), (11, 2.5)), shadow, 0.35, 2)
 
     nose = identity.nose
-    _shade(image, _polygon([(cx - 3, 96), (cx + 3, 96), (cx + 5, 126), (cx - 5, 126)]), lit, 0.8, 2.5)
+    _shade(
+        image, _polygon([(cx - 3, 96), (cx + 3, 96), (cx + 5, 126), (cx - 5, 126)]), lit, 0.8, 2.5
+    )
     for side in (-1, 1):
         bridge = [(cx + side * 4, 92), (cx + side * 7, 96), (cx + side * (nose - 1), 126)]
         _shade(image, _polygon([*bridge, (cx + side * 5, 124)]), shadow, 0.5, 2)
@@ -165,10 +171,12 @@ def draw_head(identity: Identity) -> np.ndarray:
         inner, outer = cx + side * (ex - es - 2), cx + side * (ex + es + 4)
         peak = cx + side * (ex + 3)
         arch = [(inner, 86), (peak, 79), (outer, 85), (outer, 86.5), (peak, 79 + brow)]
-        _shade(image, _polygon([*arch, (inner, 86 + brow)]), np.minimum(hair, skin * 0.45), 0.95, 0.8)
+        _shade(
+            image, _polygon([*arch, (inner, 86 + brow)]), np.minimum(hair, skin * 0.45), 0.95, 0.8
+        )
     blemish = cv2.GaussianBlur(rng.normal(0, 1, (SIZE, SIZE)).astype(np.float32), (0, 0), 2.0)
     image += 14 * blemish[..., None]
-    return image.clip(0, 255)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def _lens(width: float, up: float, down: float, points: int = 17) -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +264,8 @@ def random_motion(frames: int, rng: np.random.Generator) -> Motion:
 
     def wave(amplitude: float) -> np.ndarray:
         parts = [
-            rng.uniform(0.3, 1) * np.sin(2 * np.pi * rng.uniform(0.15, 0.9) * time + rng.uniform(0, 7))
+            rng.uniform(0.3, 1)
+            * np.sin(2 * np.pi * rng.uniform(0.15, 0.9) * time + rng.uniform(0, 7))
             for _ in range(2)
         ]
         return amplitude * sum(parts) / 2
@@ -282,7 +291,7 @@ def render(identity: Identity, shapes: np.ndarray, rng: np.random.Generator) -> 
     Returns:
         uint8 (T, SIZE, SIZE, 3), BGR.
     """
-    head = draw_head(identity).astype(np.uint8)
+    head = draw_head(identity)
     motion = random_motion(len(shapes), rng)
     noise = rng.normal(0, 2.5, (4, SIZE, SIZE)).astype(np.int8)
     left, top = round(MOUTH[0] - PATCH[0] / 2), round(MOUTH[1] - PATCH[1] * 0.42)
@@ -294,8 +303,10 @@ def render(identity: Identity, shapes: np.ndarray, rng: np.random.Generator) -> 
         # The jaw drops: what lies below the mouth is stretched downwards.
         drop = round(9 * float(shape[1]))
         below = cv2.resize(head[split:200], (SIZE, 200 - split + drop))
-        picture[split:] = below[: SIZE - split] if split + len(below) >= SIZE else np.concatenate(
-            [below, head[split + len(below) :]]
+        picture[split:] = (
+            below[: SIZE - split]
+            if split + len(below) >= SIZE
+            else np.concatenate([below, head[split + len(below) :]])
         )
         region = (slice(top, top + PATCH[1]), slice(left, left + PATCH[0]))
         picture[region] = draw_mouth(picture[region], identity, shape)

@@ -7,8 +7,10 @@ GRID = (
     ("place", "set", "lay", "bin", "move", "show", "find", "keep"),
     ("blue", "green", "red", "white", "black", "yellow", "pink", "brown"),
     ("at", "by", "in", "with", "under", "over", "from"),
-    tuple("apple book chair door fish garden house lamp mirror paper river shoe table window".split()),
-    tuple("zero one two three four five six seven eight nine".split()),
+    tuple(
+        ["apple", "book", "chair", "door", "fish", "garden", "house", "lamp", "mirror", "paper", "river", "shoe", "table", "window"]
+    ),
+    tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]),
     ("again", "now", "please", "soon", "today", "later", "first", "away"),
 )
 

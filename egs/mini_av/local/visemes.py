@@ -10,7 +10,6 @@ a dominance that falls off in time; lip closures pull hard, back consonants hard
 """
 
 import numpy as np
-
 from espeak import Phoneme
 
 PARAMETERS = ("open", "jaw", "width", "round", "teeth", "tongue", "tuck")
@@ -98,7 +97,7 @@ def mouth_shapes(phonemes: list[Phoneme], times: np.ndarray) -> np.ndarray:
         *target, dominance = TARGETS[viseme]
         width = 0.5 * (end - start) + 0.025
         distance = (times - (start + end) / 2) / width
-        pull = dominance * np.exp(-np.abs(distance) ** 2.5)
+        pull = dominance * np.exp(-(np.abs(distance) ** 2.5))
         total += pull[:, None] * np.array(target)
         weight += pull
     shapes = total / weight[:, None]

@@ -1,0 +1,231 @@
+"""Make noise and noisy test sets.
+
+Babble is mixed from the utterances of training speakers, and with --musan the recordings of its
+folders noise/, speech/ and music/ are added. Training and test noise have no recording and no
+utterance in common. Writes
+
+  <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
+  <dump>/noise/{train,test}_<kind>.scp the same by kind
+  <dump>/noise/babble/*.flac           the babble
+  <dump>/<set>_<kind>_snr<N>/          for each test set, kind and SNR: a data folder with noisy
+                                       audio
+
+SNR is 10 log10 of the mean power of the speech over that of the noise, over the whole utterance. An
+utterance has the same noise at every SNR, drawn by --seed and its id. A mixture that would be
+clipped is scaled down as a whole. Finished outputs are kept when the command is run again with the
+same settings.
+"""
+
+import argparse
+import logging
+import shutil
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mome.data.audio import RATE, audio_seconds, limit_peak, read_audio, write_flac
+from mome.data.augment import add_noise, power
+from mome.data.kaldi import read_scp, same_settings, spk2utt_of, write_scp
+from mome.data.noise import SPLITS, Babble, mix_babble, plan_babble, split_musan, split_utterances
+from mome.data.video import MediaError
+from mome.parallel import map_items
+
+COPIED = ("text", "utt2spk", "spk2utt", "utt2dur", "utt2num_frames", "lip.scp", "video.scp")
+# dB between the SNR asked for and that of the file.
+SNR_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One utterance and its noisy copies: SNR -> output."""
+
+    utterance: str
+    speech: str
+    outputs: tuple[tuple[float, str], ...]
+
+
+def make_babble(babble: Babble, folder: Path) -> str:
+    """Mix a babble recording unless it is finished; returns its path."""
+    path = folder / f"{babble.name}.flac"
+    try:
+        finished = path.is_file() and abs(audio_seconds(path) - babble.seconds) < 1e-3
+    except MediaError:
+        finished = False
+    if not finished:
+        write_flac(path, mix_babble(babble))
+    return str(path)
+
+
+def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[float]:
+    """Write the noisy copies of an utterance that are not finished.
+
+    Returns:
+        The SNRs measured in the files written.
+
+    Raises:
+        ValueError: for silent speech, or if a file misses its SNR.
+    """
+    speech = read_audio(mixture.speech)
+    if power(speech) == 0:
+        raise ValueError(f"{mixture.utterance}: {mixture.speech} is silent; exclude it")
+    measured = []
+    for snr, output in mixture.outputs:
+        if _finished(output, mixture.speech, len(speech)):
+            continue
+        # The generator starts anew, so that noise and offset are the same at every SNR.
+        rng = np.random.default_rng([seed, *mixture.utterance.encode()])
+        noise = read_audio(noises[int(rng.integers(len(noises)))])
+        mixed = add_noise(speech, noise, snr, rng)
+        limited = limit_peak(mixed)
+        write_flac(output, limited)
+        gain = np.sqrt(power(limited) / power(mixed))
+        stored = read_audio(output).astype(np.float64) / gain
+        achieved = float(10 * np.log10(power(speech) / power(stored - speech)))
+        if abs(achieved - snr) > SNR_TOLERANCE:
+            Path(output).unlink()
+            raise ValueError(
+                f"{mixture.utterance}: {achieved:.2f} dB in {output} in place of {snr:g} dB: the"
+                f" speech of {mixture.speech} is too faint for 16 bits; exclude it"
+            )
+        measured.append(achieved)
+    return measured
+
+
+def _finished(output: str, speech: str, length: int) -> bool:
+    path = Path(output)
+    source = Path(speech.rpartition(".ark:")[0] or speech)
+    try:
+        return (
+            path.is_file()
+            and path.stat().st_mtime >= source.stat().st_mtime
+            and round(audio_seconds(path) * RATE) == length
+        )
+    except MediaError:
+        return False
+
+
+def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
+    """Mix the babble of both splits: split -> id -> path."""
+    train = args.dump / args.train_set
+    utt2spk = read_scp(train / "utt2spk")
+    spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
+    wavs = read_scp(train / "wav.scp")
+    durations = {u: float(value) for u, value in read_scp(train / "utt2dur").items()}
+    split = split_utterances(spk2utt, args.test_share, np.random.default_rng([args.seed, 0]))
+    plans = []
+    for number, (name, count) in enumerate(
+        zip(SPLITS, (args.num_train, args.num_test), strict=True)
+    ):
+        speakers = len(split[name])
+        if speakers < 2:
+            raise SystemExit(
+                f"{train}: {speakers} speakers for {name} babble; two or more are needed"
+            )
+        if speakers < args.speakers:
+            logging.warning(
+                "%s has %d speakers: %s babble mixes all of them, fewer than --speakers %d",
+                train,
+                speakers,
+                name,
+                args.speakers,
+            )
+        rng = np.random.default_rng([args.seed, 1 + number])
+        plans += [
+            plan_babble(
+                f"babble-{name}-{i:04d}",
+                split[name],
+                wavs,
+                durations,
+                args.speakers,
+                args.seconds,
+                rng,
+            )
+            for i in range(count)
+        ]
+    choices = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test")
+    settings = {name: getattr(args, name) for name in choices}
+    recordings = zlib.crc32("\n".join(f"{u} {wav}" for u, wav in wavs.items()).encode())
+    if not same_settings(folder, {**settings, "recordings": recordings}):
+        for path in folder.glob("babble-*.flac"):
+            path.unlink()
+    paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble")
+    result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
+    for plan, path in zip(plans, paths, strict=True):
+        result[plan.name.split("-")[1]][plan.name] = path
+    return result
+
+
+def make_noisy_sets(
+    test: Path, kind: str, noises: dict[str, str], args: argparse.Namespace
+) -> None:
+    """Write the noisy copies of a test set with one kind of noise, at every SNR."""
+    wavs = read_scp(test / "wav.scp")
+    speakers = read_scp(test / "utt2spk")
+    folders = {snr: args.dump / f"{test.name}_{kind}_snr{snr:g}" for snr in args.snrs}
+    names = {u: f"audio/{speakers[u]}/{u}.flac" for u in wavs}
+    settings = {"seed": args.seed, "speech": str(test), "noises": sorted(noises.values())}
+    for folder in folders.values():
+        if not same_settings(folder, settings):
+            shutil.rmtree(folder / "audio", ignore_errors=True)
+    mixtures = [
+        Mixture(u, wav, tuple((snr, str(folders[snr] / names[u])) for snr in args.snrs))
+        for u, wav in wavs.items()
+    ]
+    ordered = tuple(noises[name] for name in sorted(noises))
+    mix = partial(make_mixture, noises=ordered, seed=args.seed)
+    measured = map_items(mix, mixtures, args.nj, f"{test.name} with {kind}")
+    for folder in folders.values():
+        for name in COPIED:
+            if (test / name).is_file():
+                shutil.copyfile(test / name, folder / name)
+        write_scp(folder / "wav.scp", {u: str(folder / names[u]) for u in wavs})
+    count = sum(len(found) for found in measured)
+    print(f"{test.name} with {kind}: {len(wavs)} utterances at {len(folders)} SNRs, {count} new")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--train_set", default="train", help="its speakers make the babble")
+    parser.add_argument("--test_sets", nargs="*", default=["test"], help="sets to make noisy")
+    parser.add_argument("--snrs", type=float, nargs="+", default=[-5, 0, 5, 10, 15], help="dB")
+    parser.add_argument("--speakers", type=int, default=30, help="voices in babble")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of a babble recording")
+    parser.add_argument("--num_train", type=int, default=20, help="babble recordings, training")
+    parser.add_argument("--num_test", type=int, default=5, help="babble recordings, test")
+    parser.add_argument("--test_share", type=float, default=0.2, help="of utterances and files")
+    parser.add_argument("--musan", type=Path, help="folder with noise/, speech/, music/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make noise, then the noisy test sets."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    folder = args.dump / "noise"
+    kinds = {"babble": prepare_babble(args, folder / "babble")}
+    if args.musan:
+        kinds |= split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
+    for split in SPLITS:
+        for kind, noises in kinds.items():
+            write_scp(folder / f"{split}_{kind}.scp", noises[split])
+        everything = {
+            name: path for noises in kinds.values() for name, path in noises[split].items()
+        }
+        write_scp(folder / f"{split}.scp", everything)
+        print(f"{folder / f'{split}.scp'}: {len(everything)} noises")
+    for name in args.test_sets:
+        for kind, noises in kinds.items():
+            make_noisy_sets(args.dump / name, kind, noises["test"], args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Noise for training and testing: babble of a corpus's own speakers, and MUSAN-style folders.
+
+Babble as AV-HuBERT mixes it (B. Shi et al., Interspeech 2022): many speakers talking at once, all
+equally loud.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mome.data.audio import RATE, limit_peak, read_audio
+from mome.data.augment import power
+from mome.data.kaldi import c_sorted
+
+LEVEL = 0.05  # root mean square of babble
+SPLITS = ("train", "test")
+MUSAN_FOLDERS = ("noise", "speech", "music")
+AUDIO_SUFFIXES = (".wav", ".flac")
+
+
+@dataclass(frozen=True)
+class Babble:
+    """A babble recording to be mixed: its id, each speaker's audio files in order, its length."""
+
+    name: str
+    speakers: tuple[tuple[str, ...], ...]
+    seconds: float
+
+
+def split_utterances(
+    spk2utt: Mapping[str, Sequence[str]], test_share: float, rng: np.random.Generator
+) -> dict[str, dict[str, list[str]]]:
+    """Divide each speaker's utterances between training and test noise.
+
+    Args:
+        spk2utt: speaker -> utterances.
+        test_share: share of each speaker's utterances for test noise, at least one of them. A
+            speaker with one utterance goes to either side.
+        rng: chooses.
+
+    Returns:
+        {"train": speaker -> utterances, "test": speaker -> utterances}, without a common utterance.
+    """
+    split: dict[str, dict[str, list[str]]] = {name: {} for name in SPLITS}
+    for speaker in c_sorted(spk2utt):
+        utterances = [str(u) for u in rng.permutation(sorted(spk2utt[speaker]))]
+        if len(utterances) == 1:
+            name = "test" if rng.random() < test_share else "train"
+            split[name][speaker] = utterances
+            continue
+        count = min(max(1, round(test_share * len(utterances))), len(utterances) - 1)
+        split["test"][speaker], split["train"][speaker] = utterances[:count], utterances[count:]
+    return split
+
+
+def plan_babble(
+    name: str,
+    spk2utt: Mapping[str, Sequence[str]],
+    wavs: Mapping[str, str],
+    durations: Mapping[str, float],
+    num_speakers: int,
+    seconds: float,
+    rng: np.random.Generator,
+) -> Babble:
+    """Draw different speakers and, for each, utterances to fill the length.
+
+    Args:
+        name: id of the recording.
+        spk2utt: speaker -> utterances to draw from.
+        wavs: utterance -> audio file.
+        durations: utterance -> seconds.
+        num_speakers: voices mixed; all speakers if there are fewer.
+        seconds: length.
+        rng: draws.
+    """
+    names = c_sorted(spk2utt)
+    chosen = rng.choice(names, min(num_speakers, len(names)), replace=False)
+    speakers = []
+    for speaker in c_sorted(str(s) for s in chosen):
+        files: list[str] = []
+        length = 0.0
+        while length < seconds:
+            for utterance in rng.permutation(sorted(spk2utt[speaker])):
+                files.append(wavs[str(utterance)])
+                length += durations[str(utterance)]
+                if length >= seconds:
+                    break
+        speakers.append(tuple(files))
+    return Babble(name, tuple(speakers), seconds)
+
+
+def mix_babble(babble: Babble, rate: int = RATE) -> np.ndarray:
+    """Mix a babble recording: every voice at equal power, the sum at a fixed level.
+
+    Returns:
+        float32 (seconds * rate,), within [-1, 1].
+
+    Raises:
+        ValueError: for a speaker whose utterances are silent.
+    """
+    length = round(babble.seconds * rate)
+    total = np.zeros(length)
+    for files in babble.speakers:
+        voice = np.concatenate([read_audio(path, rate) for path in files])
+        # Headers round lengths; the last samples may be missing.
+        voice = np.resize(voice, length)
+        level = np.sqrt(power(voice))
+        if level == 0:
+            raise ValueError(f"{files[0]} and the following utterances are silent; exclude them")
+        total += voice / level
+    return limit_peak((total * LEVEL / np.sqrt(power(total))).astype(np.float32))
+
+
+def split_musan(
+    root: Path, test_share: float, rng: np.random.Generator
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Divide the recordings of a MUSAN-style folder between training and test noise.
+
+    Args:
+        root: folder with any of noise/, speech/, music/; audio files at any depth.
+        test_share: share of each folder's files for testing, at least one of them.
+        rng: chooses.
+
+    Returns:
+        kind -> {"train": id -> path, "test": id -> path}, without a common file.
+
+    Raises:
+        ValueError: without these folders, or for a folder with fewer than two recordings.
+    """
+    kinds = [kind for kind in MUSAN_FOLDERS if (root / kind).is_dir()]
+    if not kinds:
+        raise ValueError(f"{root} has no folder {', '.join(MUSAN_FOLDERS)}")
+    result = {}
+    for kind in kinds:
+        files = sorted(p for p in (root / kind).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        if len(files) < 2:
+            raise ValueError(f"{root / kind}: {len(files)} recordings cannot be split in two")
+        count = min(max(1, round(test_share * len(files))), len(files) - 1)
+        test = {int(i) for i in rng.choice(len(files), count, replace=False)}
+        result[kind] = {name: {} for name in SPLITS}
+        for i, path in enumerate(files):
+            inner = "-".join(path.relative_to(root).with_suffix("").parts)
+            result[kind]["test" if i in test else "train"][inner.replace(" ", "_")] = str(path)
+    return result

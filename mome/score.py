@@ -1,0 +1,102 @@
+"""Word error rates with jiwer, confidence intervals, and what guessing would give."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import jiwer
+import numpy as np
+
+RESAMPLES = 2000
+NORMALISATION = (
+    "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
+    "blanks folded; the same for reference and hypothesis"
+)
+
+
+def normalise(text: str) -> str:
+    """Text as it is scored; see ``NORMALISATION``."""
+    text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text.lower())
+    text = re.sub(r"[^\w' ]|_", " ", text.replace("’", "'"))
+    return " ".join(word for word in text.split() if word.strip("'"))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of a set of hypotheses; ``wer``, ``low`` and ``high`` are percentages.
+
+    ``low`` and ``high`` bound the 95 % confidence interval of a bootstrap over utterances
+    (Bisani & Ney, ICASSP 2004).
+    """
+
+    wer: float
+    low: float
+    high: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    utterances: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: int = 0) -> Score:
+    """Score hypotheses against references, utterance by utterance.
+
+    Raises:
+        ValueError: if an utterance has no hypothesis or no reference, or a reference has no words;
+            names the utterance.
+    """
+    for given, other, what in (
+        (references, hypotheses, "hypothesis"),
+        (hypotheses, references, "reference"),
+    ):
+        if missing := sorted(set(given) - set(other)):
+            raise ValueError(f"{len(missing)} utterances have no {what}, the first is {missing[0]}")
+    if not references:
+        raise ValueError("there is nothing to score")
+    counts = np.zeros((len(references), 4), dtype=np.int64)  # S, D, I, reference words
+    for row, utterance in enumerate(sorted(references)):
+        reference = normalise(references[utterance])
+        if not reference:
+            raise ValueError(f"{utterance}: the reference has no words; remove it from text")
+        result = jiwer.process_words(reference, normalise(hypotheses[utterance]))
+        errors = result.substitutions, result.deletions, result.insertions
+        counts[row] = *errors, result.hits + result.substitutions + result.deletions
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(counts), size=(RESAMPLES, len(counts)))
+    sums = counts[drawn].sum(1)
+    low, high = np.percentile(100 * sums[:, :3].sum(1) / sums[:, 3], [2.5, 97.5])
+    substitutions, deletions, insertions, words = (int(n) for n in counts.sum(0))
+    wer = 100 * (substitutions + deletions + insertions) / words
+    return Score(
+        wer, float(low), float(high), substitutions, deletions, insertions, words, len(counts)
+    )
+
+
+def guess(train: Sequence[str], references: Mapping[str, str], seed: int = 0) -> dict[str, Score]:
+    """What is reached without looking or listening, knowing the training texts alone.
+
+    Returns:
+        ``random training sentence``: another one for every utterance; ``most frequent words``: at
+        each place the word most frequent there in training, over sentences of the usual length.
+    """
+    rng = np.random.default_rng(seed)
+    utterances = sorted(references)
+    drawn = rng.integers(len(train), size=len(utterances))
+    sentences = [text.split() for text in train]
+    usual = Counter(len(words) for words in sentences).most_common(1)[0][0]
+    same_length = [words for words in sentences if len(words) == usual]
+    frequent = " ".join(
+        Counter(column).most_common(1)[0][0] for column in zip(*same_length, strict=True)
+    )
+    return {
+        "random training sentence": score(
+            references, {u: train[i] for u, i in zip(utterances, drawn, strict=True)}, seed
+        ),
+        "most frequent words": score(references, dict.fromkeys(utterances, frequent), seed),
+    }

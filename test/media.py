@@ -1,0 +1,78 @@
+"""Small recordings for tests."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+
+def write_clip(
+    path: Path,
+    frames: np.ndarray | None = None,
+    num_frames: int = 10,
+    fps: int = 25,
+    audio: bool = True,
+    audio_seconds: float | None = None,
+    samples: np.ndarray | None = None,
+    size: int = 64,
+) -> None:
+    """An mp4 of RGB frames (noise by default) and 16 kHz mono sound (a tone by default)."""
+    rng = np.random.default_rng(0)
+    if frames is None:
+        frames = rng.integers(0, 255, (num_frames, size, size, 3), dtype=np.uint8)
+    seconds = audio_seconds if audio_seconds is not None else max(len(frames), 1) / fps
+    if samples is None:
+        samples = 0.1 * np.sin(2 * np.pi * 440 / 16000 * np.arange(round(seconds * 16000)))
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        if len(frames):
+            video = container.add_stream("libx264", rate=fps, options={"crf": "10", "threads": "1"})
+            video.height, video.width = frames.shape[1:3]
+            video.pix_fmt = "yuv420p"
+        if audio:
+            sound = container.add_stream("aac", rate=16000, layout="mono")
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        if len(frames):
+            container.mux(video.encode(None))
+        if audio:
+            for start in range(0, len(samples), 1024):
+                block = samples[None, start : start + 1024].astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+                frame.rate, frame.pts = 16000, start
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+
+
+@lru_cache
+def photograph() -> np.ndarray:
+    """A portrait, RGB (600, 512, 3); the face is 210 pixels wide with its middle at (268, 250)."""
+    from matplotlib import cbook
+
+    image = cv2.imread(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def head_motion(num_frames: int, size: int) -> np.ndarray:
+    """Similarities (T, 2, 3) from the photograph to frames of size x size: a moving head."""
+    time = np.arange(num_frames)
+    scale = size / 224 * 0.5 * (1 + 0.05 * np.sin(time / 9))
+    angle = 0.06 * np.sin(time / 7)
+    centre = size * np.stack([0.5 + 0.04 * np.sin(time / 10), 0.5 + 0.03 * np.cos(time / 8)], 1)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = (scale * turn).transpose(2, 0, 1)
+    shift = centre - matrix @ np.array([268.0, 250.0])
+    return np.concatenate([matrix, shift[:, :, None]], axis=2)
+
+
+def talking_head(num_frames: int, size: int) -> np.ndarray:
+    """RGB frames (T, size, size, 3) of the photograph with head motion."""
+    # Drawn at twice the size and averaged, so that a smaller clip is the reduced larger one.
+    frames = [
+        cv2.warpAffine(photograph(), 2 * m, (2 * size, 2 * size), borderMode=cv2.BORDER_REPLICATE)
+        for m in head_motion(num_frames, size)
+    ]
+    return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in frames])

@@ -1,0 +1,105 @@
+"""mome.data.audio."""
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+from media import write_clip
+
+from mome.data.audio import audio_seconds, fit_length, limit_peak, read_audio, write_flac
+from mome.data.video import MediaError
+
+
+def tone(seconds=1.0, rate=16000, hertz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav"])
+def test_written_audio_is_read_within_16_bits(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    samples[:2] = 1, -1
+    write_flac(path, samples)
+    read = read_audio(path)
+    assert read.dtype == np.float32
+    assert soundfile.info(path).subtype == "PCM_16"
+    assert np.abs(read - samples).max() <= 1.01 / 32768
+    assert audio_seconds(path) == 5000 / 16000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_clipping_is_refused(tmp_path):
+    loud = np.array([0.1, -2.0, 1.0], np.float32)
+    with pytest.raises(ValueError, match=r"a\.flac: samples up to 2"):
+        write_flac(tmp_path / "a.flac", loud)
+    with pytest.raises(ValueError, match="samples up to nan"):
+        write_flac(tmp_path / "a.flac", np.array([np.nan], np.float32))
+    limited = limit_peak(loud)
+    assert np.allclose(limited / limited[1], loud / loud[1])
+    write_flac(tmp_path / "a.flac", limited)
+    quiet = loud / 4
+    assert limit_peak(quiet) is quiet
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_other_rates_and_channels(tmp_path, rate):
+    path = tmp_path / "a.wav"
+    left = tone(rate=rate)
+    soundfile.write(path, np.stack([left, np.zeros_like(left)], 1), rate)
+    read = read_audio(path)
+    assert abs(len(read) - 16000) <= 1
+    # Away from the ends, the mean of both channels is half the tone.
+    assert np.abs(read[500:15500] - tone()[500:15500] / 2).max() < 2e-3
+
+
+def test_sound_of_a_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_clip(path, num_frames=25, samples=tone())
+    read = read_audio(path)
+    assert abs(len(read) - 16000) <= 1024
+    assert audio_seconds(path) == pytest.approx(1, abs=0.07)
+    # AAC is lossy, but neither delays the sound nor changes its level.
+    assert np.corrcoef(read[1000:15000], tone()[1000:15000])[0, 1] > 0.99
+    assert np.std(read[1000:15000]) == pytest.approx(np.std(tone()), rel=0.03)
+
+
+def test_archive(tmp_path):
+    samples = (tone() * 32767).astype(np.int16)
+    with kaldiio.WriteHelper(f"ark,scp:{tmp_path}/a.ark,{tmp_path}/a.scp") as writer:
+        writer("utt1", (16000, samples))
+    path = (tmp_path / "a.scp").read_text().split()[1]
+    assert np.allclose(read_audio(path), samples / 32768)
+    assert audio_seconds(path) == 1
+
+
+def test_errors_name_file_and_reason(tmp_path):
+    silent = tmp_path / "silent.mp4"
+    write_clip(silent, audio=False)
+    broken = tmp_path / "broken.flac"
+    write_flac(broken, tone().astype(np.float32))
+    broken.write_bytes(broken.read_bytes()[:30])
+    empty = tmp_path / "empty.wav"
+    soundfile.write(empty, np.zeros(0), 16000)
+    cut = tmp_path / "cut.mp4"
+    write_clip(cut, num_frames=50)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    for path, reason in (
+        (silent, "no audio stream"),
+        (broken, "corrupt audio"),
+        (empty, "no samples"),
+        (cut, "truncated"),
+        ("sox a.wav - |", "a command"),
+    ):
+        with pytest.raises(MediaError, match=reason) as caught:
+            read_audio(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"none\.wav"):
+        read_audio(tmp_path / "none.wav")
+    with pytest.raises(MediaError, match="no audio stream"):
+        audio_seconds(silent)
+
+
+def test_fit_length():
+    samples = np.arange(1, 6)
+    assert list(fit_length(samples, 3)) == [1, 2, 3]
+    assert list(fit_length(samples, 7)) == [1, 2, 3, 4, 5, 0, 0]

@@ -1,0 +1,150 @@
+"""mome.data.kaldi: files of data folders and their validation."""
+
+import subprocess
+
+import pytest
+from media import write_clip
+
+from mome.bin.validate_data_dir import main as validate_main
+from mome.data.kaldi import fix_data_dir, read_scp, spk2utt_of, validate_data_dir, write_scp
+
+
+def write_folder(folder, utterances=("anna_00001", "anna_00002", "bert_00001")):
+    """A sound data folder, with recordings that do not exist."""
+    folder.mkdir(exist_ok=True)
+    lines = {
+        "text": [f"{u} place red" for u in utterances],
+        "utt2spk": [f"{u} {u.split('_')[0]}" for u in utterances],
+        "wav.scp": [f"{u} /nowhere/{u}.flac" for u in utterances],
+        "video.scp": [f"{u} /nowhere/{u}.mp4" for u in utterances],
+        "utt2dur": [f"{u} 1.50" for u in utterances],
+        "spk2utt": ["anna anna_00001 anna_00002", "bert bert_00001"],
+    }
+    for name, content in lines.items():
+        (folder / name).write_text("\n".join(content) + "\n")
+    return folder
+
+
+def replace(path, old, new):
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+
+
+def test_written_order_is_that_of_sort_in_the_c_locale(tmp_path):
+    ids = ["b_1", "B_1", "a-1", "a_1", "a", "ä_1", "a1", "Z", "10", "9"]
+    write_scp(tmp_path / "text", {key: f"words of {key}" for key in ids})
+    command = ["sort", str(tmp_path / "text")]
+    expected = subprocess.run(command, env={"LC_ALL": "C"}, capture_output=True, check=True).stdout
+    assert (tmp_path / "text").read_bytes() == expected
+    assert read_scp(tmp_path / "text") == {key: f"words of {key}" for key in ids}
+    assert list(tmp_path.iterdir()) == [tmp_path / "text"]  # nothing temporary is left
+
+
+def test_read_errors_name_file_and_line(tmp_path):
+    path = tmp_path / "wav.scp"
+    path.write_text("a 1\nb 2\na 3\n")
+    with pytest.raises(ValueError, match=r"wav\.scp:3: a is given twice"):
+        read_scp(path)
+    path.write_text("a 1\n\nb 2\n")
+    with pytest.raises(ValueError, match=r"wav\.scp:2: empty line"):
+        read_scp(path)
+    with pytest.raises(ValueError, match="has blanks"):
+        write_scp(path, {"a b": "1"})
+    with pytest.raises(ValueError, match="line break"):
+        write_scp(path, {"a": "1\nb 2"})
+
+
+def test_spk2utt_is_the_inverse():
+    assert spk2utt_of({"b_2": "b", "a_1": "a", "b_1": "b"}) == {"a": "a_1", "b": "b_1 b_2"}
+
+
+def test_sound_folder_has_no_problem(tmp_path):
+    assert validate_data_dir(write_folder(tmp_path / "train")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("text", "anna_00002 place red\n", "", "text lacks 1 utterances: anna_00002"),
+        ("text", "bert_00001 place red", "bert_00001", "text:3: bert_00001 has no words"),
+        ("text", "bert_00001 place red\n", "bert_00001 place red", "may be cut"),
+        ("text", "anna_00001 place red", "anna_00001 place red\r", "carriage return"),
+        ("text", "bert_00001", "anna_00001", "text:3: anna_00001 is given twice"),
+        ("text", "anna_00001", "carl_00001", "text:2: anna_00002 is out of order"),
+        ("wav.scp", "anna_00002", "anna_00003", "wav.scp has the unknown 1 utterances: anna_00003"),
+        ("wav.scp", "anna_00001 /nowhere/anna_00001.flac", "anna_00001", "anna_00001 has no value"),
+        ("utt2spk", "bert_00001 bert", "bert_00001 carl", "carl is not a prefix of utterance"),
+        ("utt2spk", "bert_00001 bert", "bert_00001 bert carl", "several speakers"),
+        ("spk2utt", "anna_00001 anna_00002", "anna_00001", "of anna do not match"),
+        ("spk2utt", "bert bert_00001\n", "", "of bert do not match"),
+        ("utt2dur", "bert_00001 1.50", "bert_00001 nan", "'nan', not a positive number"),
+        ("utt2dur", "bert_00001 1.50", "bert_00001 -1", "'-1', not a positive number"),
+    ],
+)
+def test_each_defect_is_found_and_named(tmp_path, name, old, new, message):
+    folder = write_folder(tmp_path / "train")
+    replace(folder / name, old, new)
+    problems = validate_data_dir(folder)
+    assert any(message in problem and name in problem for problem in problems), problems
+
+
+def test_speakers_that_are_prefixes_of_each_other(tmp_path):
+    folder = write_folder(tmp_path / "train", ("a1_1", "a_1"))
+    (folder / "utt2spk").write_text("a1_1 a1\na_1 a\n")
+    (folder / "spk2utt").write_text("a a_1\na1 a1_1\n")
+    assert any("prefixes of each other" in problem for problem in validate_data_dir(folder))
+
+
+def test_missing_files_and_folder(tmp_path):
+    folder = write_folder(tmp_path / "train")
+    (folder / "spk2utt").unlink()
+    (folder / "wav.scp").unlink()
+    (folder / "video.scp").unlink()
+    problems = " ".join(validate_data_dir(folder))
+    assert "spk2utt is missing" in problems
+    assert "none of wav.scp, video.scp, lip.scp" in problems
+    assert "is not a folder" in validate_data_dir(tmp_path / "none")[0]
+
+
+def test_fix_keeps_what_all_files_have(tmp_path):
+    folder = write_folder(tmp_path / "train")
+    replace(folder / "video.scp", "anna_00001 /nowhere/anna_00001.mp4\n", "")
+    replace(folder / "text", "bert_00001 place red", "bert_00001 ")
+    assert fix_data_dir(folder) == 1
+    assert validate_data_dir(folder) == []
+    assert list(read_scp(folder / "text")) == ["anna_00002"]
+
+
+def test_media_are_checked(tmp_path, capsys):
+    ids = ("anna_00001", "anna_00002", "anna_00003", "anna_00004", "anna_00005", "anna_00006")
+    folder = write_folder(tmp_path / "train", ids)
+    (folder / "spk2utt").write_text(f"anna {' '.join(ids)}\n")
+    (folder / "wav.scp").unlink()
+    clips = {u: tmp_path / f"{u}.mp4" for u in ids}
+    write_clip(clips[ids[0]], num_frames=10)
+    write_clip(clips[ids[1]], num_frames=10, audio=False)
+    write_clip(clips[ids[2]], num_frames=12, fps=30)
+    write_clip(clips[ids[3]], num_frames=10, audio_seconds=1.5)
+    write_clip(clips[ids[4]], num_frames=0)
+    clips[ids[5]].write_bytes(clips[ids[0]].read_bytes()[:500])
+    write_scp(folder / "video.scp", clips)
+    problems = validate_data_dir(folder, check_media=True)
+    expected = [
+        (ids[1], "no audio stream"),
+        (ids[2], "30 frames/s, not 25"),
+        (ids[3], "audio and video differ in length"),
+        (ids[4], "no video stream"),
+        (ids[5], "corrupt or truncated"),
+    ]
+    assert len(problems) == len(expected), problems
+    for problem, (utterance, message) in zip(problems, expected, strict=True):
+        assert problem.startswith(utterance)
+        assert message in problem
+    wide = validate_data_dir(folder, check_media=True, tolerance=2.0, frame_rate=30.0)
+    assert not any("length" in problem for problem in wide)
+    assert sum("25 frames/s, not 30" in problem for problem in wide) == 3
+    with pytest.raises(SystemExit) as caught:
+        validate_main([str(folder), "--check_media"])
+    assert caught.value.code == 1
+    assert f"{folder}: 5 problems" in capsys.readouterr().out

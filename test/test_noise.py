@@ -1,0 +1,197 @@
+"""mome.data.noise and mome.bin.make_noise."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import soundfile
+
+from mome.bin.make_noise import main as noise_main
+from mome.data.audio import read_audio, write_flac
+from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
+from mome.data.noise import Babble, mix_babble, plan_babble, split_musan, split_utterances
+
+SNRS = (-5, 0, 5, 10, 15)
+
+
+def make_set(folder, speakers, per_speaker, seed, level=0.1):
+    """A dump folder of noise-like speech, loud enough in part to be clipped by a naive mixture."""
+    rng = np.random.default_rng(seed)
+    wavs, durations = {}, {}
+    for speaker, number in product(speakers, range(per_speaker)):
+        utterance = f"{speaker}_{number:05d}"
+        length = int(rng.integers(12, 25)) * 640
+        samples = rng.normal(0, level * rng.uniform(0.2, 2), length).clip(-0.99, 0.99)
+        wavs[utterance] = str(folder / "audio" / f"{utterance}.flac")
+        write_flac(wavs[utterance], samples.astype(np.float32))
+        durations[utterance] = length / 16000
+    write_scp(folder / "wav.scp", wavs)
+    write_scp(folder / "lip.scp", {u: f"/nowhere/{u}.mp4" for u in wavs})
+    write_scp(folder / "utt2dur", durations)
+    utt2spk = {u: u.split("_")[0] for u in wavs}
+    write_scp(folder / "utt2spk", utt2spk)
+    write_scp(folder / "spk2utt", spk2utt_of(utt2spk))
+    write_scp(folder / "text", dict.fromkeys(wavs, "place red"))
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory):
+    """Train and test sets with their noise, made by the command."""
+    root = tmp_path_factory.mktemp("noise")
+    make_set(root / "dump" / "train", [f"s{i:02d}" for i in range(8)], 5, seed=0)
+    make_set(root / "dump" / "test", ["t1", "t2"], 3, seed=1, level=0.08)
+    for kind, number in product(("noise", "music"), range(4)):
+        folder = root / "musan" / kind / "sub folder"
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, 8000)
+        soundfile.write(folder / f"{number}.wav", samples, 16000)
+    noise_main(arguments(root))
+    return root / "dump"
+
+
+def arguments(root):
+    options = {
+        "--dump": root / "dump",
+        "--musan": root / "musan",
+        "--seconds": 4,
+        "--num_train": 3,
+        "--num_test": 2,
+    }
+    return [str(word) for pair in options.items() for word in pair]
+
+
+def test_split_of_utterances_is_disjoint_and_complete():
+    spk2utt = {f"s{i}": [f"s{i}_{j}" for j in range(i + 1)] for i in range(10)}
+    split = split_utterances(spk2utt, 0.2, np.random.default_rng(0))
+    train = {u for utterances in split["train"].values() for u in utterances}
+    test = {u for utterances in split["test"].values() for u in utterances}
+    assert not train & test
+    assert train | test == {u for us in spk2utt.values() for u in us}
+    for speaker, utterances in spk2utt.items():
+        if len(utterances) > 1:
+            assert split["train"][speaker]
+            assert split["test"][speaker]
+    assert len(split["test"]["s9"]) == 2
+
+
+def test_babble_has_different_speakers_and_fills_its_length():
+    spk2utt = {f"s{i:02d}": [f"s{i:02d}_{j}" for j in range(4)] for i in range(40)}
+    wavs = {u: f"{u}.flac" for us in spk2utt.values() for u in us}
+    durations = dict.fromkeys(wavs, 0.7)
+    babble = plan_babble("b", spk2utt, wavs, durations, 30, 5.0, np.random.default_rng(0))
+    speakers = [{file.split("_")[0] for file in files} for files in babble.speakers]
+    assert all(len(names) == 1 for names in speakers)
+    assert len(set().union(*speakers)) == len(babble.speakers) == 30
+    assert all(len(files) == 8 for files in babble.speakers)  # 8 x 0.7 s
+    # Every utterance of a speaker once before any is repeated.
+    assert all(len(set(files[:4])) == len(set(files[4:])) == 4 for files in babble.speakers)
+    few = plan_babble("b", spk2utt, wavs, durations, 100, 1.0, np.random.default_rng(0))
+    assert len(few.speakers) == 40
+
+
+def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):
+    """A loud and a faint voice, orthogonal to each other: both are in the mixture alike."""
+    time = np.arange(16000) / 16000
+    voices = {hertz: np.sin(2 * np.pi * hertz * time) for hertz in (200, 300)}
+    paths = []
+    for gain, (hertz, voice) in zip((0.9, 0.01), voices.items(), strict=True):
+        paths.append(str(tmp_path / f"{hertz}.flac"))
+        write_flac(paths[-1], (gain * voice).astype(np.float32))
+    mixed = mix_babble(Babble("b", tuple((path,) for path in paths), 1.0))
+    parts = [2 * np.mean(mixed * voice) for voice in voices.values()]
+    assert parts[0] == pytest.approx(parts[1], rel=0.01)
+    assert np.sqrt(np.mean(mixed**2)) == pytest.approx(0.05, rel=0.01)
+    write_flac(tmp_path / "silent.flac", np.zeros(16000, np.float32))
+    with pytest.raises(ValueError, match=r"silent\.flac .* silent"):
+        mix_babble(Babble("b", ((paths[0],), (str(tmp_path / "silent.flac"),)), 1.0))
+
+
+def test_noise_lists(dump):
+    train, test = read_scp(dump / "noise" / "train.scp"), read_scp(dump / "noise" / "test.scp")
+    assert sum(name.startswith("babble") for name in train) == 3
+    assert sum(name.startswith("babble") for name in test) == 2
+    for kind in ("noise", "music"):
+        assert sum(name.startswith(kind) for name in train) == 3
+        assert sum(name.startswith(kind) for name in test) == 1
+    assert not set(train.values()) & set(test.values())
+    assert read_scp(dump / "noise" / "test_music.scp").items() <= test.items()
+    for path in (*train.values(), *test.values()):
+        assert len(read_audio(path)) in (8000, 64000)
+
+
+@pytest.mark.parametrize("kind", ["babble", "noise", "music"])
+def test_noisy_copies_have_their_snr(dump, kind):
+    scaled = 0
+    for u, path in read_scp(dump / "test" / "wav.scp").items():
+        speech = read_audio(path).astype(np.float64)
+        mixed = {}
+        for snr in SNRS:
+            folder = dump / f"test_{kind}_snr{snr}"
+            noisy = read_scp(folder / "wav.scp")[u]
+            assert str(folder) in noisy
+            mixed[snr] = read_audio(noisy).astype(np.float64)
+            assert mixed[snr].shape == speech.shape
+            assert np.abs(mixed[snr]).max() < 1
+        # At 15 dB nothing had to be scaled, so that what is not speech is noise; the others are the
+        # same speech and the same noise.
+        noise = mixed[15] - speech
+        for snr in SNRS:
+            parts = np.stack([speech, noise], 1)
+            gains, residual, *_ = np.linalg.lstsq(parts, mixed[snr], rcond=None)
+            assert residual[0] / len(speech) < 1e-7  # 16-bit samples
+            levels = np.mean((gains * parts) ** 2, axis=0)
+            assert 10 * np.log10(levels[0] / levels[1]) == pytest.approx(snr, abs=0.05)
+            scaled += gains[0] < 0.99
+    assert scaled > 0
+
+
+def test_noisy_folders_are_valid(dump):
+    for kind, snr in product(("babble", "noise", "music"), SNRS):
+        folder = dump / f"test_{kind}_snr{snr}"
+        assert validate_data_dir(folder) == []
+        for name in ("text", "utt2spk", "spk2utt", "utt2dur", "lip.scp"):
+            assert (folder / name).read_bytes() == (dump / "test" / name).read_bytes()
+
+
+def everything(dump):
+    return {p.relative_to(dump): p.read_bytes() for p in dump.rglob("*.flac")}
+
+
+def test_seed_decides_and_finished_files_are_kept(dump, tmp_path, capsys):
+    root = dump.parent
+    before = everything(dump)
+    noise_main(arguments(root))
+    assert "0 new" in capsys.readouterr().out
+    assert everything(dump) == before
+    path = dump / "test_babble_snr0" / "audio" / "t1" / "t1_00000.flac"
+    path.write_bytes(path.read_bytes()[:60])
+    noise_main([*arguments(root), "--nj", "2"])
+    assert "1 new" in capsys.readouterr().out
+    assert everything(dump) == before
+    noise_main([*arguments(root), "--seed", "1"])
+    after = everything(dump)
+    assert after.keys() == before.keys()
+    made = [p for p in before if "snr" in str(p) or "babble-" in str(p)]
+    assert all(after[p] != before[p] for p in made)
+    assert made
+    noise_main(arguments(root))
+    assert everything(dump) == before
+
+
+def test_warnings_and_errors(tmp_path, caplog):
+    make_set(tmp_path / "train", ["s1", "s2", "s3"], 2, seed=0)
+    make_set(tmp_path / "test", ["t1"], 1, seed=0)
+    noise_main(["--dump", str(tmp_path), "--seconds", "1"])
+    assert "has 3 speakers" in caplog.text
+    assert "fewer than --speakers 30" in caplog.text
+    write_flac(tmp_path / "test" / "audio" / "t1_00000.flac", np.zeros(12800, np.float32))
+    with pytest.raises(RuntimeError, match=r"t1_00000: .* is silent"):
+        noise_main(["--dump", str(tmp_path), "--seconds", "1"])
+    make_set(tmp_path / "alone", ["s1"], 4, seed=0)
+    with pytest.raises(SystemExit, match="1 speakers for train babble"):
+        noise_main(["--dump", str(tmp_path), "--train_set", "alone"])
+    with pytest.raises(ValueError, match="has no folder noise, speech, music"):
+        split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
+    (tmp_path / "test" / "music").mkdir()
+    with pytest.raises(ValueError, match="0 recordings cannot be split"):
+        split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
