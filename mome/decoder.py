@@ -1,8 +1,9 @@
 """The frozen LLM with its adapter, as an ESPnet decoder.
 
 Training reads one utterance at many compression rates. The prompts share prefixes: with audio rates
-{4, 16} and video rates {2, 5}, the audio tokens at rate 4 begin two of the four prompts and, in ASR,
-a third. A causal LM gives a prefix the same states whatever follows, so the prompts form a tree and
+{4, 16} and video rates {2, 5}, the audio tokens at rate 4 begin two of the four AVSR prompts and an
+ASR prompt. A causal LM gives a prefix the same states whatever follows, so the prompts form a tree
+and
 every shared prefix is computed once: the nodes of the tree lie one after the other in one row, and
 an attention mask lets a node see itself and its ancestors only. Positions count valid tokens from
 the root, so padding inside a node is invisible. The result equals running every prompt by itself.

@@ -86,7 +86,7 @@ def test_avhubert_base_reads_lips_alone():
 
 def test_missing_weights_are_named(tmp_path):
     for encoder in (VisualEncoder, AVHubertEncoder):
-        with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
             encoder(weights=str(tmp_path / "nothing.safetensors"))
     with pytest.raises(ValueError, match="size"):
         AVHubertEncoder(size="huge")

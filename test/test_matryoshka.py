@@ -38,7 +38,7 @@ def test_rates_of_the_tasks():
     assert rate_pairs("avsr", [4, 16], [2, 5]) == [(4, 2), (4, 5), (16, 2), (16, 5)]
     assert rate_pairs("asr", [4, 16], []) == [(4, None), (16, None)]
     assert rate_pairs("vsr", [], [2, 5]) == [(None, 2), (None, 5)]
-    for pair in rate_pairs("avsr", [4, 16], [2, 5]) + [RatePair(4, None), RatePair(None, 5)]:
+    for pair in [*rate_pairs("avsr", [4, 16], [2, 5]), RatePair(4, None), RatePair(None, 5)]:
         assert parse_rate_pair(str(pair)) == pair
 
 

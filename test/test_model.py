@@ -35,8 +35,9 @@ def utterances(count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
         frames = 12 + 7 * index
         result.append(
             {
-                "speech": 0.1 * torch.randn(frames * 640, generator=generator),
-                "lips": torch.randn(frames, 88, 88, generator=generator),
+                "speech": 0.1 * torch.randn(frames * 640, generator=generator)
+                + 0.3 * torch.sin(torch.arange(frames * 640) * 0.1 * (index + 1)),
+                "lips": torch.randn(frames, 88, 88, generator=generator) + 2 * index,
                 "text": torch.randint(5, 60, (3 + index,), generator=generator),
             }
         )
@@ -174,7 +175,7 @@ def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
         build(tiny_lm, tiny_whisper, pair_weights={"a1_v1": 2.0})
     with pytest.raises(ValueError, match="need a video encoder"):
         AVSRModel(model.decoder, tiny_lm, model.audio_encoder, None)
-    with pytest.raises(ValueError, match="shared"):
+    with pytest.raises(ValueError, match="differ in width"):
         build(tiny_lm, tiny_whisper, compression="stack", projector="shared")
 
 

@@ -62,7 +62,7 @@ def beam_search(
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
     if not bool(mask.any(1).all()):
         raise ValueError("a prompt of the batch has no tokens")
-    batch, length = mask.shape
+    batch = len(mask)
     device = embeds.device
     rows = torch.arange(batch, device=device)
     cache = DynamicCache(config=lm.config)

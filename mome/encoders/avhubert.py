@@ -43,6 +43,11 @@ class AVHubertEncoder(AbsEncoder):
         super().__init__()
         if size not in SIZES:
             raise ValueError(f"AV-HuBERT size {size!r} must be one of {', '.join(SIZES)}")
+        if weights is not None and not Path(weights).exists():
+            raise FileNotFoundError(
+                f"{weights}: no AV-HuBERT weights in safetensors format; the fairseq checkpoint "
+                f"must be obtained from its authors and converted first"
+            )
         with fairseq_parts():
             self.encoder = FairseqAVHubertEncoder(
                 pretrain=False,
@@ -54,11 +59,6 @@ class AVHubertEncoder(AbsEncoder):
                 **SIZES[size],
             )
         if weights is not None:
-            if not Path(weights).exists():
-                raise FileNotFoundError(
-                    f"{weights}: no AV-HuBERT weights in safetensors format; the fairseq checkpoint "
-                    f"must be obtained from its authors and converted first"
-                )
             self.encoder.encoders.load_state_dict(load_file(weights))
 
     def output_size(self) -> int:

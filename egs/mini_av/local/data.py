@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from espeak import RATE, Voice, espeak
 from face import FPS, random_identity, render
-from sentences import distinct_sentences
+from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
@@ -33,9 +33,17 @@ from mome.data.video import video_info
 from mome.parallel import default_jobs, map_items
 
 LANGUAGES = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp")
-TRAIN_VARIANTS = ["m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "klatt", "klatt2", "klatt3", "Alex", "Alicia", "Andy", "Annie", "Denis", "Gene", "Michael", "Mike", "Reed", "adam", "antonio", "aunty", "belinda", "benjamin", "caleb", "david", "ed", "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "paul", "pedro", "quincy", "rob", "sandro", "shelby", "steph", "travis", "zac"]
-VALID_VARIANTS = ["m6", "f5", "robert", "gustave", "victor", "steph2"]
-TEST_VARIANTS = ["m7", "m8", "f4", "klatt4", "Andrea", "Hugo", "Mario", "Gene2", "edward", "iven", "mike2", "pablo", "steph3", "Diogo"]
+TRAIN_VARIANTS = """
+    m1 m2 m3 m4 m5 f1 f2 f3 klatt klatt2 klatt3 Alex Alicia Andy Annie Denis Gene Michael Mike
+    Reed adam antonio aunty belinda benjamin caleb david ed john linda marcelo max michel
+    miguel norbert paul pedro quincy rob sandro shelby steph travis zac
+""".split()
+VALID_VARIANTS = """
+    m6 f5 robert gustave victor steph2
+""".split()
+TEST_VARIANTS = """
+    m7 m8 f4 klatt4 Andrea Hugo Mario Gene2 edward iven mike2 pablo steph3 Diogo
+""".split()
 SPLITS = {"train": "trainval", "valid": "trainval", "test": "test"}
 
 
@@ -55,10 +63,10 @@ class Clip:
         return out / SPLITS[self.split] / self.speaker / f"{self.number:05d}.mp4"
 
 
-def plan(num: dict[str, int], seed: int) -> list[Clip]:
+def plan(num: dict[str, int], seed: int, mode: str = "grid") -> list[Clip]:
     """Who says what: every clip of the corpus, without making any."""
     rng = np.random.default_rng(seed)
-    sentences = iter(distinct_sentences(sum(num.values()), rng))
+    sentences = iter(distinct_sentences(sum(num.values()), rng, mode))
     clips = []
     variants = {"train": TRAIN_VARIANTS, "valid": VALID_VARIANTS, "test": TEST_VARIANTS}
     for split in SPLITS:
@@ -133,8 +141,9 @@ def write_mp4(path: Path, frames: np.ndarray, wave: np.ndarray) -> None:
 def download(args: argparse.Namespace) -> None:
     """Make the corpus; clips that are there already are kept."""
     num = {"train": args.num_train, "valid": args.num_valid, "test": args.num_test}
-    clips = plan(num, args.seed)
-    settings = " ".join(f"{key}={value}" for key, value in {**num, "seed": args.seed}.items())
+    clips = plan(num, args.seed, args.mode)
+    values = {**num, "seed": args.seed, "mode": args.mode}
+    settings = " ".join(f"{key}={value}" for key, value in values.items())
     record = args.out / "settings"
     if record.exists() and record.read_text().strip() != settings:
         raise SystemExit(
@@ -205,6 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     first.add_argument("--num_train", type=int, default=2400)
     first.add_argument("--num_valid", type=int, default=60)
     first.add_argument("--num_test", type=int, default=240)
+    first.add_argument("--mode", choices=MODES, default="grid", help="sentences")
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--nj", type=int, default=default_jobs())
     second = commands.add_parser("prepare", help="write Kaldi data folders")
