@@ -3,10 +3,10 @@
 Training reads one utterance at many compression rates. The prompts share prefixes: with audio rates
 {4, 16} and video rates {2, 5}, the audio tokens at rate 4 begin two of the four AVSR prompts and an
 ASR prompt. A causal LM gives a prefix the same states whatever follows, so the prompts form a tree
-and
-every shared prefix is computed once: the nodes of the tree lie one after the other in one row, and
-an attention mask lets a node see itself and its ancestors only. Positions count valid tokens from
-the root, so padding inside a node is invisible. The result equals running every prompt by itself.
+and every shared prefix is computed once: the nodes of the tree lie one after the other in one row,
+and an attention mask lets a node see itself and its ancestors only. Positions count valid tokens
+from the root, so padding inside a node is invisible. The result equals running every prompt by
+itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach
 from mome.frozen import Frozen
+from mome.precision import compute_dtype
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 IGNORE = -1
@@ -93,7 +94,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.
         encoder_output_size: width of the encoder's frames; None when projected outside.
         lm: hub name or folder of any decoder-only Transformers LM.
-        lm_dtype: dtype of the frozen weights, ``float32`` or ``bfloat16``.
+        lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
         adapter: ``mome``, ``lora`` or ``none``.
         adapter_conf: the adapter's arguments.
         prompt: text between the frames and the transcript, for ESPnet's ASR task.
@@ -117,7 +118,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        dtype = getattr(torch, lm_dtype)
+        dtype = compute_dtype(lm_dtype)
         if load_pretrained:
             model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
         else:
@@ -148,6 +149,11 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         self.linear_in = (
             None if encoder_output_size is None else nn.Linear(encoder_output_size, self.dim)
         )
+
+    @property
+    def table(self) -> torch.Tensor:
+        """The LM's input embeddings (V, D), frozen."""
+        return self.lm.inner.get_input_embeddings().weight
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """(..., L) token ids -> (..., L, D) embeddings in the LM's dtype."""

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
 from mome.frozen import Frozen
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
-from mome.projector import Projector
+from mome.projector import EmbeddingReadout, FeatureNorm, Projector
 
 PROMPTS = {
     "asr": "Transcribe speech to text.",
@@ -41,6 +41,8 @@ class AVSRModel(AbsESPnetModel):
         compression: ``average`` or ``stack``.
         projector: ``per_rate`` (one for each rate, as in the predecessors) or ``shared``.
         projector_conf: arguments of :class:`Projector`.
+        readout_conf: arguments of :class:`mome.projector.EmbeddingReadout`, through which the LLM
+            reads the projectors; None gives it their output as it is, as in the paper.
         balance_weight: weight of the load-balancing loss (0.01 in the paper).
         pair_weights: weight c_ij of a rate pair in the loss, by name (``a4_v2``); 1 if not named.
         pairs_per_step: draw so many (task, rate pair) of all for each training batch; None takes
@@ -60,6 +62,7 @@ class AVSRModel(AbsESPnetModel):
         compression: str = "average",
         projector: str = "per_rate",
         projector_conf: Mapping[str, object] | None = None,
+        readout_conf: Mapping[str, float] | None = None,
         balance_weight: float = 0.01,
         pair_weights: Mapping[str, float] | None = None,
         pairs_per_step: int | None = None,
@@ -85,9 +88,9 @@ class AVSRModel(AbsESPnetModel):
             raise ValueError(f"pairs_per_step {pairs_per_step} must lie between 1 and {choices}")
         self.pairs_per_step = pairs_per_step
         self.decoder = decoder
-        lm_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.prompt_ids = {
-            task: lm_tokenizer.encode(PROMPTS[task], add_special_tokens=False)
+            task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
             for task in self.tasks
         }
 
@@ -102,14 +105,18 @@ class AVSRModel(AbsESPnetModel):
             else:
                 self.rates[kind] = list(audio_rates if kind == "audio" else video_rates)
         self.audio_encoder, self.video_encoder = encoders["audio"], encoders["video"]
-        self.projectors = nn.ModuleDict()
+        self.norms, self.projectors = nn.ModuleDict(), nn.ModuleDict()
         for kind, rates in self.rates.items():
             encoder = encoders[kind]
             width = (encoder.inner if isinstance(encoder, Frozen) else encoder).output_size()
+            self.norms[kind] = FeatureNorm(width)
             for rate in rates if self.per_rate else [1]:
                 size = width * rate if compression == "stack" else width
                 name = f"{kind}_{rate}" if self.per_rate else kind
                 self.projectors[name] = Projector(size, decoder.dim, **(projector_conf or {}))
+        self.readout = (
+            None if readout_conf is None else EmbeddingReadout(decoder.dim, **readout_conf)
+        )
 
     def encode(
         self,
@@ -125,21 +132,24 @@ class AVSRModel(AbsESPnetModel):
             lips: (B, T, 88, 88) normalised crops at 25 fps, zero beyond (B,) frames.
 
         Returns:
-            per modality (``audio``, ``video``) frames (B, T, D) and their lengths (B,).
+            per modality (``audio``, ``video``) standardised frames (B, T, D), float32, and their
+            lengths (B,).
         """
         features = {}
         if self.audio_encoder is not None and speech is not None:
             frames, lengths, _ = self.audio_encoder(speech, speech_lengths)
-            features["audio"] = frames, lengths
+            features["audio"] = self.norms["audio"](frames, lengths), lengths
         if self.video_encoder is not None and lips is not None:
             frozen = isinstance(self.video_encoder, Frozen)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 frames, lengths, _ = self.video_encoder(lips, lips_lengths)
-            features["video"] = frames, lengths
+            features["video"] = self.norms["video"](frames, lengths), lengths
         return features
 
-    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
-        """Compress and project a modality's frames into a node of LLM tokens.
+    def project(
+        self, features: Features, kind: str, rate: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compress a modality's frames and project them: (B, T', D) LLM tokens, (B,) lengths.
 
         Raises:
             ValueError: for a rate that was not trained or a modality that was not given.
@@ -152,30 +162,62 @@ class AVSRModel(AbsESPnetModel):
             raise ValueError(f"this task reads {kind}, but the batch has none")
         frames, lengths = features[kind]
         tokens, lengths = compress(frames, lengths, rate, self.compression)
-        projector = self.projectors[f"{kind}_{rate}" if self.per_rate else kind]
-        return self.decoder.marked(kind, projector(tokens), lengths, parent)
+        return self.projectors[f"{kind}_{rate}" if self.per_rate else kind](tokens), lengths
 
-    def prompt(
-        self, features: Features, task: str, pair: RatePair
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prompt of a task at a rate pair, for decoding.
+    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
+        """A modality's tokens at a rate as a node of the prompt tree; see :meth:`project`."""
+        tokens, lengths = self.project(features, kind, rate)
+        if self.readout is not None:
+            tokens = self.readout(tokens, self.decoder.table)
+        return self.decoder.marked(kind, tokens, lengths, parent)
+
+    def modality_tree(
+        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+    ) -> tuple[list[Node], list[int]]:
+        """The tree of what is read before the text prompts.
+
+        Args:
+            features: of B utterances, see :meth:`encode`.
+            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes.
 
         Returns:
-            embeddings (B, P, D) and mask (B, P), False for padding inside.
+            nodes, parents before children, and for each condition its last node.
         """
-        if pair not in self.pairs.get(task, []):
-            trained = {t: [str(p) for p in pairs] for t, pairs in self.pairs.items()}
-            raise ValueError(f"task {task} at {pair} was not trained; this model knows {trained}")
-        batch = len(next(iter(features.values()))[0])
-        nodes = [self.decoder.root(batch)]
-        for kind, rate in (("audio", pair.audio), ("video", pair.video)):
-            if rate is not None:
-                nodes.append(self.tokens(features, kind, rate, len(nodes) - 1))
-        nodes.append(self.decoder.text_node(self.prompt_ids[task], batch, len(nodes) - 1))
-        return (
-            torch.cat([node.embeds for node in nodes], dim=1),
-            torch.cat([node.mask for node in nodes], dim=1),
-        )
+        nodes = [self.decoder.root(len(next(iter(features.values()))[0]))]
+        place: dict[tuple[int, str, int], int] = {}
+        last = []
+        for _, pair in conditions:
+            parent = 0
+            for kind, rate in (("audio", pair.audio), ("video", pair.video)):
+                if rate is not None:
+                    key = (parent, kind, rate)
+                    if key not in place:
+                        place[key] = len(nodes)
+                        nodes.append(self.tokens(features, kind, rate, parent))
+                    parent = place[key]
+            last.append(parent)
+        return nodes, last
+
+    def prompts(
+        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+    ) -> tuple[list[Node], list[int]]:
+        """The prompts of tasks at rate pairs, for decoding: their tree and its leaves.
+
+        Raises:
+            ValueError: for a task or rate pair that was not trained or a modality not given.
+        """
+        for task, pair in conditions:
+            if pair not in self.pairs.get(task, []):
+                trained = {t: [str(p) for p in pairs] for t, pairs in self.pairs.items()}
+                raise ValueError(
+                    f"task {task} at {pair} was not trained; this model knows {trained}"
+                )
+        nodes, parents = self.modality_tree(features, conditions)
+        batch = len(nodes[0].embeds)
+        leaves = range(len(nodes), len(nodes) + len(parents))
+        for (task, _), parent in zip(conditions, parents, strict=True):
+            nodes.append(self.decoder.text_node(self.prompt_ids[task], batch, parent))
+        return nodes, list(leaves)
 
     def draw(self) -> list[tuple[str, RatePair]]:
         """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random."""
@@ -205,42 +247,29 @@ class AVSRModel(AbsESPnetModel):
             loss, statistics per task and rate pair, and the batch size, as ESPnet's trainer wants.
         """
         batch, length = text.shape
+        drawn = self.draw()
+        if not any(pair.audio for _, pair in drawn):
+            speech = None
+        if not any(pair.video for _, pair in drawn):
+            lips = None
         features = self.encode(speech, speech_lengths, lips, lips_lengths)
         valid = torch.arange(length, device=text.device) < text_lengths[:, None]
         transcript = self.decoder.embed(text.clamp(min=0))
         target = F.pad(text.masked_fill(~valid, IGNORE), (0, 1), value=IGNORE)
         target[torch.arange(batch), text_lengths] = self.decoder.eos_id
 
-        nodes = [self.decoder.root(batch)]
-        leaves: list[tuple[str, RatePair]] = []
+        nodes, parents = self.modality_tree(features, drawn)
         columns: list[tuple[int, int, int]] = []
-
-        def add(node: Node) -> int:
-            nodes.append(node)
-            return len(nodes) - 1
-
-        def add_leaf(task: str, pair: RatePair, parent: int) -> None:
+        for (task, _), parent in zip(drawn, parents, strict=True):
             prompt = self.decoder.text_node(self.prompt_ids[task], batch, parent)
-            embeds = torch.cat([prompt.embeds, transcript], dim=1)
             start = prompt.mask.shape[1] - 1  # this column predicts the transcript's first token
-            index = add(Node(embeds, torch.cat([prompt.mask, valid], dim=1), parent))
-            leaves.append((task, pair))
-            columns.append((index, start, start + length + 1))
-
-        nodes_of: dict[tuple, int] = {}
-        for task, pair in self.draw():
-            parent = 0
-            for kind, rate in (("audio", pair.audio), ("video", pair.video)):
-                if rate is not None:
-                    key = (parent, kind, rate)  # prompts with the same beginning share its nodes
-                    if key not in nodes_of:
-                        nodes_of[key] = add(self.tokens(features, kind, rate, parent))
-                    parent = nodes_of[key]
-            add_leaf(task, pair, parent)
+            columns.append((len(nodes), start, start + length + 1))
+            embeds = torch.cat([prompt.embeds, transcript], dim=1)
+            nodes.append(Node(embeds, torch.cat([prompt.mask, valid], dim=1), parent))
 
         all_logits, balance = self.decoder.forward_tree(nodes, columns)
         stats, losses, weights = {}, [], []
-        for (task, pair), logits in zip(leaves, all_logits, strict=True):
+        for (task, pair), logits in zip(drawn, all_logits, strict=True):
             loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
             right = (logits.argmax(-1) == target)[target != IGNORE].float().mean()
             stats[f"loss_{task}_{pair}"] = loss.detach()

@@ -39,9 +39,7 @@ class VideoUnitsModel(AbsESPnetModel):
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Cross-entropy of the units (B, T), at 25 Hz, given the crops (B, T, 88, 88)."""
-        bf16 = lips.device.type == "cpu" or torch.cuda.is_bf16_supported()
-        with torch.autocast(lips.device.type, torch.bfloat16, enabled=bf16):
-            frames, lengths, _ = self.video_encoder(lips, lips_lengths)
+        frames, lengths, _ = self.video_encoder(lips, lips_lengths)
         time = min(frames.shape[1], units.shape[1])
         lengths = torch.minimum(lengths, units_lengths).clamp(max=time)
         valid = torch.arange(time, device=lips.device) < lengths[:, None]

@@ -10,6 +10,7 @@ from mome.encoders.whisper import WhisperEncoder
 from mome.frozen import Frozen
 from mome.matryoshka import RatePair, rate_pairs
 from mome.model import AVSRModel
+from mome.projector import FeatureNorm
 
 
 def build(lm, whisper, seed=0, freeze_video=True, adapter="mome", **options) -> AVSRModel:
@@ -60,8 +61,9 @@ def loss_of_one_pair(model, item, task, pair) -> torch.Tensor:
     features = model.encode(
         batch["speech"], batch["speech_lengths"], batch["lips"], batch["lips_lengths"]
     )
-    embeds, mask = model.prompt(features, task, pair)
-    assert mask.all()
+    nodes, _ = model.prompts(features, [(task, pair)])
+    assert all(node.mask.all() for node in nodes)
+    embeds = torch.cat([node.embeds for node in nodes], dim=1)
     target = torch.cat([item["text"], torch.tensor([model.decoder.eos_id])])
     embeds = torch.cat([embeds, model.decoder.embed(item["text"])[None]], dim=1)
     logits = model.decoder.lm(inputs_embeds=embeds).logits[0, -len(target) :]
@@ -131,9 +133,10 @@ def test_a_checkpoint_holds_trained_tensors_only_and_restores_them(tiny_lm, tiny
     model(**batch)[0].backward()
     optimizer.step()
     states = model.state_dict()
-    assert {name.split(".")[0] for name in states} == {"decoder", "projectors"}
+    assert {name.split(".")[0] for name in states} == {"decoder", "projectors", "norms"}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(t.numel() for t in states.values()) == trained
+    statistics = sum(b.numel() for b in model.norms.buffers())
+    assert sum(t.numel() for t in states.values()) == trained + statistics
     fresh = build(tiny_lm, tiny_whisper, seed=1, adapter=adapter).eval()
     fresh.video_encoder.inner.load_state_dict(model.video_encoder.inner.state_dict())
     assert float(fresh(**batch)[0]) != pytest.approx(float(model(**batch)[0]), abs=1e-4)
@@ -161,16 +164,42 @@ def test_pair_weights_scale_their_pair(tiny_lm, tiny_whisper):
     assert float(weighted(**batch)[0]) == pytest.approx(float(stats["loss"]) + extra, abs=1e-5)
 
 
+def test_drawn_pairs_have_the_loss_of_all_on_average(tiny_lm, tiny_whisper):
+    """Every draw trains its pairs alone; over all draws the losses are those of all pairs."""
+    everything = build(tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), balance_weight=0.0)
+    drawing = build(
+        tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), balance_weight=0.0, pairs_per_step=2
+    )
+    batch = collate(utterances(2))
+    for model in (everything, drawing):
+        model.encode(**{k: v for k, v in batch.items() if "text" not in k})  # fixes the statistics
+        for norm in model.norms.values():
+            norm.batches = 1
+    stats = everything.train()(**batch)[1]
+    seen = set()
+    for _ in range(12):
+        loss, drawn, _ = drawing.train()(**batch)
+        names = [name for name in drawn if name.startswith("loss_") and "sr_" in name]
+        assert len(names) == 2
+        seen |= set(names)
+        mean = sum(float(stats[name]) for name in names) / 2
+        assert float(loss) == pytest.approx(mean, abs=1e-4)
+    assert seen == {name for name in stats if name.startswith("loss_") and "sr_" in name}
+    assert drawing.eval()(**batch)[1].keys() == stats.keys()  # validation takes all
+    with pytest.raises(ValueError, match="between 1 and 6"):
+        build(tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), pairs_per_step=7)
+
+
 def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
     model = build(tiny_lm, tiny_whisper)
     batch = collate(utterances(1))
     features = model.encode(batch["speech"], batch["speech_lengths"])
     with pytest.raises(ValueError, match="was not trained"):
-        model.prompt(features, "avsr", RatePair(8, 2))
+        model.prompts(features, [("avsr", RatePair(8, 2))])
     with pytest.raises(ValueError, match="batch has none"):
-        model.prompt(features, "avsr", RatePair(4, 2))
+        model.prompts(features, [("avsr", RatePair(4, 2))])
     with pytest.raises(ValueError, match="was not trained"):
-        model.prompt(features, "vsr", RatePair(None, 2))
+        model.prompts(features, [("vsr", RatePair(None, 2))])
     with pytest.raises(ValueError, match="pair_weights"):
         build(tiny_lm, tiny_whisper, pair_weights={"a1_v1": 2.0})
     with pytest.raises(ValueError, match="need a video encoder"):
@@ -189,3 +218,20 @@ def test_one_batch_can_be_learned_by_heart(tiny_lm, tiny_whisper):
         loss.backward()
         optimizer.step()
     assert float(stats["acc"]) > 0.95
+
+
+def test_frames_are_standardised_by_the_first_batches_without_padding():
+    torch.manual_seed(0)
+    norm = FeatureNorm(6, batches=3)
+    scale, shift = torch.linspace(0.2, 9, 6), torch.linspace(-8, 8, 6)
+    batches, lengths = torch.randn(5, 4, 20, 6) * scale + shift, torch.randint(5, 21, (5, 4))
+    valid = torch.arange(20) < lengths[..., None]
+    batches[~valid] = 1e4  # padding must not count
+    assert torch.equal(norm.eval()(batches[0], lengths[0]), batches[0])  # nothing is known yet
+    norm.train()
+    for frames, length in zip(batches, lengths, strict=True):
+        norm(frames, length)
+    known = batches[:3][valid[:3]].double()  # the last two came too late
+    expected = (batches[4].double() - known.mean(0)) / known.std(0, correction=0)
+    actual = norm.eval()(batches[4], lengths[4])
+    torch.testing.assert_close(actual[valid[4]], expected[valid[4]].float(), rtol=1e-4, atol=1e-4)

@@ -41,21 +41,23 @@ def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("recipe")
     train = yaml.safe_load((RECIPE / "conf/train.yaml").read_text())
     train["decoder_conf"]["adapter_conf"] |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
-    train["decoder_conf"]["lm_dtype"] = train["audio_encoder_conf"]["dtype"] = "float32"
     video = yaml.safe_load((RECIPE / "conf/video_encoder.yaml").read_text())
     video["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
     video["model_conf"]["num_units"] = 4
-    for name, conf in (("train", train), ("video_encoder", video)):
+    projectors = yaml.safe_load((RECIPE / "conf/projectors.yaml").read_text())
+    for name, conf in (("train", train), ("projectors", projectors), ("video_encoder", video)):
         conf |= {"max_epoch": 1, "num_iters_per_epoch": 3, "batch_size": 2, "valid_batch_size": 2}
-        if name == "train":
-            # The tiny encoder's shape; avsr.sh names its weights.
-            conf["video_encoder_conf"] = video["video_encoder_conf"]
+        # The tiny encoder's shape; avsr.sh names its weights.
+        conf["video_encoder_conf"] = video["video_encoder_conf"]
+        if name != "video_encoder":
+            conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
     options = ["--datadir", folder / "data", "--dumpdir", folder / "dump", "--nj", "2"]
     options += ["--expdir", folder / "exp", "--corpus", folder / "corpus"]
     options += ["--lm", tiny_lm, "--audio_model", tiny_whisper, "--tasks", "avsr asr vsr"]
     options += ["--train_config", folder / "train.yaml", "--snrs", "-5 10", "--beam", "2"]
     options += ["--video_config", folder / "video_encoder.yaml", "--units_opts", "--num_units 4"]
+    options += ["--projector_config", folder / "projectors.yaml"]
     options += ["--download_opts", "--num_train 8 --num_valid 2 --num_test 3"]
     options += ["--decode_opts", "--max_new_tokens 4"]
     run(options)
@@ -102,7 +104,8 @@ def test_training_goes_on_from_its_checkpoint(recipe):
     assert second["reporter"]["epoch"] == 2
     assert set(second["reporter"]["stats"]) == {1, 2}
     trained = torch.load(exp / "2epoch.pth", weights_only=True)
-    assert {name.split(".")[0] for name in trained} == {"decoder", "projectors"}
+    parts = {name.split(".")[0] for name in trained}
+    assert parts == {"decoder", "projectors", "norms", "readout"}
     assert sum(tensor.numel() for tensor in trained.values()) < 50_000
 
 

@@ -11,6 +11,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm "${downloads}/smollm2-135m-instruct" \
     --audio_model "${downloads}/whisper-tiny.en" \
     --video_config conf/video_encoder.yaml \
+    --projector_config conf/projectors.yaml \
     --train_config conf/train.yaml \
     --beam 4 \
     "$@"

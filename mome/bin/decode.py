@@ -1,6 +1,7 @@
 """Decode data folders with a trained model, for several tasks and rate pairs in one pass.
 
-The encoders run once per batch; every task and rate pair reads what they gave. Writes Kaldi text
+The encoders run once per batch, and so does what the prompts of several tasks and rate pairs have
+in common; all are searched side by side. Writes Kaldi text
 files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
 """
 
@@ -35,9 +36,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of the training")
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint (.pth)")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="data folders")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="FOLDER[=TASK,...]",
+        help="data folders, each with the tasks it is decoded for; default: all that were trained",
+    )
     parser.add_argument("--output", type=Path, required=True, help="e.g. exp/avsr/decode")
-    parser.add_argument("--tasks", nargs="+", help="default: all tasks the model was trained for")
     parser.add_argument(
         "--rates", nargs="+", help="rate pairs such as a4_v2 a16 v5; default: all trained"
     )
@@ -51,9 +57,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def conditions(
-    model: AVSRModel, tasks: list[str] | None, rates: list[str] | None
+    model: AVSRModel, tasks: list[str], rates: list[str] | None
 ) -> list[tuple[str, RatePair]]:
-    """The (task, rate pair) combinations asked for.
+    """The (task, rate pair) combinations asked for; no tasks are all tasks.
 
     Raises:
         ValueError: for a task or a rate that was not trained, naming those that were.
@@ -64,7 +70,7 @@ def conditions(
     for pair in wanted:
         if str(pair) not in known:
             raise ValueError(f"rate pair {pair} was not trained; this model knows {sorted(known)}")
-    for task in tasks or []:
+    for task in tasks:
         if task not in model.pairs:
             raise ValueError(f"task {task} was not trained; this model knows {list(model.pairs)}")
     return [
@@ -80,8 +86,8 @@ def decode_set(
     data: Path,
     todo: list[tuple[str, RatePair]],
     args: argparse.Namespace,
-) -> dict[tuple[str, RatePair], tuple[dict[str, str], float]]:
-    """Decode one data folder; per condition the transcripts and the seconds of search."""
+) -> tuple[dict[tuple[str, RatePair], dict[str, str]], float]:
+    """Decode one data folder: transcripts per condition, and the seconds that all took together."""
     device = "cuda" if args.ngpu else "cpu"
     needed = {"speech": "audio" in model.rates, "lips": "video" in model.rates}
     if all(task == "vsr" for task, _ in todo):
@@ -99,7 +105,8 @@ def decode_set(
     durations = read_scp(data / "utt2dur")
     by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
     tokenizer = AutoTokenizer.from_pretrained(AVSRTask.tokenizer(training))
-    results = {condition: ({}, 0.0) for condition in todo}
+    results: dict[tuple[str, RatePair], dict[str, str]] = {condition: {} for condition in todo}
+    seconds = 0.0
     # ESPnet's own streaming iterator reads in file order; ours reads by length, for less padding.
     dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
     loader = DataLoader(
@@ -113,25 +120,21 @@ def decode_set(
     )
     for utterances, batch in tqdm(loader, desc=data.name, unit="batch"):
         batch = {key: value.to(device) for key, value in batch.items()}
-        features = model.encode(**batch)
-        for condition in todo:
-            started = time.perf_counter()
-            embeds, mask = model.prompt(features, *condition)
-            hypotheses = beam_search(
-                model.decoder.lm.inner,
-                embeds,
-                mask,
-                beam=args.beam,
-                max_new_tokens=args.max_new_tokens,
-                eos_id=model.decoder.eos_id,
-                length_penalty=args.length_penalty,
-            )
-            texts, seconds = results[condition]
-            for utterance, candidates in zip(utterances, hypotheses, strict=True):
-                best = tokenizer.decode(candidates[0].tokens, skip_special_tokens=True)
-                texts[utterance] = " ".join(best.split())
-            results[condition] = texts, seconds + time.perf_counter() - started
-    return results
+        started = time.perf_counter()
+        hypotheses = beam_search(
+            model.decoder.lm.inner,
+            *model.prompts(model.encode(**batch), todo),
+            beam=args.beam,
+            max_new_tokens=args.max_new_tokens,
+            eos_id=model.decoder.eos_id,
+            length_penalty=args.length_penalty,
+        )
+        seconds += time.perf_counter() - started
+        for condition, candidates in zip(todo, hypotheses, strict=True):
+            for utterance, best in zip(utterances, candidates, strict=True):
+                text = tokenizer.decode(best[0].tokens, skip_special_tokens=True)
+                results[condition][utterance] = " ".join(text.split())
+    return results, seconds
 
 
 @torch.inference_mode()
@@ -141,16 +144,19 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     device = "cuda" if args.ngpu else "cpu"
     model, training = load_model(args.config, args.weights, device)
-    for data in args.data:
-        todo = []
-        for task, pair in conditions(model, args.tasks, args.rates):
+    for item in args.data:
+        folder, _, tasks = item.partition("=")
+        data, todo = Path(folder), []
+        for task, pair in conditions(model, tasks.split(",") if tasks else [], args.rates):
             if (args.output / task / data.name / str(pair) / "text").exists():
                 logging.info("%s %s %s is decoded already", task, data.name, pair)
             else:
                 todo.append((task, pair))
         if not todo:
             continue
-        for (task, pair), (texts, seconds) in decode_set(model, training, data, todo, args).items():
+        results, seconds = decode_set(model, training, data, todo, args)
+        logging.info("%s: %d conditions in %.1f s", data.name, len(todo), seconds)
+        for (task, pair), texts in results.items():
             folder = args.output / task / data.name / str(pair)
             folder.mkdir(parents=True, exist_ok=True)
             settings = {
@@ -159,7 +165,9 @@ def main(argv: list[str] | None = None) -> None:
                 "max_new_tokens": args.max_new_tokens,
                 "length_penalty": args.length_penalty,
                 "batch_size": args.batch_size,
-                "search_seconds": round(seconds, 2),
+                # Encoders and search, of all conditions that were decoded together.
+                "seconds": round(seconds, 2),
+                "conditions": [f"{task}/{pair}" for task, pair in todo],
                 "utterances": len(texts),
                 "reference": os.path.relpath(data / "text"),
                 "command": shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])]),
@@ -167,7 +175,6 @@ def main(argv: list[str] | None = None) -> None:
             (folder / "decode.json").write_text(json.dumps(settings, indent=2) + "\n")
             # The transcripts come last: their presence says that the condition is done.
             write_scp(folder / "text", texts)
-            logging.info("%s %s %s: %.1f s of search", task, data.name, pair, seconds)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import librosa
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from mome.data.audio import read_audio
@@ -35,22 +36,41 @@ def mfcc_features(speech: np.ndarray) -> np.ndarray:
     return (frames - frames.mean(0)) / (frames.std(0) + 1e-5)
 
 
-def features_of(wav_scp: Path, kind: str, encoder: WhisperEncoder | None) -> dict[str, np.ndarray]:
-    """Features of every utterance at 25 Hz: utterance -> (T, D) float16."""
-    features = {}
-    for utterance, path in tqdm(read_scp(wav_scp).items(), desc=f"{kind} {wav_scp.parent.name}"):
-        speech = read_audio(path)
+def whisper_features(speech: list[np.ndarray], encoder: WhisperEncoder) -> list[np.ndarray]:
+    """Batch of (N,) waveforms -> (T, D) at 50 Hz each."""
+    lengths = torch.tensor([len(wave) for wave in speech])
+    waves = [torch.from_numpy(wave) for wave in speech]
+    frames, lengths, _ = encoder(pad_sequence(waves, batch_first=True), lengths)
+    pairs = zip(frames.float().numpy(), lengths.tolist(), strict=True)
+    return [row[:length] for row, length in pairs]
+
+
+def features_of(
+    wav_scp: Path, kind: str, encoder: WhisperEncoder | None, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Features of every utterance at 25 Hz: utterance -> (T, D) float16, in the list's order."""
+    paths = read_scp(wav_scp)
+    speech = {utterance: read_audio(path) for utterance, path in paths.items()}
+    by_length = sorted(paths, key=lambda utterance: len(speech[utterance]))
+    step = FRAMES_PER_UNIT[kind]
+    features = dict.fromkeys(paths)
+    for start in tqdm(
+        range(0, len(by_length), batch_size), desc=f"{kind} {wav_scp.parent.name}", unit="batch"
+    ):
+        batch = by_length[start : start + batch_size]
+        waves = [speech[utterance] for utterance in batch]
         if kind == "mfcc":
-            frames = mfcc_features(speech)
+            batch_frames = [mfcc_features(wave) for wave in waves]
         else:
-            wave = torch.from_numpy(speech)[None]
-            frames = encoder(wave, torch.tensor([len(speech)]))[0][0].float().numpy()
-        step = FRAMES_PER_UNIT[kind]
-        units = len(frames) // step
-        if units == 0:
-            raise ValueError(f"{utterance}: {path} is shorter than one video frame; exclude it")
-        pooled = frames[: units * step].reshape(units, step, -1).mean(1)
-        features[utterance] = pooled.astype(np.float16)
+            batch_frames = whisper_features(waves, encoder)
+        for utterance, frames in zip(batch, batch_frames, strict=True):
+            units = len(frames) // step
+            if units == 0:
+                raise ValueError(
+                    f"{utterance}: {paths[utterance]} is shorter than one video frame; exclude it"
+                )
+            pooled = frames[: units * step].reshape(units, step, -1).mean(1)
+            features[utterance] = pooled.astype(np.float16)
     return features
 
 
@@ -65,16 +85,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--whisper", default="openai/whisper-small", help="hub name or folder")
     parser.add_argument("--num_units", type=int, default=100)
     parser.add_argument("--max_frames", type=int, default=100_000, help="frames clustered")
+    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     encoder = None
     if args.features == "whisper":
-        encoder = WhisperEncoder(model=args.whisper).eval()
+        encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval()
     means = None
     args.output.mkdir(parents=True, exist_ok=True)
     for data in args.data:
-        features = features_of(data / "wav.scp", args.features, encoder)
+        features = features_of(data / "wav.scp", args.features, encoder, args.batch_size)
         if means is None:
             frames = np.concatenate(list(features.values())).astype(np.float32)
             rng = np.random.default_rng(args.seed)

@@ -84,16 +84,16 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict
     lines += [
         "## Details",
         "",
-        "| task | test set | rates | WER | sub | del | ins | words | utterances | search s |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| task | test set | rates | WER | sub | del | ins | words | utterances |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), set_order(k[1]), parse_pair(k[2]))
     ):
-        s, seconds = scores[task, name, pair], settings[task, name, pair]["search_seconds"]
+        s = scores[task, name, pair]
         lines.append(
             f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.substitutions} | {s.deletions} | "
-            f"{s.insertions} | {s.words} | {s.utterances} | {seconds:.1f} |"
+            f"{s.insertions} | {s.words} | {s.utterances} |"
         )
     lines += ["", "## Commands", "", "```"]
     lines += sorted({s["command"] for s in settings.values()})

@@ -1,15 +1,20 @@
-"""Batched beam search for a causal LM whose prompt is given as embeddings.
+"""Batched beam search for a causal LM whose prompts are given as embeddings.
 
-The prompt runs once per utterance, never per beam. The beams' own tokens lie side by side in the
-same row of the key/value cache, and an attention mask lets a beam see the prompt and its own
-ancestors only, so that following another beam changes the mask and no cache is copied or reordered.
+An utterance may have several prompts, one for each task and rate pair. Prompts that begin alike
+share their beginning: they come as a tree (see :mod:`mome.decoder`), which runs once per utterance,
+never per beam. The hypotheses of all prompts lie side by side in the same row of the key/value
+cache, and an attention mask lets each see its own prompt and its own ancestors only, so that
+following another beam changes the mask and no cache is copied or reordered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import DynamicCache
+
+from mome.decoder import Node, pack_tree
 
 
 @dataclass(frozen=True)
@@ -30,63 +35,68 @@ class Hypothesis:
 @torch.inference_mode()
 def beam_search(
     lm: nn.Module,
-    embeds: torch.Tensor,
-    mask: torch.Tensor,
+    nodes: list[Node],
+    leaves: Sequence[int],
     *,
     beam: int,
     max_new_tokens: int,
     eos_id: int,
     length_penalty: float = 0.0,
-) -> list[list[Hypothesis]]:
-    """Search the best continuations of each prompt.
+) -> list[list[list[Hypothesis]]]:
+    """Search the best continuations of each prompt of each utterance.
 
-    An utterance stops when no hypothesis that is still open can overtake its best finished one:
-    with ``length_penalty`` 0 scores only fall; otherwise the bound takes the longest length.
+    A prompt stops when no hypothesis that is still open can overtake its best finished one: with
+    ``length_penalty`` 0 scores only fall; otherwise the bound takes the longest length.
 
     Args:
         lm: any Hugging Face causal LM.
-        embeds: (B, P, D) prompts.
-        mask: (B, P) True for tokens; padding may stand anywhere.
-        beam: hypotheses kept per utterance; 1 is greedy search.
+        nodes: tree of prompts of B utterances, parents before children.
+        leaves: C nodes where prompts end.
+        beam: hypotheses kept per prompt; 1 is greedy search.
         max_new_tokens: longest transcript, EOS included.
         eos_id: end-of-sentence token.
         length_penalty: exponent of the length that divides the score, as in Transformers.
 
     Returns:
-        per utterance up to ``beam`` hypotheses, best first, at least one.
+        per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
 
     Raises:
-        ValueError: for a beam or a limit below 1, or a prompt without tokens.
+        ValueError: for a beam or a limit below 1, or a leaf without tokens.
     """
     if beam < 1 or max_new_tokens < 1:
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
-    if not bool(mask.any(1).all()):
+    if not all(bool(nodes[leaf].mask.any(1).all()) for leaf in leaves):
         raise ValueError("a prompt of the batch has no tokens")
-    batch = len(mask)
-    device = embeds.device
-    rows = torch.arange(batch, device=device)
     cache = DynamicCache(config=lm.config)
-    logits = _run_prompt(lm, embeds, mask, cache)
-    scores = logits.log_softmax(-1)  # (B, V)
+    logits, sees_prompt, start = _run_prompts(lm, nodes, leaves, cache)
+    batch, conditions = start.shape
+    rows, device = batch * conditions, logits.device  # a row is a prompt: utterance, then leaf
+    scores = logits.flatten(0, 1).log_softmax(-1)  # (R, V)
     vocab = scores.shape[-1]
     # Before the first token there is one hypothesis, not `beam` copies of it.
-    totals = torch.full((batch, beam), -torch.inf, device=device)
+    totals = torch.full((rows, beam), -torch.inf, device=device)
     totals[:, 0] = 0
-    scores = scores[:, None].expand(batch, beam, vocab)
-    tokens = torch.zeros(batch, beam, 0, dtype=torch.long, device=device)
-    ancestors = torch.zeros(batch, beam, 0, dtype=torch.bool, device=device)
-    start = mask.sum(1)
-    finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
-    done = [False] * batch
+    scores = scores[:, None].expand(rows, beam, vocab)
+    tokens = torch.zeros(rows, beam, 0, dtype=torch.long, device=device)
+    each_row = torch.arange(rows, device=device)[:, None]
+    width = conditions * beam  # hypotheses of an utterance, as columns of the cache
+    ancestors = torch.zeros(batch, width, 0, dtype=torch.bool, device=device)
+    own = torch.eye(width, dtype=torch.bool, device=device).expand(batch, -1, -1)
+    sees_prompt = sees_prompt.repeat_interleave(beam, dim=1)  # (B, width, P)
+    start = start.repeat_interleave(beam, dim=1)  # (B, width)
+    each_utterance = torch.arange(batch, device=device)[:, None]
+    first_column = torch.arange(conditions, device=device)[:, None] * beam
+    finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
+    done = [False] * rows
 
     for step in range(max_new_tokens):
-        candidates = (totals[..., None] + scores).flatten(1)  # (B, beam * V)
+        candidates = (totals[..., None] + scores).flatten(1)  # (R, beam * V)
         # Every beam may end here, and `beam` that go on are still wanted.
         best, index = candidates.topk(min(2 * beam, candidates.shape[1]), dim=1)
         parents, words = index.div(vocab, rounding_mode="floor"), index % vocab
         ends = words == eos_id
         norm = (step + 1) ** length_penalty
-        for row in range(batch):
+        for row in range(rows):
             if done[row]:
                 continue
             for place in ends[row, :beam].nonzero().flatten().tolist():
@@ -103,29 +113,28 @@ def beam_search(
             totals = torch.nn.functional.pad(totals, (0, missing), value=-torch.inf)
             parents = torch.nn.functional.pad(parents, (0, missing))
             words = torch.nn.functional.pad(words, (0, missing))
-        tokens = torch.cat([tokens[rows[:, None], parents], words[:, :, None]], dim=2)
+        tokens = torch.cat([tokens[each_row, parents], words[:, :, None]], dim=2)
         longest = max_new_tokens if length_penalty > 0 else step + 2
         bound = (totals[:, 0] / longest**length_penalty).tolist()
-        for row in range(batch):
+        for row in range(rows):
             best_finished = max((h.score for h in finished[row]), default=-torch.inf)
             done[row] = done[row] or best_finished >= bound[row]
         if all(done) or step + 1 == max_new_tokens:
             break
-        own = torch.eye(beam, dtype=torch.bool, device=device).expand(batch, beam, beam)
-        ancestors = torch.cat([ancestors[rows[:, None], parents], own], dim=2)
-        sees = torch.cat([mask[:, None].expand(-1, beam, -1), ancestors], dim=2)[:, None]
+        columns = (parents.view(batch, conditions, beam) + first_column).flatten(1)
+        ancestors = torch.cat([ancestors[each_utterance, columns], own], dim=2)
         output = lm(
-            input_ids=words,
-            attention_mask=sees,
-            position_ids=(start + step)[:, None].expand(-1, beam),
+            input_ids=words.view(batch, width),
+            attention_mask=torch.cat([sees_prompt, ancestors], dim=2)[:, None],
+            position_ids=start + step,
             past_key_values=cache,
             use_cache=True,
         )
-        scores = output.logits.float().log_softmax(-1)
+        scores = output.logits.float().log_softmax(-1).view(rows, beam, vocab)
 
     results = []
     norm = tokens.shape[2] ** length_penalty
-    for row in range(batch):
+    for row in range(rows):
         hypotheses = finished[row]
         if not done[row]:
             open_scores = (totals[row] / norm).tolist()
@@ -136,26 +145,32 @@ def beam_search(
             ]
         hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
         results.append(hypotheses[:beam])
-    return results
+    return [results[leaf::conditions] for leaf in range(conditions)]
 
 
-def _run_prompt(
-    lm: nn.Module, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
-) -> torch.Tensor:
-    """Fill the cache with the prompts; logits (B, V) after each one's last token, float32."""
-    length = mask.shape[1]
-    places = torch.arange(length, device=mask.device)
-    causal = places[:, None] >= places
-    eye = torch.eye(length, dtype=torch.bool, device=mask.device)
-    attention = ((causal & mask[:, None, :]) | eye)[:, None]
-    last = torch.where(mask, places, -1).amax(1)
+def _run_prompts(
+    lm: nn.Module, nodes: list[Node], leaves: Sequence[int], cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fill the cache with the tree; what follows each prompt's last token.
+
+    Returns:
+        logits (B, C, V) in float32, what a continuation sees of the tree (B, C, P), and the
+        position (B, C) of its first token.
+    """
+    embeds, mask, positions, attention, offsets = pack_tree(nodes)
+    last = []
+    for leaf in leaves:
+        places = torch.arange(nodes[leaf].mask.shape[1], device=mask.device)
+        last.append(offsets[leaf] + torch.where(nodes[leaf].mask, places, -1).amax(1))
+    last = torch.stack(last, dim=1)  # (B, C)
     wanted, which = last.unique(return_inverse=True)
     output = lm(
         inputs_embeds=embeds,
         attention_mask=attention,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        position_ids=positions,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=wanted,
     )
-    return output.logits[torch.arange(len(mask), device=mask.device), which].float()
+    each = torch.arange(len(mask), device=mask.device)[:, None]
+    return output.logits[each, which].float(), attention[each, 0, last], positions[each, last] + 1

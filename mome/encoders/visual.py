@@ -12,6 +12,10 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from safetensors.torch import load_file
 from torch import nn
 
+from mome.precision import compute_dtype
+
+STEM_FRAMES = 5
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a shortcut (ResNet's basic block)."""
@@ -41,11 +45,15 @@ class VisualEncoder(AbsEncoder):
 
     Args:
         input_size: for ESPnet's interface; the input is the crops themselves.
+        shrink: average the crops over squares of so many pixels first; 2 makes all up to the
+            transformer 4 times as cheap.
         width: channels of the stem and of the first stage; each later stage doubles them.
         blocks: residual blocks of each of the four stages (AV-HuBERT's ResNet-18: 2, 2, 2, 2).
         output_size: width D of the transformer and of the output.
         layers, heads: of the transformer; its feed-forward is 4 D wide.
         dropout: in the transformer.
+        dtype: that convolutions and matrices are multiplied in (the weights stay float32):
+            ``float32``, ``bfloat16`` or ``auto``, the faster one here.
         weights: safetensors file to start from, or None.
 
     Raises:
@@ -55,20 +63,25 @@ class VisualEncoder(AbsEncoder):
     def __init__(
         self,
         input_size: int = 1,
+        shrink: int = 2,
         width: int = 16,
         blocks: tuple[int, ...] | list[int] = (1, 1, 1, 1),
         output_size: int = 192,
         layers: int = 3,
         heads: int = 4,
         dropout: float = 0.1,
+        dtype: str = "float32",
         weights: str | None = None,
     ):
         super().__init__()
+        self.shrink = shrink
+        self.dtype = compute_dtype(dtype)
+        # A 3-D convolution of one channel over 5 frames is a 2-D one whose channels are the frames.
         self.stem = nn.Sequential(
-            nn.Conv3d(1, width, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False),
-            nn.BatchNorm3d(width),
-            nn.PReLU(width),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            nn.Conv2d(STEM_FRAMES, width, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
         )
         trunk, inputs = [], width
         for stage, count in enumerate(blocks):
@@ -78,6 +91,9 @@ class VisualEncoder(AbsEncoder):
                 trunk.append(ResidualBlock(inputs, outputs, stride))
                 inputs = outputs
         self.trunk = nn.Sequential(*trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        # Channels last: 1.5 times as fast on a CPU.
+        self.stem.to(memory_format=torch.channels_last)
+        self.trunk.to(memory_format=torch.channels_last)
         self.linear = nn.Linear(inputs, output_size)
         self.position = nn.Conv1d(output_size, output_size, 15, padding=7, groups=output_size)
         layer = nn.TransformerEncoderLayer(
@@ -108,12 +124,24 @@ class VisualEncoder(AbsEncoder):
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
         """(B, T, 88, 88) crops, zero beyond (B,) frames -> (B, T, D) frames, (B,) frames, None."""
+        device = xs_pad.device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            return self.run(xs_pad, ilens)
+
+    def run(
+        self, xs_pad: torch.Tensor, ilens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """As :meth:`forward`, in the type that the caller has set."""
         batch, time = xs_pad.shape[:2]
         valid = torch.arange(time, device=xs_pad.device) < ilens[:, None]
-        maps = self.stem(xs_pad[:, None])  # (B, C, T, 22, 22)
-        # Only real frames go through the trunk: padding costs nothing and leaves no trace in the
-        # statistics of the batch normalisation.
-        frames = self.linear(self.trunk(maps.transpose(1, 2)[valid]))
+        if self.shrink > 1:
+            xs_pad = F.avg_pool2d(xs_pad, self.shrink)
+        around = F.pad(xs_pad, (0, 0, 0, 0, STEM_FRAMES // 2, STEM_FRAMES // 2))
+        windows = torch.stack([around[:, i : i + time] for i in range(STEM_FRAMES)], dim=-1)
+        # Only real frames go through the convolutions: padding costs nothing and leaves no trace in
+        # the statistics of the batch normalisation.
+        images = windows[valid].permute(0, 3, 1, 2)  # (N, 5, H, W), channels last in memory
+        frames = self.linear(self.trunk(self.stem(images)))
         hidden = frames.new_zeros(batch, time, frames.shape[-1])
         hidden[valid] = frames
         position = F.gelu(self.position(hidden.transpose(1, 2))).transpose(1, 2)

@@ -8,6 +8,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhi
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from mome.frozen import Frozen
+from mome.precision import compute_dtype
 
 SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz
 TAIL = 10  # silent encoder frames computed after every utterance ...
@@ -25,7 +26,7 @@ class WhisperEncoder(AbsEncoder):
         input_size: for ESPnet's interface; the input is the waveform itself.
         model: hub name (``openai/whisper-small``) or folder of a Transformers Whisper model.
         pad_to_30s: give Whisper its 30 s window, as trained; costs 30 s of computation a clip.
-        dtype: dtype of the weights, ``float32`` or ``bfloat16``.
+        dtype: of the weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
         load_pretrained: False builds the architecture with random weights (tests, dry runs).
 
     Raises:
@@ -41,7 +42,7 @@ class WhisperEncoder(AbsEncoder):
         load_pretrained: bool = True,
     ):
         super().__init__()
-        dtype = getattr(torch, dtype)
+        dtype = compute_dtype(dtype)
         if load_pretrained:
             encoder = WhisperModel.from_pretrained(model, dtype=dtype).get_encoder()
         else:

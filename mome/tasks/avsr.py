@@ -24,6 +24,7 @@ from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str2bool, str_or_none
 
+from mome.ctc import ProjectorCTCModel
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.decoder import MoMELLMDecoder
 from mome.encoders.avhubert import AVHubertEncoder
@@ -65,7 +66,11 @@ decoder_choices = ClassChoices(
 )
 model_choices = ClassChoices(
     "model",
-    classes={"avsr": AVSRModel, "video_units": VideoUnitsModel},
+    classes={
+        "avsr": AVSRModel,
+        "projector_ctc": ProjectorCTCModel,
+        "video_units": VideoUnitsModel,
+    },
     type_check=AbsESPnetModel,
     default="avsr",
 )
@@ -105,6 +110,13 @@ class AVSRTask(AbsTask):
             type=str2bool,
             default=True,
             help="Keep the video encoder as it is, out of optimiser and checkpoint",
+        )
+        group.add_argument(
+            "--projector_lr_scale",
+            type=float,
+            default=1.0,
+            help="Learning rate of the projectors, as a multiple of the adapter's; below 1 where "
+            "they have been trained before (model projector_ctc)",
         )
         group.add_argument(
             "--use_preprocessor", type=str2bool, default=True, help="Apply the preprocessor"
@@ -158,8 +170,15 @@ class AVSRTask(AbsTask):
                     model, optim_class, args.optim_conf, args.exclude_weight_decay_conf
                 )
             ]
-        trained = [p for p in model.parameters() if p.requires_grad]
-        return [optim_class(trained, **args.optim_conf)]
+        projectors, others = [], []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                (projectors if name.startswith("projectors.") else others).append(parameter)
+        groups = [{"params": others}] if others else []
+        if projectors:
+            rate = args.optim_conf["lr"] * args.projector_lr_scale
+            groups.append({"params": projectors, "lr": rate})
+        return [optim_class(groups, **args.optim_conf)]
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:

@@ -34,12 +34,14 @@ snrs="-5 0 5 10 15"        # of the noisy test copies, in dB
 noise_opts=                # further options of mome.bin.make_noise
 lm=                        # hub name or folder of the LLM
 audio_model=               # hub name or folder of the Whisper model
-video_weights=             # safetensors file of the video encoder; trained here if video_config is given
-video_config=              # configuration of the video encoder's pretraining
+video_weights=             # safetensors file of the video encoder, if it comes from elsewhere
+video_config=              # configuration of the video encoder's pretraining, if it is trained here
 units_opts=                # further options of mome.bin.make_units, the targets of that
+projector_config=          # configuration of the warm start by CTC of the projectors and of a video
+                           # encoder that was pretrained here; no warm start if empty
 train_config=conf/train.yaml
 train_opts=                # further options of mome.bin.train
-tasks="avsr asr vsr"       # rows of the table
+tasks=avsr                 # rows of the table, such as "avsr asr vsr"
 one_model=true             # one model for all tasks; otherwise one model for each
 tag=                       # name of the model's folder in expdir; default: mome or mome_<task>
 beam=15
@@ -153,7 +155,9 @@ train_espnet() {
         --seed "${seed}" "$@"
 }
 
-if [ -n "${video_config}" ] && [ -z "${video_weights}" ]; then
+train_video=false
+if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
+    train_video=true
     video_weights=${expdir}/video_encoder/encoder.safetensors
     if wants 4; then
         log "stage 4: pretraining of the video encoder"
@@ -171,24 +175,52 @@ if [ -n "${video_config}" ] && [ -z "${video_weights}" ]; then
     fi
 fi
 
+# streams_of TASK...: what these tasks read.
+streams_of() {
+    echo text
+    case " $* " in *" avsr "* | *" asr "*) echo speech ;; esac
+    case " $* " in *" avsr "* | *" vsr "*) echo lips ;; esac
+}
+
+# train_avsr DIR CONFIG TASKS OPTION...: a model that reads what the (quoted) tasks need.
+train_avsr() {
+    local dir=$1 config=$2 tasks_of_model=$3
+    shift 3
+    # shellcheck disable=SC2046,SC2086
+    run_once "${dir}/.done" train_espnet "${dir}" "${config}" \
+        $(data_args train "${train_set}" $(streams_of ${tasks_of_model})) \
+        $(data_args valid "${valid_set}" $(streams_of ${tasks_of_model})) \
+        --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
+        --model_conf "tasks=[${tasks_of_model// /,}]" \
+        ${lm:+--decoder_conf "lm=${lm}"} \
+        ${audio_model:+--audio_encoder_conf "model=${audio_model}"} \
+        ${video_weights:+--video_encoder_conf "weights=${video_weights}"} "$@"
+}
+
+init_opts=
+if [ -n "${projector_config}" ]; then
+    init_opts="--ignore_init_mismatch true --init_param ${expdir}/projectors/valid.loss.best.pth"
+    if wants 4; then
+        log "stage 4: warm start of the projectors"
+        train_avsr "${expdir}/projectors" "${projector_config}" "${tasks}" \
+            --freeze_video_encoder "$("${train_video}" && echo false || echo true)"
+    fi
+    if "${train_video}"; then
+        video_weights=${expdir}/projectors/video_encoder.safetensors
+        if wants 4; then
+            run_once "${expdir}/projectors/.exported.done" \
+                python -m mome.bin.export_encoder --weights "${expdir}/projectors/valid.loss.best.pth" \
+                --prefix video_encoder. --output "${video_weights}"
+        fi
+    fi
+fi
+
 if wants 4; then
     for model in "${models[@]}"; do
         read -r name model_tasks <<< "${model}"
         log "stage 4: training of ${name} for ${model_tasks}"
-        streams=(text)
-        [[ ${model_tasks} == *avsr* || ${model_tasks} == *asr* ]] && streams+=(speech)
-        [[ ${model_tasks} == *vsr* ]] && streams+=(lips)
-        # shellcheck disable=SC2046,SC2086
-        run_once "${expdir}/${name}/.done" \
-            train_espnet "${expdir}/${name}" "${train_config}" \
-            $(data_args train "${train_set}" "${streams[@]}") \
-            $(data_args valid "${valid_set}" "${streams[@]}") \
-            --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
-            --model_conf "tasks=[${model_tasks// /,}]" \
-            ${lm:+--decoder_conf "lm=${lm}"} \
-            ${audio_model:+--audio_encoder_conf "model=${audio_model}"} \
-            ${video_weights:+--video_encoder_conf "weights=${video_weights}"} \
-            ${train_opts}
+        # shellcheck disable=SC2086
+        train_avsr "${expdir}/${name}" "${train_config}" "${model_tasks}" ${init_opts} ${train_opts}
     done
 fi
 
@@ -198,29 +230,25 @@ if wants 5; then
         log "stage 5: decoding and scoring of ${name}"
         python -m mome.bin.count_parameters --config "${expdir}/${name}/config.yaml" \
             | tee "${expdir}/${name}/parameters.txt"
-        # decode SETS TASKS: noisy copies differ from the clean set in audio alone, so a task that
-        # does not listen is decoded on the clean set only.
-        decode() {
-            local sets=() set
-            for set in $1; do sets+=("${dumpdir}/${set}"); done
-            # shellcheck disable=SC2086
-            python -m mome.bin.decode --config "${expdir}/${name}/config.yaml" \
-                --weights "${expdir}/${name}/valid.acc.best.pth" --data "${sets[@]}" --tasks $2 \
-                --output "${expdir}/${name}/decode" --beam "${beam}" --ngpu "$((ngpu > 0))" \
-                --batch_size "${decode_batch_size}" ${decode_opts} 2>&1 \
-                | tee -a "${expdir}/${name}/decode.log"
-        }
-        hearing=$(tr ' ' '\n' <<< "${model_tasks}" | grep -v '^vsr$' | tr '\n' ' ' || true)
+        # Noisy copies differ from the clean set in audio alone, so a task that does not listen is
+        # decoded on the clean set only; exchanged streams are a question for AVSR.
+        hearing=$(tr ' ' '\n' <<< "${model_tasks}" | grep -v '^vsr$' | paste -sd, || true)
+        sets=()
         for set in ${test_sets}; do
-            decode "${set}" "${model_tasks}"
-            if [ -n "${hearing// /}" ]; then
-                noisy=$(cd "${dumpdir}" && echo "${set}"_*_snr*)
-                decode "${noisy}" "${hearing}"
+            sets+=("${dumpdir}/${set}=${model_tasks// /,}")
+            if [ -n "${hearing}" ]; then
+                for noisy in "${dumpdir}/${set}"_*_snr*; do sets+=("${noisy}=${hearing}"); done
             fi
             if [[ " ${model_tasks} " == *" avsr "* ]]; then
-                decode "${set}_swapvideo ${set}_swapaudio" avsr
+                sets+=("${dumpdir}/${set}_swapvideo=avsr" "${dumpdir}/${set}_swapaudio=avsr")
             fi
         done
+        # shellcheck disable=SC2086
+        python -m mome.bin.decode --config "${expdir}/${name}/config.yaml" \
+            --weights "${expdir}/${name}/valid.acc.best.pth" --data "${sets[@]}" \
+            --output "${expdir}/${name}/decode" --beam "${beam}" --ngpu "$((ngpu > 0))" \
+            --batch_size "${decode_batch_size}" ${decode_opts} 2>&1 \
+            | tee -a "${expdir}/${name}/decode.log"
         python -m mome.bin.score --expdir "${expdir}/${name}" --dump "${dumpdir}" \
             --train_text "${dumpdir}/${train_set}/text"
         log "word error rates: ${expdir}/${name}/RESULTS.md"

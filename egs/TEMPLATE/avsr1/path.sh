@@ -9,3 +9,7 @@ export LC_ALL=C.UTF-8
 export TOKENIZERS_PARALLELISM=false
 # Nothing in the stages looks for newer files on a hub once a model folder is there.
 export HF_HUB_DISABLE_TELEMETRY=1
+# glibc gives large blocks back to the system at once and faults them in again for every tensor;
+# keeping them makes a forward pass of a small LLM on a CPU a third faster.
+export MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_MMAP_THRESHOLD_=100000000000
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from espeak import RATE, Voice, espeak
+from espeak import RATE, Voice, speak
 from face import FPS, random_identity, render
 from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
@@ -96,7 +96,7 @@ def make_clip(clip: Clip, out: Path, espeak_folder: Path, seed: int) -> int:
     if path.exists() and path.with_suffix(".txt").exists():
         return 0
     rng = np.random.default_rng([seed, *str(path.relative_to(out)).encode()])
-    speech, phonemes = espeak(espeak_folder).speak(clip.sentence, clip.voice)
+    speech, phonemes = speak(espeak_folder, clip.sentence, clip.voice)
     lead, tail = rng.uniform(0.1, 0.2, 2)
     frames = int(np.ceil((lead + len(speech) / RATE + tail) * FPS))
     wave = np.zeros(frames * RATE // FPS, np.float32)
@@ -164,7 +164,7 @@ def read_transcript(path: Path) -> str:
     Raises:
         ValueError: if there is no ``Text:`` line or no word in it.
     """
-    match = re.search(r"^Text:\s*(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    match = re.search(r"^Text:[ \t]*(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     words = match.group(1).lower().split() if match else []
     if not words:
         raise ValueError(f"{path}: no words after 'Text:'; repair or remove the clip")
@@ -211,9 +211,9 @@ def main(argv: list[str] | None = None) -> None:
     first.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     default = Path(os.environ.get("MOME_DOWNLOADS", "downloads")) / "espeak"
     first.add_argument("--espeak", type=Path, default=default, help="folder of eSpeak NG's library")
-    first.add_argument("--num_train", type=int, default=2400)
-    first.add_argument("--num_valid", type=int, default=60)
-    first.add_argument("--num_test", type=int, default=240)
+    first.add_argument("--num_train", type=int, default=2000)
+    first.add_argument("--num_valid", type=int, default=48)
+    first.add_argument("--num_test", type=int, default=200)
     first.add_argument("--mode", choices=MODES, default="grid", help="sentences")
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--nj", type=int, default=default_jobs())

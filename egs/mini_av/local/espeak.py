@@ -1,8 +1,8 @@
 """eSpeak NG through its C interface: speech with phoneme timings."""
 
+import _ctypes
 import ctypes
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,10 @@ class Phoneme:
 
 
 class Espeak:
-    """One initialised eSpeak NG; its C library allows one a process.
+    """One loaded and initialised eSpeak NG; its C library allows one a process at a time.
+
+    What it says depends slightly on what it said before, by static state that neither
+    ``espeak_Initialize`` nor ``srand`` resets: use :func:`speak`, which loads it afresh.
 
     Raises:
         FileNotFoundError: if the folder does not hold the library.
@@ -100,6 +103,11 @@ class Espeak:
                 self.events.append((seconds, events[index].id.decode("utf-8", "ignore")))
             index += 1
         return 0
+
+    def close(self) -> None:
+        """Unload the library, and with it its state."""
+        self.library.espeak_Terminate()
+        _ctypes.dlclose(self.library._handle)
 
     def speak(self, text: str, voice: Voice) -> tuple[np.ndarray, list[Phoneme]]:
         """Synthesise a sentence.
@@ -135,7 +143,13 @@ class Espeak:
         return wave, phonemes
 
 
-@cache
-def espeak(folder: Path) -> Espeak:
-    """The one eSpeak NG of this process."""
-    return Espeak(folder)
+def speak(folder: Path, text: str, voice: Voice) -> tuple[np.ndarray, list[Phoneme]]:
+    """Synthesise a sentence, always in the same way, whatever was said before (17 ms).
+
+    See :meth:`Espeak.speak`.
+    """
+    engine = Espeak(folder)
+    try:
+        return engine.speak(text, voice)
+    finally:
+        engine.close()
