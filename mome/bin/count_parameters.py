@@ -35,7 +35,7 @@ def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
     if adapter is not None and any(p.requires_grad for p in model.decoder.lm.inner.parameters()):
         lm_total -= adapter_trained  # peft keeps LoRA's tensors inside the LM
     rows = [("LLM", 0, 0, lm_total), ("adapter", adapter_trained, adapter_active, adapter_trained)]
-    for name in ("audio_encoder", "video_encoder", "projectors"):
+    for name in ("audio_encoder", "video_encoder", "projectors", "readout"):
         part = getattr(model, name)
         trained = count(part, trained_only=True)
         rows.append((name.replace("_", " "), trained, trained, count(part)))
