@@ -124,6 +124,12 @@ class MoMEAdapter(nn.Module):
         finally:
             self.enabled = True
 
+    def for_inference(self, dtype: torch.dtype) -> None:
+        """Hold the experts in the LM's type: the same result, without a cast at every call."""
+        for layer in self.layers:
+            layer.down.to(dtype)
+            layer.up.to(dtype)
+
     def detach(self) -> None:
         """Remove the hooks; the LM is as it was."""
         for handle in self.handles:
@@ -179,6 +185,11 @@ class LoRAAdapter(nn.Module):
     def balance_loss(self) -> torch.Tensor:
         """Zero: LoRA has no router."""
         return self.weights[0].new_zeros(())
+
+    def for_inference(self, dtype: torch.dtype) -> None:
+        """Hold LoRA's matrices in the LM's type, so that they are multiplied in it."""
+        for weight in self.weights:
+            weight.data = weight.data.to(dtype)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -102,12 +102,8 @@ class MoME(nn.Module):
             gates = probs = hidden.new_zeros(*hidden.shape[:-1], 0)
         else:
             gates, probs = self.route(hidden)
-            scale = gates.to(hidden.dtype).repeat_interleave(self.bottleneck, dim=-1)
-            shared = self.num_shared * self.bottleneck
-            if shared:
-                inner = torch.cat([inner[..., :shared], inner[..., shared:] * scale], dim=-1)
-            else:
-                inner = inner * scale
+            scale = F.pad(gates, (self.num_shared, 0), value=1.0).to(hidden.dtype)
+            inner = (inner.unflatten(-1, (-1, self.bottleneck)) * scale[..., None]).flatten(-2)
         return F.linear(inner, self.up.weight.to(hidden.dtype)), gates, probs
 
 

@@ -13,5 +13,5 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --video_config conf/video_encoder.yaml \
     --projector_config conf/projectors.yaml \
     --train_config conf/train.yaml \
-    --beam 2 \
+    --beam 1 \
     "$@"

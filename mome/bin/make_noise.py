@@ -194,7 +194,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--train_set", default="train", help="its speakers make the babble")
     parser.add_argument("--test_sets", nargs="*", default=["test"], help="sets to make noisy")
-    parser.add_argument("--snrs", type=float, nargs="+", default=[-5, 0, 5, 10, 15], help="dB")
+    parser.add_argument("--snrs", type=float, nargs="*", default=[-5, 0, 5, 10, 15], help="dB")
     parser.add_argument("--speakers", type=int, default=30, help="voices in babble")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a babble recording")
     parser.add_argument("--num_train", type=int, default=20, help="babble recordings, training")

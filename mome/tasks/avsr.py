@@ -224,4 +224,6 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
     model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
+    if args.model == "avsr" and model.decoder.adapter is not None:
+        model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
     return model.eval(), args

@@ -30,7 +30,7 @@ test_sets="test"           # sets decoded clean and, by copies at each SNR, nois
 lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
 lip_opts=                  # further options of mome.bin.prepare_media
 musan=                     # folder of the MUSAN corpus; noise/, speech/ and music/ are added
-snrs="-5 0 5 10 15"        # of the noisy test copies, in dB
+snrs="-5 0 5 10 15"        # of the noisy test copies, in dB; empty: clean test sets only
 noise_opts=                # further options of mome.bin.make_noise
 lm=                        # hub name or folder of the LLM
 audio_model=               # hub name or folder of the Whisper model
@@ -236,9 +236,9 @@ if wants 5; then
         sets=()
         for set in ${test_sets}; do
             sets+=("${dumpdir}/${set}=${model_tasks// /,}")
-            if [ -n "${hearing}" ]; then
-                for noisy in "${dumpdir}/${set}"_*_snr*; do sets+=("${noisy}=${hearing}"); done
-            fi
+            for snr in ${hearing:+${snrs}}; do
+                for noisy in "${dumpdir}/${set}"_*_snr"${snr}"; do sets+=("${noisy}=${hearing}"); done
+            done
             if [[ " ${model_tasks} " == *" avsr "* ]]; then
                 sets+=("${dumpdir}/${set}_swapvideo=avsr" "${dumpdir}/${set}_swapaudio=avsr")
             fi
