@@ -1,0 +1,62 @@
+"""Time variants of the same work side by side."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import trange
+
+
+def seconds(variants: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each variant, taken in turns so that all meet the same state of the machine.
+
+    Args:
+        variants: what to run, by name; each is run once before the clock starts.
+        repetitions: rounds that are timed.
+    """
+    for run in variants.values():
+        run()
+    times = {name: [] for name in variants}
+    for _ in trange(repetitions, desc="rounds", leave=False):
+        for name, run in variants.items():
+            synchronize()
+            started = time.perf_counter()
+            run()
+            synchronize()
+            times[name].append(time.perf_counter() - started)
+    return times
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ratio(times: dict[str, list[float]], name: str, base: str) -> float:
+    """Median over rounds of the time of ``name`` as a multiple of that of ``base``."""
+    return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
+
+
+def table(times: dict[str, list[float]], base: str) -> str:
+    """Markdown: median milliseconds and ratio to ``base`` of each variant."""
+    lines = [f"| variant | median ms | times {base} |", "| --- | ---: | ---: |"]
+    for name, values in times.items():
+        milliseconds = 1000 * statistics.median(values)
+        lines.append(f"| {name} | {milliseconds:.1f} | {ratio(times, name, base):.3f} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """The processor or GPU that the figures are of."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = {
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    kinds = [k for k in ("amx_bf16", "avx512_bf16", "avx2") if torch.cpu.get_capabilities().get(k)]
+    return f"{', '.join(names)} ({', '.join(kinds)}), {torch.get_num_threads()} threads"
