@@ -1,13 +1,14 @@
 """Attach an adapter to a frozen Hugging Face causal LM without copying or editing its code.
 
 Every adapter follows peft's habits: a configuration, a module that holds the trained tensors, and
-attach / enable / disable / detach. MoME works through forward hooks on the LM's own layers, so any
-decoder-only model whose layers name their attention and feed-forward blocks in a usual way can be
-adapted; LoRA, the baseline, is peft's.
+attach / enable / disable / detach. MoME wraps the ``forward`` of blocks of the LM's own layers, so
+any decoder-only model whose layers name their attention and feed-forward blocks in a usual way can
+be adapted; LoRA, the baseline, is peft's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class MoMEAdapter(nn.Module):
     output is added to what the block gives.
 
     Args:
-        lm: frozen causal LM; it is hooked, not changed, and ``detach`` restores it.
+        lm: frozen causal LM; ``detach`` leaves it as it was.
         position: ``mhsa``, ``ffn`` or ``layer``.
         **experts: arguments of :class:`mome.experts.MoME`.
     """
@@ -70,22 +71,25 @@ class MoMEAdapter(nn.Module):
         self.enabled = True
         self.token_mask: torch.Tensor | None = None
         self.routing: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(blocks)
-        self.handles = [
-            block.register_forward_hook(self._make_hook(index), with_kwargs=True)
-            for index, block in enumerate(blocks)
-        ]
+        self.blocks = tuple(blocks)  # a tuple, so that they are not taken for parts of the adapter
+        for index, block in enumerate(blocks):
+            # Not a forward hook: its detour costs more than the experts' products of a short step.
+            block.forward = self._with_experts(index, block.forward)
 
-    def _make_hook(self, index: int):
-        def add_experts(_block, args, kwargs, output):
+    def _with_experts(self, index: int, forward: Callable) -> Callable:
+        experts = self.layers[index]
+
+        @wraps(forward)
+        def add_experts(*args, **kwargs):
+            output = forward(*args, **kwargs)
             if not self.enabled:
                 return output
             hidden = args[0] if args else kwargs["hidden_states"]
-            extra, gates, probs = self.layers[index](hidden)
+            base = output[0] if isinstance(output, tuple) else output
+            total, gates, probs = experts(hidden, base)
             if self.token_mask is not None:
                 self.routing[index] = (gates, probs)
-            if isinstance(output, tuple):
-                return (output[0] + extra, *output[1:])
-            return output + extra
+            return (total, *output[1:]) if isinstance(output, tuple) else total
 
         return add_experts
 
@@ -131,10 +135,9 @@ class MoMEAdapter(nn.Module):
             layer.up.to(dtype)
 
     def detach(self) -> None:
-        """Remove the hooks; the LM is as it was."""
-        for handle in self.handles:
-            handle.remove()
-        self.handles = []
+        """Take the experts off; the LM is as it was."""
+        for block in self.blocks:
+            block.__dict__.pop("forward", None)
 
     def num_active_parameters(self) -> int:
         """Parameters that one token uses: shared experts, router and the top-k routed experts."""

@@ -8,7 +8,8 @@ top-k on per token (Cappellazzo et al., NeurIPS 2025, arXiv 2510.04136).
 A bottleneck of a few units makes the experts so small that gathering tokens per expert costs more
 than computing every expert. The experts of a module are therefore stored as one down-projection
 and one up-projection, and the gates, zero for what the router left out, scale the bottleneck
-between them: two matrix products, whatever the number of experts.
+between them: two matrix products, whatever the number of experts. Experts of GROUPED_FROM units and
+more are computed for the tokens that chose them alone, in grouped matrix products.
 """
 
 import torch
@@ -16,6 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 
 GATES = ("softmax_topk", "topk_softmax")
+# Where grouped products begin to win, as tools/bench/dispatch.py measures it.
+GROUPED_FROM = 128  # units of an expert, for as many tokens:
+GROUPED_TOKENS = 512
 
 
 class MoME(nn.Module):
@@ -62,49 +66,103 @@ class MoME(nn.Module):
         self.top_k = top_k
         self.gate = gate
         width = (num_shared + num_routed) * bottleneck
-        # Rows of `down` and columns of `up` lie expert by expert, the shared experts first.
+        # Rows of `down` and columns of `up` lie expert by expert, the routed experts first.
         self.down = nn.Linear(dim, width, bias=False)
         self.up = nn.Linear(width, dim, bias=False)
         nn.init.zeros_(self.up.weight)
         self.router = nn.Linear(dim, num_routed, bias=False) if num_routed else None
+        always_on = torch.cat([torch.zeros(num_routed), torch.ones(num_shared)])
+        self.register_buffer("always_on", always_on, persistent=False)
 
     def route(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gates and router probabilities of each token, in float32.
+        """Gates of all experts and router probabilities of each token, in float32.
 
         Args:
-            hidden: (..., D).
+            hidden: (M, D).
 
         Returns:
-            gates (..., Nr), zero for experts that are off, and probabilities (..., Nr).
+            gates (M, Nr + Ns), zero for routed experts that are off and one for shared experts, and
+            probabilities (M, Nr).
         """
         # Routing in float32: bfloat16 rounds close probabilities to ties.
         logits = F.linear(hidden.float(), self.router.weight.float())
         probs = logits.softmax(dim=-1)
         if self.gate == "softmax_topk":
-            values, index = probs.topk(self.top_k, dim=-1)
+            values, index = probs.topk(self.top_k, dim=-1, sorted=False)
         else:
-            values, index = logits.topk(self.top_k, dim=-1)
+            values, index = logits.topk(self.top_k, dim=-1, sorted=False)
             values = values.softmax(dim=-1)
-        return torch.zeros_like(probs).scatter(-1, index, values), probs
+        gates = self.always_on.float().expand(len(hidden), -1)
+        return gates.scatter(-1, index, values), probs
 
-    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden: torch.Tensor, base: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Apply the experts.
 
         Args:
             hidden: (..., D) in any floating dtype; the products run in that dtype.
+            base: (..., D) to add the result to; nothing when None.
 
         Returns:
             output (..., D), gates (..., Nr) and router probabilities (..., Nr); the last two are
             empty without routed experts.
         """
-        inner = F.gelu(F.linear(hidden, self.down.weight.to(hidden.dtype)))
+        shape = hidden.shape
+        hidden = hidden.reshape(-1, shape[-1])
+        base = hidden.new_zeros(()) if base is None else base.reshape(-1, shape[-1])
+        down = self.down.weight.to(hidden.dtype)
+        up = self.up.weight.to(hidden.dtype)
         if self.router is None:
-            gates = probs = hidden.new_zeros(*hidden.shape[:-1], 0)
+            gates = probs = hidden.new_zeros(*shape[:-1], 0)
+            output = torch.addmm(base, F.gelu(F.linear(hidden, down)), up.t())
         else:
             gates, probs = self.route(hidden)
-            scale = F.pad(gates, (self.num_shared, 0), value=1.0).to(hidden.dtype)
-            inner = (inner.unflatten(-1, (-1, self.bottleneck)) * scale[..., None]).flatten(-2)
-        return F.linear(inner, self.up.weight.to(hidden.dtype)), gates, probs
+            combine = self._grouped if self._group(hidden) else self._dense
+            output = combine(hidden, base, down, up, gates.to(hidden.dtype))
+            gates = gates[:, : self.num_routed].view(*shape[:-1], -1)
+            probs = probs.view(*shape[:-1], -1)
+        return output.view(shape), gates, probs
+
+    def _group(self, hidden: torch.Tensor) -> bool:
+        """Whether experts are large, and tokens many, enough for grouped products."""
+        return (
+            self.bottleneck >= GROUPED_FROM
+            and len(hidden) >= GROUPED_TOKENS
+            and self.top_k < self.num_routed
+            and self.bottleneck * hidden.element_size() % 16 == 0  # grouped_mm requires it
+        )
+
+    def _dense(
+        self,
+        hidden: torch.Tensor,
+        base: torch.Tensor,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        gates: torch.Tensor,
+    ) -> torch.Tensor:
+        """All experts on all tokens; (M, D)."""
+        inner = F.gelu(F.linear(hidden, down)) * gates.repeat_interleave(self.bottleneck, dim=-1)
+        return torch.addmm(base, inner, up.t())
+
+    def _grouped(
+        self,
+        hidden: torch.Tensor,
+        base: torch.Tensor,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        gates: torch.Tensor,
+    ) -> torch.Tensor:
+        """Every expert on its tokens; (M, D)."""
+        experts, dim = self.num_routed + self.num_shared, hidden.shape[-1]
+        chosen = gates > 0
+        expert, token = chosen.t().nonzero(as_tuple=True)  # the assignments, by expert
+        ends = chosen.sum(0).cumsum(0).to(torch.int32)
+        down = down.view(experts, self.bottleneck, dim).transpose(1, 2)
+        up = up.view(dim, experts, self.bottleneck).permute(1, 2, 0)
+        inner = F.gelu(F.grouped_mm(hidden[token], down, offs=ends)) * gates[token, expert, None]
+        parts = F.grouped_mm(inner, up, offs=ends)
+        return base.expand_as(hidden).index_add(0, token, parts)
 
 
 def balance_loss(

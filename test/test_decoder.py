@@ -31,19 +31,21 @@ def test_adapter_starts_as_the_frozen_lm_and_can_be_removed(tiny_lm, position):
 
 def test_mome_beside_attention_adds_to_what_attention_gives(tiny_lm):
     lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
-    seen = {}
-    block = lm.model.layers[1].self_attn
-    handle = block.register_forward_hook(
-        lambda _, args, kwargs, out: seen.update(before=out[0], h=kwargs["hidden_states"]),
+    adapter = MoMEAdapter(lm, "mhsa", num_routed=5, top_k=2, bottleneck=3)
+    torch.nn.init.normal_(adapter.layers[1].up.weight)  # the other layers add nothing
+    seen = []
+    lm.model.layers[1].self_attn.register_forward_hook(
+        lambda _, args, kwargs, out: seen.append((kwargs["hidden_states"], out[0])),
         with_kwargs=True,
     )
-    adapter = MoMEAdapter(lm, "mhsa", num_routed=5, top_k=2, bottleneck=3)
-    torch.nn.init.normal_(adapter.layers[1].up.weight)
-    block.register_forward_hook(lambda _, args, out: seen.update(after=out[0]))
-    lm(torch.randint(2, 40, (2, 9)))
-    extra = adapter.layers[1](seen["h"])[0]
-    assert torch.allclose(seen["after"], seen["before"] + extra)
-    handle.remove()
+    ids = torch.randint(2, 40, (2, 9))
+    lm(ids)
+    with adapter.disabled():
+        lm(ids)
+    (hidden, after), (same_hidden, before) = seen
+    assert torch.equal(hidden, same_hidden)
+    assert not torch.allclose(after, before)
+    assert torch.allclose(after, before + adapter.layers[1](hidden)[0], atol=1e-6)
 
 
 def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):

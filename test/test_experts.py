@@ -23,7 +23,7 @@ def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
                     routed[n] = probs[n]
                 else:
                     routed[n] = logits[n].exp() / sum(logits[m].exp() for m in best[: module.top_k])
-            gates = torch.cat([gates, routed])
+            gates = torch.cat([routed, gates])
         for n, gate in enumerate(gates):
             if gate > 0:
                 down = module.down.weight[n * r : (n + 1) * r]
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_the_formula():
         probs = (h @ router.T).softmax(-1)
         top = probs.topk(2, -1)
         gates = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
-        gates = torch.cat([torch.ones(3, 1, dtype=h.dtype), gates], -1)
+        gates = torch.cat([gates, torch.ones(3, 1, dtype=h.dtype)], -1)
         return (inner * gates.repeat_interleave(2, -1)) @ module.up.weight.T
 
     weights = (module.down.weight, module.router.weight)
@@ -70,6 +70,38 @@ def test_gradients_are_those_of_the_formula():
     actual = torch.autograd.grad(module(hidden)[0].sum(), (hidden, *weights))
     for a, b in zip(actual, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)  # routing runs in float32
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_grouped_products_equal_the_plain_loop_and_have_the_gradients_of_dense_ones(shared):
+    torch.manual_seed(0)
+    module = MoME(16, 6, shared, 128, 2)
+    torch.nn.init.normal_(module.up.weight, std=0.1)
+    with torch.no_grad():
+        module.router.weight[5] = -module.router.weight[:5].sum(0)
+        module.router.weight[5] *= 100  # an expert that many tokens, or none, choose
+    hidden, base = torch.randn(2, 600, 16)
+    assert module._group(hidden)
+    assert not module._group(hidden[:70])
+    output = module(hidden, base)[0]
+    assert torch.allclose(output, base + loop_over_experts(module, hidden), atol=1e-4)
+    weights = tuple(module.parameters())
+    target = torch.randn_like(output)
+    grouped = torch.autograd.grad((output * target).sum(), weights)
+    module._group = lambda _: False
+    dense = torch.autograd.grad((module(hidden, base)[0] * target).sum(), weights)
+    for a, b in zip(grouped, dense, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_base_is_added_in_any_shape():
+    torch.manual_seed(0)
+    module = MoME(8, 4, 1, 2, 2)
+    torch.nn.init.normal_(module.up.weight)
+    hidden, base = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    output, gates, probs = module(hidden, base)
+    assert torch.allclose(output, base + module(hidden)[0], atol=1e-6)
+    assert gates.shape == probs.shape == (2, 3, 4)
 
 
 def test_balance_loss_is_one_for_uniform_routing():

@@ -1,13 +1,17 @@
 """What the experts cost: the adapted LLM against the frozen one, LoRA and a loop over experts.
 
 One prefill and one decoding step of an LLM with random weights. The loop gathers each expert's
-tokens, as general mixture-of-experts layers do.
+tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set against what a
+large matrix product and a copy achieve on the same machine. Runs on a GPU if there is
+one.
 """
 
 import argparse
+import statistics
+from functools import partial
 
 import torch
-from timing import machine, seconds, table
+from timing import attainable, machine, seconds, table
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
@@ -42,36 +46,23 @@ GEOMETRIES = {
 }
 
 
-def loop_over_experts(experts: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """MoME's output, expert by expert on the tokens that chose it."""
+def loop_over_experts(
+    experts: nn.Module, hidden: torch.Tensor, base: torch.Tensor
+) -> tuple[torch.Tensor, None, None]:
+    """MoME's forward pass, expert by expert on the tokens that chose it."""
     flat = hidden.reshape(-1, hidden.shape[-1])
-    gates, _ = experts.route(flat)
+    gates = experts.route(flat)[0].to(hidden.dtype)
     output = torch.zeros_like(flat)
     width = experts.bottleneck
-    for index in range(experts.num_shared + experts.num_routed):
+    for index in range(experts.num_routed + experts.num_shared):
         rows = slice(index * width, (index + 1) * width)
         down = experts.down.weight[rows].to(hidden.dtype)
         up = experts.up.weight[:, rows].to(hidden.dtype)
-        if index < experts.num_shared:
-            output += nn.functional.gelu(flat @ down.T) @ up.T
-        else:
-            gate = gates[:, index - experts.num_shared].to(hidden.dtype)
-            tokens = gate.nonzero().flatten()
-            if len(tokens):
-                some = nn.functional.gelu(flat[tokens] @ down.T) @ up.T
-                output.index_add_(0, tokens, some * gate[tokens, None])
-    return output.view_as(hidden)
-
-
-class LoopMoME(nn.Module):
-    """The experts of a MoME module, run by the loop."""
-
-    def __init__(self, experts: nn.Module):
-        super().__init__()
-        self.experts = experts
-
-    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return loop_over_experts(self.experts, hidden), None, None
+        tokens = gates[:, index].nonzero().flatten()
+        if len(tokens):
+            some = nn.functional.gelu(flat[tokens] @ down.T) @ up.T
+            output.index_add_(0, tokens, some * gates[tokens, index, None])
+    return base + output.view_as(hidden), None, None
 
 
 def build(geometry: str, adapter: str, dtype: torch.dtype, device: str) -> nn.Module:
@@ -87,8 +78,8 @@ def build(geometry: str, adapter: str, dtype: torch.dtype, device: str) -> nn.Mo
             nn.init.normal_(parameter, std=0.02)
         module.for_inference(dtype)
         if adapter == "loop":
-            module.layers = nn.ModuleList(LoopMoME(layer) for layer in module.layers)
-        module.eval()
+            for layer in module.layers:
+                layer.forward = partial(loop_over_experts, layer)
     return lm
 
 
@@ -115,27 +106,42 @@ def main() -> None:
     }
     prompt = torch.randint(GEOMETRIES[args.geometry]["vocab_size"], (args.batch, args.length))
     prompt = prompt.to(device)
+    # As an index: the slice that a number takes is not contiguous, and PyTorch then copies the
+    # vocabulary's matrix for each row of the batch on a CPU.
+    last = torch.tensor([args.length - 1], device=device)
     caches = {}
 
     def prefill(name: str):
         caches[name] = DynamicCache(config=lms[name].config)
         return lms[name](
-            input_ids=prompt, past_key_values=caches[name], use_cache=True, logits_to_keep=1
+            input_ids=prompt, past_key_values=caches[name], use_cache=True, logits_to_keep=last
         ).logits
 
     def step(name: str):
         logits = lms[name](
-            input_ids=prompt[:, :1], past_key_values=caches[name], use_cache=True
+            input_ids=prompt[:, :1],
+            past_key_values=caches[name],
+            use_cache=True,
         ).logits
         caches[name].crop(-1)
         return logits
 
     difference = (prefill("MoME-23/4, r = 12") - prefill("loop over experts")).abs().max()
+    print(f"largest difference of the logits of MoME and the loop: {float(difference):.2g}")
     print(f"{args.geometry}, {dtype}, {args.batch} x {args.length} tokens; {machine()}")
-    print(f"largest difference of the logits of MoME and the loop: {float(difference):.2g}\n")
+    flops, rate = attainable(dtype, device)
+    table_of_words = lms["frozen LLM"].get_input_embeddings().weight.numel()
+    layers = sum(p.numel() for p in lms["frozen LLM"].parameters()) - table_of_words
+    work = 2e-12 * (layers * prompt.numel() + table_of_words * args.batch)  # TFLOP
+    weights = 1e-9 * (layers + table_of_words) * dtype.itemsize  # GB
     for title, run in (("Prefill", prefill), ("One decoding step", step)):
         times = seconds({name: lambda n=name, r=run: r(n) for name in lms}, args.repetitions)
-        print(f"{title}\n\n{table(times, 'frozen LLM')}\n")
+        print(f"\n{title}\n\n{table(times, 'frozen LLM')}\n")
+        median = statistics.median(times["frozen LLM"])
+        if run is prefill:
+            print(f"frozen LLM: {work / median:.2f} of {flops:.2f} attainable TFLOP/s")
+        else:
+            print(f"frozen LLM: {weights / median:.1f} of {rate:.1f} attainable GB/s of weights")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def seconds(variants: dict[str, Callable[[], object]], repetitions: int) -> dict
     for run in variants.values():
         run()
     times = {name: [] for name in variants}
-    for _ in trange(repetitions, desc="rounds", leave=False):
+    for _ in trange(repetitions, desc="rounds", leave=False, mininterval=10):
         for name, run in variants.items():
             synchronize()
             started = time.perf_counter()
@@ -47,6 +47,17 @@ def table(times: dict[str, list[float]], base: str) -> str:
         milliseconds = 1000 * statistics.median(values)
         lines.append(f"| {name} | {milliseconds:.1f} | {ratio(times, name, base):.3f} |")
     return "\n".join(lines)
+
+
+def attainable(dtype: torch.dtype, device: str) -> tuple[float, float]:
+    """What the machine gives to a large matrix product, TFLOP/s, and to reading memory, GB/s."""
+    side = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    block = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(block)
+    times = seconds({"product": lambda: a @ b, "copy": lambda: target.copy_(block)}, 5)
+    product, copy = (statistics.median(times[name]) for name in ("product", "copy"))
+    return 2e-12 * side**3 / product, 2e-9 * block.numel() / copy
 
 
 def machine() -> str:
