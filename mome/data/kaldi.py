@@ -373,9 +373,6 @@ def _check_recordings(
     if len(lengths) > 1 and max(lengths.values()) - min(lengths.values()) > tolerance:
         shown = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in lengths.items())
         problems.append(f"{utterance}: audio and video differ in length: {shown}")
-    if lengths and end > min(lengths.values()) + tolerance:
-        seconds = min(lengths.values())
-        problems.append(
-            f"{utterance}: a segment ends at {end:.2f} s, the recording {seconds:.2f} s"
-        )
+    if lengths and end > (shortest := min(lengths.values())) + tolerance:
+        problems.append(f"{utterance}: {shortest:.2f} s long, but a segment ends at {end:.2f} s")
     return problems
