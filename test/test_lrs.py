@@ -1,5 +1,6 @@
 """LRS2 and LRS3: texts, segments, cutting, and both recipes on tiny corpora in their layouts."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from espnet2.utils.nested_dict_action import NestedDictAction
 from media import talking_head, write_clip
 from sentences import distinct_sentences
 
@@ -452,7 +454,14 @@ def start_recipe(name: str, corpus: Path, folder: Path, *options) -> subprocess.
     config = folder / "train.yaml"
     config.write_text(yaml.safe_dump(conf))
     arguments = [f"--{name}", corpus, "--datadir", folder / "data", "--dumpdir", folder / "dump"]
-    arguments += ["--expdir", folder / "exp", "--train_config", config, "--train_opts", ""]
+    arguments += [
+        "--expdir",
+        folder / "exp",
+        "--train_config",
+        config,
+        "--train_opts",
+        "--log_interval 1",
+    ]
     arguments += ["--video_weights", "", "--nj", "1", "--beam", "2"]
     arguments += ["--noise_opts", "--num_train 1 --num_test 1 --seconds 4"]
     arguments += ["--decode_opts", "--max_new_tokens 4 --num_workers 0"]
@@ -503,6 +512,24 @@ def test_recipe(runs, name):
     assert len(cut) >= 6
     assert max(cut.values()) <= 75
     assert len(frames) > len(cut)
+
+
+@pytest.mark.parametrize("path", ["lrs3/run.sh", "lrs3/RESULTS.md", "lrs2/RESULTS.md"])
+def test_options_in_scripts_and_documents_reach_the_configuration(path):
+    """A key that ESPnet misreads becomes a new one, and training goes on with the old value."""
+    conf = yaml.safe_load(
+        (ROOT / "egs" / path).with_name("conf").joinpath("train.yaml").read_text()
+    )
+    options = re.findall(r"--(\w+_conf) ([\w.=]+)", (ROOT / "egs" / path).read_text())
+    assert options
+    for name, value in options:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--conf", action=NestedDictAction, default=conf[name])
+        result = parser.parse_args(["--conf", value]).conf
+        assert result != conf[name], value
+        assert result.keys() == conf[name].keys(), value
+        if name == "decoder_conf":
+            assert result["adapter_conf"].keys() == conf[name]["adapter_conf"].keys(), value
 
 
 @pytest.mark.parametrize(

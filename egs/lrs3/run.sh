@@ -11,11 +11,13 @@ set -euo pipefail
 
 lrs3=
 subset=433h
+train_opts=
 options=()
 while [ $# -gt 0 ]; do
     case $1 in
         --lrs3) lrs3=$(realpath "${2:?"--lrs3 needs a folder"}") && shift ;;
         --subset) subset=${2:?"--subset needs 433h or 30h"} && shift ;;
+        --train_opts) train_opts=$2 && shift ;; # beside those of the subset
         --help | -h) sed -n '2,/^set -/{/^#/p}' "$0" && options+=(--help) ;;
         *) options+=("$1") ;;
     esac
@@ -29,7 +31,10 @@ if [ -z "${lrs3}" ] && [[ " ${options[*]-} " != *" --help "* ]]; then
 fi
 case ${subset} in
     433h) schedule="" ;;
-    30h) schedule="--num_iters_per_epoch 340 --scheduler_conf {total_steps:3400,warmup_steps:170}" ;;
+    30h)
+        schedule="--num_iters_per_epoch 340"
+        schedule+=" --scheduler_conf total_steps=3400 --scheduler_conf warmup_steps=170"
+        ;;
     *) echo "$0: --subset is 433h or 30h, not ${subset}" >&2 && exit 1 ;;
 esac
 
@@ -39,5 +44,5 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm meta-llama/Llama-3.2-1B \
     --audio_model openai/whisper-medium.en \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
-    --train_config conf/train.yaml --train_opts "${schedule}" \
+    --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
     "${options[@]}"
