@@ -11,12 +11,16 @@ import numpy as np
 RESAMPLES = 2000
 NORMALISATION = (
     "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
-    "blanks folded; the same for reference and hypothesis"
+    "blanks folded; numbers as they are written; the same for reference and hypothesis"
 )
 
 
 def normalise(text: str) -> str:
-    """Text as it is scored; see ``NORMALISATION``."""
+    """Text as it is scored; see ``NORMALISATION``.
+
+    Auto-AVSR and its successors fold case and blanks only. That is the same for LRS2 and LRS3,
+    whose transcripts have no punctuation but apostrophes, unless a hypothesis has some.
+    """
     text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text.lower())
     text = re.sub(r"[^\w' ]|_", " ", text.replace("’", "'"))
     return " ".join(word for word in text.split() if word.strip("'"))

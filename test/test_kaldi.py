@@ -6,7 +6,15 @@ import pytest
 from media import write_clip
 
 from mome.bin.validate_data_dir import main as validate_main
-from mome.data.kaldi import fix_data_dir, read_scp, spk2utt_of, validate_data_dir, write_scp
+from mome.data.kaldi import (
+    Segment,
+    fix_data_dir,
+    read_scp,
+    read_segments,
+    spk2utt_of,
+    validate_data_dir,
+    write_scp,
+)
 
 
 def write_folder(folder, utterances=("anna_00001", "anna_00002", "bert_00001")):
@@ -114,6 +122,54 @@ def test_fix_keeps_what_all_files_have(tmp_path):
     assert fix_data_dir(folder) == 1
     assert validate_data_dir(folder) == []
     assert list(read_scp(folder / "text")) == ["anna_00002"]
+
+
+def write_segmented(folder):
+    """A sound data folder in which two utterances are segments of one recording."""
+    write_folder(folder)
+    segments = ["anna_00001 rec1 0.00 1.50", "anna_00002 rec1 1.52 3.02", "bert_00001 rec2 0 1.50"]
+    (folder / "segments").write_text("\n".join(segments) + "\n")
+    for name, suffix in (("wav.scp", "flac"), ("video.scp", "mp4")):
+        write_scp(folder / name, {rec: f"/nowhere/{rec}.{suffix}" for rec in ("rec1", "rec2")})
+    return folder
+
+
+def test_segments_make_the_scp_files_lists_of_recordings(tmp_path):
+    folder = write_segmented(tmp_path / "train")
+    assert validate_data_dir(folder) == []
+    assert read_segments(folder / "segments")["anna_00002"] == Segment("rec1", 1.52, 3.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("segments", "anna_00002 rec1 1.52 3.02\n", "", "segments lacks 1 utterances: anna_00002"),
+        ("segments", "1.52 3.02", "3.02 1.52", "anna_00002 does not end after its start"),
+        ("segments", "rec1 1.52 3.02", "rec1 1.52", "anna_00002 has 'rec1 1.52', not a recording"),
+        ("segments", "1.52 3.02", "1.52 inf", "anna_00002 does not end after its start"),
+        ("segments", "rec2 0", "rec3 0", "wav.scp lacks 1 recordings: rec3"),
+        ("segments", "rec2 0", "rec1 0", "video.scp has the unknown 1 recordings: rec2"),
+        ("video.scp", "rec2 /nowhere/rec2.mp4\n", "", "video.scp lacks 1 recordings: rec2"),
+    ],
+)
+def test_defects_of_segments_are_named(tmp_path, name, old, new, message):
+    folder = write_segmented(tmp_path / "train")
+    replace(folder / name, old, new)
+    problems = validate_data_dir(folder)
+    assert any(message in problem for problem in problems), problems
+    if new.startswith("rec1 1.52"):
+        with pytest.raises(ValueError, match="segments: anna_00002 has"):
+            read_segments(folder / "segments")
+
+
+def test_fix_drops_segments_without_recording_and_recordings_without_segment(tmp_path):
+    folder = write_segmented(tmp_path / "train")
+    replace(folder / "video.scp", "rec2 /nowhere/rec2.mp4\n", "")
+    replace(folder / "text", "anna_00002 place red", "anna_00002 ")
+    assert fix_data_dir(folder) == 1
+    assert validate_data_dir(folder) == []
+    assert list(read_scp(folder / "segments")) == ["anna_00001"]
+    assert list(read_scp(folder / "wav.scp")) == ["rec1"]
 
 
 def test_media_are_checked(tmp_path, capsys):

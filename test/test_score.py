@@ -47,6 +47,30 @@ def test_case_marks_and_punctuation_do_not_count():
     assert normalise("It’s {NS} A-B, <unk> ok.") == "it's a b ok"
 
 
+def test_transcripts_of_lrs_are_scored_as_auto_avsr_does():
+    """Its distance is that of the words of lower-cased texts; numbers and apostrophes are as is."""
+    texts = {
+        "a": "IT'S THE 11TH OF THE '90S O'CLOCK",
+        "b": "CAN'T DO 2 THINGS",
+        "c": "I WON A 100 TIMES",
+    }
+    hypotheses = {
+        "a": "its the eleventh of '90s o'clock",
+        "b": "can't do two things now",
+        "c": "i won a 100 times",
+    }
+    for utterance, text in texts.items():
+        reference, hypothesis = text.lower().split(), hypotheses[utterance].lower().split()
+        row = list(range(len(hypothesis) + 1))
+        for i, word in enumerate(reference, start=1):
+            previous, row[0] = row[0], i
+            for j, other in enumerate(hypothesis, start=1):
+                best = min(previous + (word != other), row[j] + 1, row[j - 1] + 1)
+                previous, row[j] = row[j], best
+        found = score({"u": text}, {"u": hypotheses[utterance]})
+        assert found.wer == pytest.approx(100 * row[-1] / len(reference))
+
+
 def test_missing_utterances_and_empty_references_are_named():
     with pytest.raises(ValueError, match="no hypothesis, the first is c"):
         score(REFERENCES, {"a": "", "b": ""})
