@@ -48,7 +48,7 @@ def extract_lips(
         FileNotFoundError: without the file.
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
-    frames = [_reduce(frame) for frame in iter_video(path, grey=True, rate=LIP_RATE)]
+    frames = read_frames(path)
     seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
     landmarks: list[np.ndarray | None] = [None] * len(frames)
     for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
@@ -59,6 +59,11 @@ def extract_lips(
     if lost > max_lost * len(seen):
         raise MediaError(path, f"no face in {lost} of {len(seen)} frames")
     return Lips(crop_mouth(frames, fill_missing(landmarks), window), len(seen), lost)
+
+
+def read_frames(path: str | Path) -> list[np.ndarray]:
+    """Grey frames at 25 a second, large ones reduced."""
+    return [_reduce(frame) for frame in iter_video(path, grey=True, rate=LIP_RATE)]
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:
