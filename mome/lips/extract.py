@@ -6,13 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mome.data.video import LIP_RATE, MediaError, iter_video
+from mome.data.video import LIP_RATE, MediaError, cut_video, iter_video
 from mome.lips.crop import crop_mouth
 from mome.lips.landmarks import FaceTracker, fill_missing
 
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
 # pixels than the crop.
 FRAME_SIDE = 720
+REMEDY = "see whether it shows one, and try --detector dlib or mediapipe, --detect_side or --max_lost"
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Lips:
 def extract_lips(
     path: str | Path,
     tracker: FaceTracker,
-    landmark_every: int = 2,
+    landmark_every: int = 3,
     window: int = 12,
     max_lost: float = 0.5,
+    span: tuple[int, int] | None = None,
 ) -> Lips:
     """Find the face of a video and cut its mouth.
 
@@ -43,27 +45,29 @@ def extract_lips(
             averaged over ``window`` frames anyway.
         window: frames over which landmarks are averaged.
         max_lost: largest share of frames without a face; these are interpolated.
+        span: first frame and the one after the last, at 25 frames per second; None is all.
 
     Raises:
         FileNotFoundError: without the file.
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
-    frames = read_frames(path)
+    frames = read_frames(path, span)
     seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
     landmarks: list[np.ndarray | None] = [None] * len(frames)
     for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
         landmarks[i] = points
     lost = sum(landmarks[i] is None for i in seen)
     if lost == len(seen):
-        raise MediaError(path, "no face in any frame")
+        raise MediaError(path, f"no face in any frame; {REMEDY}")
     if lost > max_lost * len(seen):
-        raise MediaError(path, f"no face in {lost} of {len(seen)} frames")
+        raise MediaError(path, f"no face in {lost} of {len(seen)} frames; {REMEDY}")
     return Lips(crop_mouth(frames, fill_missing(landmarks), window), len(seen), lost)
 
 
-def read_frames(path: str | Path) -> list[np.ndarray]:
-    """Grey frames at 25 a second, large ones reduced."""
-    return [_reduce(frame) for frame in iter_video(path, grey=True, rate=LIP_RATE)]
+def read_frames(path: str | Path, span: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Grey frames at 25 a second, large ones reduced; errors and ``span`` as `extract_lips`."""
+    decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
+    return [_reduce(frame) for frame in decoded]
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:
