@@ -90,7 +90,7 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
 
 
 def _start_worker() -> None:
-    """One thread a worker, since nj says how many cores are used; it ends if its parent is killed."""
+    """One thread a worker: nj says how many cores are used. It ends when its parent is killed."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     if "cv2" in sys.modules:

@@ -78,7 +78,9 @@ def audio_seconds(path: str | Path) -> float:
                 return float(stream.duration * stream.time_base)
             return (container.duration or 0) / av.time_base
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror}); copy it again") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:
@@ -145,7 +147,9 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     try:
         return _read_with_av(path)
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror}); copy it again") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def _read_with_av(path: str) -> tuple[np.ndarray, int]:
@@ -163,7 +167,9 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
                     blocks = [_silence(frame.time - start_seconds(container), stream)]
                 blocks += [block.to_ndarray() for block in to_float.resample(frame)]
         if packets < COMPLETE * stream.frames:
-            raise MediaError(path, f"truncated file: {packets} of {stream.frames} audio packets; copy it again")
+            raise MediaError(
+                path, f"truncated file: {packets} of {stream.frames} audio packets; copy it again"
+            )
         blocks += [block.to_ndarray() for block in to_float.resample(None)]
         if not blocks:
             raise MediaError(path, "the audio has no samples")

@@ -234,7 +234,9 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
     frames = read_video(path, grey=True, rate=LIP_RATE)
     if frames.shape[1:] != (size, size):
         height, width = frames.shape[1:]
-        raise MediaError(path, f"{width}x{height} pixels, not a crop of {size}x{size}; crop it again")
+        raise MediaError(
+            path, f"{width}x{height} pixels, not a crop of {size}x{size}; crop it again"
+        )
     return frames
 
 
@@ -244,7 +246,9 @@ def _open(path: str | Path):
     try:
         return av.open(str(path))
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror}); copy it again") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def _video_stream(container, path: str | Path):
@@ -274,9 +278,13 @@ def _decode(container, stream, path: str | Path) -> Iterator[av.VideoFrame]:
                 frames += 1
                 yield frame
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror}); copy it again") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
     if packets < COMPLETE * stream.frames:
-        raise MediaError(path, f"truncated file: {packets} of {stream.frames} frames; copy it again")
+        raise MediaError(
+            path, f"truncated file: {packets} of {stream.frames} frames; copy it again"
+        )
     if frames == 0:
         raise MediaError(path, "the video has no frame")
 

@@ -104,7 +104,7 @@ def main() -> None:
     medians = {part: statistics.median(values) for part, values in parts.items()}
     length = statistics.mean(map(float, seconds))
     print(f"{args.clips} clips of {length:.2f} s; {machine()}")
-    print(f"the command, start included, {args.nj} processes: {statistics.median(rates):.1f} clips/s\n")
+    print(f"with its start, {args.nj} processes: {statistics.median(rates):.1f} clips/s\n")
     print("| part | median s a clip, one process | share % |\n| --- | ---: | ---: |")
     total = sum(medians.values())
     for part, value in {**medians, "all": total}.items():
