@@ -13,9 +13,7 @@ from mome.lips.landmarks import FaceTracker, fill_missing
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
 # pixels than the crop.
 FRAME_SIDE = 720
-REMEDY = (
-    "see whether it shows one, and try --detector dlib or mediapipe, --detect_side or --max_lost"
-)
+REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
 
 
 @dataclass(frozen=True)

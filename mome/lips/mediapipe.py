@@ -5,6 +5,7 @@ Kartynnik et al., 2019), licensed under Apache 2.0. Packages of MediaPipe that c
 1 and an old protobuf, and later ones come without them, so OpenCV runs them here.
 """
 
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from mome.lips.landmarks import Face, FaceTracker
 DETECTOR_SIDE = 128
 MESH_SIDE = 192
 MIN_SCORE = 0.5
-MAX_OVERLAP = 0.3
+MIN_DISTANCE = 0.6  # between two faces, in sides of the larger one
 # From a box of the detector to the box of the 68-point model, in units of its side: medians over
 # photographed and generated faces.
 BOX_SCALE, BOX_RISE = 1.05, 0.06
@@ -72,27 +73,30 @@ class MediaPipeTracker(FaceTracker):
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces of a grey frame (H, W).
 
-        The detector knows faces of a sixth of the picture and more; without any, parts of the
-        picture are looked at.
+        The detector knows faces of a sixth of the picture and more; without any, it looks at parts
+        of the picture, a half and then a quarter as large, but never enlarged.
         """
         height, width = frame.shape
         side = max(height, width)
         faces = self._detect(frame, width / 2, height / 2, side)
-        if not faces:
-            part = side / 2
-            for y in np.arange(part / 2, max(height - part / 2, part / 2) + 1, part / 2):
-                for x in np.arange(part / 2, max(width - part / 2, part / 2) + 1, part / 2):
-                    faces += self._detect(frame, x, y, part)
-            faces = _without_overlap(faces)
+        for part in (side / 2, side / 4):
+            if not faces and part >= DETECTOR_SIDE:
+                centres = product(_steps(width, part), _steps(height, part))
+                faces = _without_overlap(
+                    [f for x, y in centres for f in self._detect(frame, x, y, part)]
+                )
         return [face for face, _ in faces]
 
-    def _detect(self, frame: np.ndarray, x: float, y: float, side: float):
+    def _detect(
+        self, frame: np.ndarray, x: float, y: float, side: float
+    ) -> list[tuple[Face, float]]:
         """Faces and their scores in a square of the frame, black beyond the frame."""
         scale = side / DETECTOR_SIDE
         corner = np.array([x - side / 2, y - side / 2])
         picture = _square(frame, corner, scale, DETECTOR_SIDE)
         self.detector.setInput(_colours(picture / 127.5 - 1))
-        scores = 1 / (1 + np.exp(-self.detector.forward("classificators").ravel().astype(float)))
+        logits = self.detector.forward("classificators").ravel()
+        scores = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         likely = np.flatnonzero(scores > MIN_SCORE)
         boxes = self.detector.forward("regressors").reshape(-1, 16) if len(likely) else ()
         faces = []
@@ -112,7 +116,8 @@ class MediaPipeTracker(FaceTracker):
         picture = _square(frame, corner, scale, MESH_SIDE)
         self.mesh.setInput(_colours(picture / 255))
         points = self.mesh.forward().reshape(-1, 3)[VERTICES, :2]
-        return corner + scale * points.astype(np.float64)
+        # The mesh counts from the edge of the picture, pixels here from their centres.
+        return corner - 0.5 + scale * points.astype(np.float64)
 
 
 def _load(path: Path):
@@ -129,6 +134,12 @@ def _load(path: Path):
         ) from error
 
 
+def _steps(length: int, part: float) -> np.ndarray:
+    """Centres of overlapping parts of a length."""
+    count = max(1, round(2 * (length - part) / part) + 1)
+    return np.linspace(part / 2, max(length - part / 2, part / 2), count)
+
+
 def _square(frame: np.ndarray, corner: np.ndarray, scale: float, side: int) -> np.ndarray:
     """A square of a frame from its upper left corner on: (side, side), ``scale`` pixels in one."""
     shift = (0.5 - corner) / scale - 0.5
@@ -140,10 +151,10 @@ def _colours(picture: np.ndarray) -> np.ndarray:
     return np.repeat(picture[None, None].astype(np.float32), 3, axis=1)
 
 
-def _without_overlap(faces):
-    """The best of faces that overlap."""
-    if not faces:
-        return []
-    boxes = [(f.x - f.side / 2, f.y - f.side / 2, f.side, f.side) for f, _ in faces]
-    scores = [score for _, score in faces]
-    return [faces[i] for i in cv2.dnn.NMSBoxes(boxes, scores, MIN_SCORE, MAX_OVERLAP)]
+def _without_overlap(faces: list[tuple[Face, float]]) -> list[tuple[Face, float]]:
+    """The best of faces at one place."""
+    kept: list[tuple[Face, float]] = []
+    for face, score in sorted(faces, key=lambda item: -item[1]):
+        if all(face.distance(o) > MIN_DISTANCE * max(face.side, o.side) for o, _ in kept):
+            kept.append((face, score))
+    return kept
