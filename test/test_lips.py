@@ -155,7 +155,7 @@ def test_large_videos_are_reduced_before_the_crop(tmp_path, tracker):
 
 
 def test_skipping_frames_does_not_move_the_crop(tmp_path):
-    """Detection in every 24th frame and landmarks in every third, against both in every frame."""
+    """Detection about every 30 frames and landmarks in every third, against both in every frame."""
     write_clip(tmp_path / "a.mp4", talking_head(50, 224))
     plain = extract_lips(tmp_path / "a.mp4", FaceTracker(MODEL, detect_every=1), landmark_every=1)
     fast = extract_lips(tmp_path / "a.mp4", FaceTracker(MODEL))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -73,7 +74,7 @@ class FaceTracker:
 
     Args:
         model: dlib's ``shape_predictor_68_face_landmarks.dat``.
-        detect_every: the detector runs on every k-th frame; 1 is every frame.
+        detect_every: largest step between frames on which the detector runs; 1 is every frame.
         detect_side: frames whose longer side exceeds this are reduced for the detector.
 
     Raises:
@@ -83,7 +84,7 @@ class FaceTracker:
 
     first_box = 0.85  # of the detector's box, for the first landmarks
 
-    def __init__(self, model: str | Path, detect_every: int = 8, detect_side: int = 480):
+    def __init__(self, model: str | Path, detect_every: int = 12, detect_side: int = 480):
         if not Path(model).is_file():
             raise FileNotFoundError(
                 f"landmark model {model} does not exist; run python -m mome.bin.fetch_models"
@@ -141,7 +142,9 @@ class FaceTracker:
         Returns:
             T arrays (68, 2) of x and y in pixels; None where the face is not found.
         """
-        anchors = sorted({*range(0, len(frames), self.detect_every), len(frames) - 1})
+        last = len(frames) - 1
+        anchors = np.linspace(0, last, ceil(last / self.detect_every) + 1).round().astype(int)
+        anchors = anchors.tolist()
         faces = main_track({i: self.detect(frames[i]) for i in anchors}, frames[0].shape)
         landmarks: list[np.ndarray | None] = [None] * len(frames)
         for i, face in faces.items():
@@ -277,7 +280,7 @@ def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def load_tracker(
-    model: str, detect_every: int = 8, detect_side: int = 480, detector: str = "dlib"
+    model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
 ) -> FaceTracker:
     """The tracker of this process; loading takes half a second.
 

@@ -61,7 +61,7 @@ class MediaPipeTracker(FaceTracker):
 
     first_box = 1.0
 
-    def __init__(self, models: str | Path, detect_every: int = 8, detect_side: int = 480):
+    def __init__(self, models: str | Path, detect_every: int = 12, detect_side: int = 480):
         if detect_every < 1:
             raise ValueError(f"detect_every={detect_every} is not positive")
         self.detector = _load(Path(models) / "face_detection_short_range.tflite")

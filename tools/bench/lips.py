@@ -15,12 +15,12 @@ from timing import machine
 
 from mome.bin import prepare_media
 from mome.data.kaldi import read_scp, write_scp
-from mome.lips import extract, landmarks
+from mome.lips import extract, landmarks, mediapipe
 
 # What is timed, by part; a call inside another one counts for its own part only.
 PARTS = {
     "decode video": [(extract, "read_frames")],
-    "detect": [(landmarks.FaceTracker, "detect")],
+    "detect": [(landmarks.FaceTracker, "detect"), (mediapipe.MediaPipeTracker, "detect")],
     "landmarks": [(landmarks.FaceTracker, "__call__")],
     "warp": [(extract, "crop_mouth")],
     "encode": [(prepare_media, "write_lips")],

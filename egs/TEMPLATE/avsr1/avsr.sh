@@ -109,8 +109,10 @@ if wants 2; then
             --detector "${detector}" --landmarks "${landmarks}" \
             --nj "${nj}" ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
-        run_once "${dumpdir}/${set}/.sheet.done" \
-            python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" --output "${dumpdir}/${set}/lips.png"
+        if [ ! -e "${dumpdir}/${set}/lips.png" ]; then
+            python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
+                --output "${dumpdir}/${set}/lips.png"
+        fi
     done
 fi
 
