@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -46,7 +47,7 @@ def map_items[Item, Result](
     # Forking a process that runs threads (OpenMP, BLAS, FFmpeg) may hang it: spawn the workers.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(nj, len(items)), mp_context=context, initializer=_limit_threads
+        min(nj, len(items)), mp_context=context, initializer=_start_worker
     ) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
@@ -88,8 +89,10 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
     return WorkerError(f"{desc or 'job'}: {shown}: {type(error).__name__}: {error}")
 
 
-def _limit_threads() -> None:
-    """One thread a worker: nj says how many cores are used."""
+def _start_worker() -> None:
+    """One thread a worker: nj says how many cores are used. It ends when its parent is killed."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:

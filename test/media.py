@@ -1,5 +1,7 @@
 """Small recordings for tests."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
@@ -7,18 +9,28 @@ import av
 import cv2
 import numpy as np
 
+CLOCK = Fraction(1, 90000)
+
 
 def write_clip(
     path: Path,
     frames: np.ndarray | None = None,
     num_frames: int = 10,
-    fps: int = 25,
+    fps: int | Fraction = 25,
     audio: bool = True,
     audio_seconds: float | None = None,
     samples: np.ndarray | None = None,
     size: int = 64,
+    times: Sequence[float] | None = None,
+    audio_start: float = 0.0,
+    rotation: int = 0,
+    aspect: Fraction | None = None,
 ) -> None:
-    """An mp4 of RGB frames (noise by default) and 16 kHz mono sound (a tone by default)."""
+    """An mp4 of RGB frames (noise by default) and 16 kHz mono sound (a tone by default).
+
+    Frames are shown at ``times`` (seconds), or at steps of ``1 / fps``; ``rotation`` (degrees,
+    counter-clockwise) and the ``aspect`` of a pixel are notes for the player.
+    """
     rng = np.random.default_rng(0)
     if frames is None:
         frames = rng.integers(0, 255, (num_frames, size, size, 3), dtype=np.uint8)
@@ -30,11 +42,19 @@ def write_clip(
             video = container.add_stream("libx264", rate=fps, options={"crf": "10", "threads": "1"})
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = "yuv420p"
+            if times is not None:
+                video.codec_context.time_base = CLOCK
+            if rotation:
+                video.set_display_rotation(rotation)
+            if aspect:
+                video.codec_context.sample_aspect_ratio = aspect
         if audio:
             sound = container.add_stream("aac", rate=16000, layout="mono")
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts = number
+            if times is not None:
+                frame.pts, frame.time_base = round(times[number] / CLOCK), CLOCK
             container.mux(video.encode(frame))
         if len(frames):
             container.mux(video.encode(None))
@@ -42,7 +62,7 @@ def write_clip(
             for start in range(0, len(samples), 1024):
                 block = samples[None, start : start + 1024].astype(np.float32)
                 frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-                frame.rate, frame.pts = 16000, start
+                frame.rate, frame.pts = 16000, start + round(16000 * audio_start)
                 container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
 

@@ -1,12 +1,14 @@
 """mome.data.video."""
 
 import pickle
+from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 from media import write_clip
 
+from mome.data.audio import read_audio
 from mome.data.video import MediaError, iter_video, read_lips, read_video, video_info, write_lips
 
 
@@ -69,6 +71,77 @@ def test_frames_at_another_rate_are_the_nearest_in_time(tmp_path, fps):
     for i, number in enumerate(got):
         assert abs(number / fps - i / 25) <= 0.5 / fps + 1e-6 or number == 23
     assert numbers(read_video(tmp_path / "a.mp4", grey=True)) == list(range(24))
+
+
+VARIABLE = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 24))
+AVERAGE_25 = np.cumsum(np.tile([0.01, 0.07], 12))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.arange(24) / 30,
+        np.arange(24) * 1001 / 30000,
+        np.arange(24) / 50,
+        VARIABLE - VARIABLE[0],
+        AVERAGE_25 - AVERAGE_25[0],
+    ],
+    ids=["30", "29.97", "50", "variable", "variable, 25 on average"],
+)
+def test_timestamps_say_what_is_shown_when(tmp_path, times):
+    """The frame of each output time is the nearest one, and sound and lips are equally long."""
+    end = times[-1] + (times[-1] - times[-2])
+    write_clip(tmp_path / "a.mp4", numbered(24), times=times, audio_seconds=end)
+    got = numbers(iter_video(tmp_path / "a.mp4", grey=True, rate=25))
+    assert got == [int(np.abs(times - i / 25).argmin()) for i in range(len(got))]
+    # AAC pads to whole packets of 64 ms.
+    seconds = len(read_audio(tmp_path / "a.mp4")) / 16000
+    assert -0.04 <= seconds - len(got) / 25 <= 0.064 + 0.04
+
+
+def test_a_late_stream_keeps_its_distance(tmp_path):
+    """A flash and a click that come together do so after reading, whichever stream starts late."""
+    frames = np.zeros((25, 64, 64, 3), np.uint8)
+    frames[15] = 255
+    steps = np.arange(25) / 25
+    for video_start, audio_start in ((0.0, 0.32), (0.32, 0.0)):
+        samples = np.zeros(16000, np.float32)
+        click = round(16000 * (15 / 25 + video_start - audio_start))
+        samples[click : click + 160] = 0.9
+        path = tmp_path / f"{video_start}.mp4"
+        write_clip(
+            path, frames, times=steps + video_start, samples=samples, audio_start=audio_start
+        )
+        seen = np.argmax([f.mean() for f in iter_video(path, grey=True, rate=25)]) / 25
+        heard = np.abs(read_audio(path)).argmax() / 16000
+        assert seen == pytest.approx(15 / 25 + video_start)
+        assert heard == pytest.approx(seen, abs=0.01)
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_a_lying_picture_is_put_upright(tmp_path, grey):
+    upright = np.zeros((3, 96, 64, 3), np.uint8)
+    upright[:, :20, :20] = 255  # a mark in the upper left corner
+    stored = np.rot90(upright, 1, axes=(1, 2))  # turned to the left by the camera
+    path = tmp_path / "a.mp4"
+    write_clip(path, stored, rotation=-90)
+    got = read_video(path, grey=grey)
+    assert got.shape[:3] == (3, 96, 64)
+    assert np.abs(got.astype(int) - (upright[..., 0] if grey else upright)).mean() < 3
+    # The turn is what QuickTime's track header means by the matrix (0, 1, -1, 0): x to the right
+    # becomes y down.
+    header = path.read_bytes().partition(b"tkhd")[2]
+    matrix = np.frombuffer(header[40:76], ">i4")
+    assert list(matrix[[0, 1, 3, 4]] / 65536) == [0, 1, -1, 0]
+
+
+def test_pixels_become_square(tmp_path):
+    frames = np.zeros((3, 96, 64, 3), np.uint8)
+    frames[:, 16:80, 16:48] = 255
+    write_clip(tmp_path / "a.mp4", frames, aspect=Fraction(2, 1))
+    got = read_video(tmp_path / "a.mp4", grey=True)
+    assert got.shape == (3, 96, 128)
+    assert np.abs(got - frames[..., 0].repeat(2, axis=2).astype(int)).mean() < 4
 
 
 def test_info(tmp_path):

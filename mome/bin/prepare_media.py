@@ -16,6 +16,7 @@ recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them, or, 
 """
 
 import argparse
+import re
 import sys
 import zlib
 from collections import Counter
@@ -24,10 +25,11 @@ from functools import partial
 from pathlib import Path
 
 from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
+from mome.data.files import remove_partial
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
 from mome.lips.extract import extract_lips
-from mome.lips.landmarks import load_tracker
+from mome.lips.landmarks import FaceTracker, load_tracker
 from mome.parallel import map_items
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
@@ -64,6 +66,7 @@ class Settings:
     """How crops are made; see the options of the same names."""
 
     landmarks: str
+    detector: str
     detect_every: int
     detect_side: int
     landmark_every: int
@@ -82,7 +85,7 @@ def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
         if clip.crop:
             num_frames = len(read_lips(clip.crop))
         else:
-            tracker = load_tracker(settings.landmarks, settings.detect_every, settings.detect_side)
+            tracker = tracker_of(settings)
             lips = extract_lips(
                 clip.video,
                 tracker,
@@ -102,13 +105,23 @@ def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
             audio = audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
         if abs(len(audio) - length) > settings.tolerance * RATE:
             seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
-            return Outcome(reason=f"{clip.audio}: audio and video differ in length: {seconds}")
+            rate = f"; see the frame rate of {clip.crop}" if clip.crop else ""
+            return Outcome(
+                reason=f"{clip.audio}: audio and video differ in length: {seconds}{rate}"
+            )
         write_flac(clip.audio_output, limit_peak(fit_length(audio, length)))
         if not clip.crop:
             write_lips(clip.lips_output, lips.frames)
         return Outcome(num_frames, lost)
     except (MediaError, FileNotFoundError) as error:
         return Outcome(reason=str(error))
+
+
+def tracker_of(settings: Settings) -> FaceTracker:
+    """The tracker that finds the faces."""
+    return load_tracker(
+        settings.landmarks, settings.detect_every, settings.detect_side, settings.detector
+    )
 
 
 def finished_frames(clip: Clip) -> int:
@@ -220,14 +233,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="e.g. data/train")
     parser.add_argument("--dump", type=Path, required=True, help="e.g. dump/train")
-    parser.add_argument("--landmarks", default="", help="shape_predictor_68_face_landmarks.dat")
+    parser.add_argument(
+        "--landmarks", default="", help="shape_predictor_68_face_landmarks.dat; folder of mediapipe"
+    )
+    parser.add_argument("--detector", choices=("dlib", "mediapipe"), default="dlib")
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
-    parser.add_argument("--detect_every", type=int, default=8, help="frames with landmarks")
+    parser.add_argument("--detect_every", type=int, default=12, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
     parser.add_argument(
-        "--landmark_every", type=int, default=2, help="frames; interpolated between"
+        "--landmark_every", type=int, default=3, help="frames; interpolated between"
     )
     parser.add_argument("--window", type=int, default=12, help="frames of landmark smoothing")
     parser.add_argument("--max_lost", type=float, default=0.5, help="share of frames without face")
@@ -241,12 +257,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prepare one set."""
     args = parse(argv)
-    if args.lip_dir is None:
-        load_tracker(args.landmarks, args.detect_every, args.detect_side)  # fails early
-    elif not args.lip_dir.is_dir():
-        raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
     settings = Settings(
         args.landmarks,
+        args.detector,
         args.detect_every,
         args.detect_side,
         args.landmark_every,
@@ -254,6 +267,10 @@ def main(argv: list[str] | None = None) -> None:
         args.max_lost,
         args.tolerance,
     )
+    if args.lip_dir is None:
+        tracker_of(settings)  # fails early
+    elif not args.lip_dir.is_dir():
+        raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
     clips, excluded = list_clips(args.data, args.dump, args.lip_dir, args.audio_format)
     choices = {name: value for name, value in vars(settings).items() if name != "landmarks"}
     choices["lip_dir"] = str(args.lip_dir or "")
@@ -262,6 +279,7 @@ def main(argv: list[str] | None = None) -> None:
     if not same_settings(args.dump, choices):
         for clip in clips:
             Path(clip.audio_output).unlink(missing_ok=True)
+    remove_partial(args.dump)
     outcomes = map_items(
         partial(prepare_clip, settings=settings), clips, args.nj, f"lips of {args.data.name}"
     )
@@ -276,7 +294,8 @@ def main(argv: list[str] | None = None) -> None:
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
         f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
     )
-    reasons = Counter(reason.partition(": ")[2] for reason in excluded.values())
+    # Reasons that differ in numbers only are counted together.
+    reasons = Counter(re.sub(r"[\d.]+", "N", r.partition(": ")[2]) for r in excluded.values())
     for reason, count in reasons.most_common(10):
         print(f"  excluded {count}: {reason}")
     if not kept or len(excluded) > args.max_excluded * total:

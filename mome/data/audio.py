@@ -1,6 +1,6 @@
 """Read and write audio: soundfile for wav and flac, kaldiio for ark, PyAV for everything else."""
 
-import os
+import io
 import re
 from math import gcd
 from pathlib import Path
@@ -9,7 +9,8 @@ import av
 import numpy as np
 import soundfile
 
-from mome.data.video import COMPLETE, MediaError
+from mome.data.files import write_bytes
+from mome.data.video import COMPLETE, MediaError, start_seconds
 
 RATE = 16000
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
@@ -77,7 +78,9 @@ def audio_seconds(path: str | Path) -> float:
                 return float(stream.duration * stream.time_base)
             return (container.duration or 0) / av.time_base
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:
@@ -95,6 +98,7 @@ def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
         rate: samples per second.
 
     Raises:
+        OSError: if the disk is full; names the file.
         ValueError: for samples of another shape, not finite, or that would be clipped.
     """
     path = Path(path)
@@ -103,10 +107,9 @@ def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
     peak = float(np.abs(samples).max())
     if not peak <= 1.0:
         raise ValueError(f"{path}: samples up to {peak:g} would be clipped; use limit_peak")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    soundfile.write(partial, samples, rate, subtype="PCM_16")
-    partial.replace(path)
+    data = io.BytesIO()
+    soundfile.write(data, samples, rate, subtype="PCM_16", format=path.suffix[1:])
+    write_bytes(path, data.getvalue())
 
 
 def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
@@ -144,7 +147,9 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     try:
         return _read_with_av(path)
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def _read_with_av(path: str) -> tuple[np.ndarray, int]:
@@ -156,18 +161,27 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
         for packet in container.demux(stream):
             packets += bool(packet.size)
             if packet.is_corrupt:
-                raise MediaError(path, "truncated file")
+                raise MediaError(path, "truncated file; copy it again")
             for frame in packet.decode():
+                if not blocks and frame.time is not None:
+                    blocks = [_silence(frame.time - start_seconds(container), stream)]
                 blocks += [block.to_ndarray() for block in to_float.resample(frame)]
         if packets < COMPLETE * stream.frames:
-            raise MediaError(path, f"truncated file: {packets} of {stream.frames} audio packets")
+            raise MediaError(
+                path, f"truncated file: {packets} of {stream.frames} audio packets; copy it again"
+            )
         blocks += [block.to_ndarray() for block in to_float.resample(None)]
         if not blocks:
             raise MediaError(path, "the audio has no samples")
         return np.concatenate(blocks, axis=1).T, stream.rate
 
 
+def _silence(seconds: float, stream) -> np.ndarray:
+    """Zeros (channels, N) before an audio stream that starts after the video."""
+    return np.zeros((stream.channels, max(0, round(seconds * stream.rate))), dtype=np.float32)
+
+
 def _audio_stream(container, path: str):
     if not container.streams.audio:
-        raise MediaError(path, "no audio stream")
+        raise MediaError(path, "no audio stream; name its sound in wav.scp, or drop the utterance")
     return container.streams.audio[0]

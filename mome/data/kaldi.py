@@ -7,12 +7,12 @@ file ``segments`` utterances are parts of recordings, and wav.scp and video.scp 
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mome.data.files import write_bytes
 from mome.parallel import map_items
 
 REQUIRED = ("text", "utt2spk", "spk2utt")
@@ -101,11 +101,7 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file to a temporary name in its folder, then rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial_path.write_text(text, encoding="utf-8")
-    partial_path.replace(path)
+    write_bytes(path, text.encode("utf-8"))
 
 
 def same_settings(folder: str | Path, settings: Mapping[str, object]) -> bool:

@@ -4,7 +4,7 @@ Grey values are luma expanded to the full range 0..255, which is what a conversi
 to grey gives, so clips cropped elsewhere and here are read alike.
 """
 
-import os
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +15,8 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
+
+from mome.data.files import write_bytes
 
 LIP_SIZE = 96
 LIP_RATE = 25
@@ -90,7 +92,8 @@ def iter_video(
     Args:
         path: the recording.
         grey: luma only, without decoding to colours.
-        rate: frames per second wanted; each output frame is the source frame nearest in time.
+        rate: frames per second wanted; each output frame is the source frame nearest in time by
+            its timestamp, counted from where the first stream of the file (video or audio) starts.
             None keeps the frames as they are.
 
     Yields:
@@ -106,25 +109,47 @@ def iter_video(
         # Decoding in this thread only: callers run one process a core.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
-        if rate is None or abs(rate * step - 1) < 1e-3:
-            for frame in _decode(container, stream, path):
-                yield convert(frame)
-            return
-        written, previous, previous_time, start = 0, None, 0.0, None
-        for frame in _decode(container, stream, path):
-            time = frame.time if frame.time is not None else previous_time + step
-            start = time if start is None else start
-            time -= start
-            image = convert(frame)
-            # Output frames nearer to the previous source frame than to this one.
-            while previous is not None and written / rate < (previous_time + time) / 2:
-                yield previous
-                written += 1
-            previous, previous_time = image, time
-        while written / rate < previous_time + step - 1e-6:
+        frames = _decode(container, stream, path)
+        for frame in frames if rate is None else _at_rate(frames, container, stream, rate):
+            yield _upright(convert(frame), frame, stream)
+
+
+def start_seconds(container) -> float:
+    """Where the time of a recording begins: that of its first stream to start."""
+    return (container.start_time or 0) / av.time_base
+
+
+def _at_rate(
+    frames: Iterator[av.VideoFrame], container, stream, rate: float
+) -> Iterator[av.VideoFrame]:
+    """For each output time the frame shown nearest to it; timestamps say when a frame is shown."""
+    step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
+    start = start_seconds(container)
+    written, previous, time = 0, None, -step
+    for frame in frames:
+        previous_time = time
+        time = previous_time + step if frame.time is None else frame.time - start
+        # Output frames nearer to the previous source frame than to this one.
+        while previous is not None and written / rate < (previous_time + time) / 2:
             yield previous
             written += 1
+        previous = frame
+    if previous.duration:
+        step = float(previous.duration * previous.time_base)
+    while written / rate < time + step - 1e-6:
+        yield previous
+        written += 1
+
+
+def _upright(image: np.ndarray, frame: av.VideoFrame, stream) -> np.ndarray:
+    """With square pixels and turned as a player shows it; phones store pictures lying."""
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect != 1:
+        height, width = image.shape[:2]
+        size = max(1, round(width * aspect)), height
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def cut_video(
@@ -169,6 +194,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
         crf: x264's constant rate factor; 18 loses about 1 grey level.
 
     Raises:
+        OSError: if the disk is full; names the file.
         ValueError: for frames of another type or shape.
     """
     path = Path(path)
@@ -177,10 +203,10 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
     height, width = frames.shape[1:]
     if height % 2 or width % 2:
         raise ValueError(f"{path}: H.264 needs even sides, not {width}x{height}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     chroma = np.full((height // 2, width), 128, dtype=np.uint8)
-    with av.open(str(partial), "w") as container:
+    # To memory first: FFmpeg does not report a full disk.
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
         stream = container.add_stream(
             "libx264",
             rate=rate,
@@ -192,7 +218,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    partial.replace(path)
+    write_bytes(path, data.getvalue())
 
 
 def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
@@ -208,7 +234,9 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
     frames = read_video(path, grey=True, rate=LIP_RATE)
     if frames.shape[1:] != (size, size):
         height, width = frames.shape[1:]
-        raise MediaError(path, f"{width}x{height} pixels, not a crop of {size}x{size}")
+        raise MediaError(
+            path, f"{width}x{height} pixels, not a crop of {size}x{size}; crop it again"
+        )
     return frames
 
 
@@ -218,7 +246,9 @@ def _open(path: str | Path):
     try:
         return av.open(str(path))
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
 
 
 def _video_stream(container, path: str | Path):
@@ -226,7 +256,7 @@ def _video_stream(container, path: str | Path):
         # A cover picture is a video stream of one frame.
         if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
             return stream
-    raise MediaError(path, "no video stream")
+    raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
 
 
 def _stream_seconds(stream, container) -> float:
@@ -243,14 +273,18 @@ def _decode(container, stream, path: str | Path) -> Iterator[av.VideoFrame]:
         for packet in container.demux(stream):
             packets += bool(packet.size)
             if packet.is_corrupt:
-                raise MediaError(path, "truncated file")
+                raise MediaError(path, "truncated file; copy it again")
             for frame in packet.decode():
                 frames += 1
                 yield frame
     except av.error.FFmpegError as error:
-        raise MediaError(path, f"corrupt or truncated file ({error.strerror})") from error
+        raise MediaError(
+            path, f"corrupt or truncated file ({error.strerror}); copy it again"
+        ) from error
     if packets < COMPLETE * stream.frames:
-        raise MediaError(path, f"truncated file: {packets} of {stream.frames} frames")
+        raise MediaError(
+            path, f"truncated file: {packets} of {stream.frames} frames; copy it again"
+        )
     if frames == 0:
         raise MediaError(path, "the video has no frame")
 

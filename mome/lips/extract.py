@@ -13,6 +13,7 @@ from mome.lips.landmarks import FaceTracker, fill_missing
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
 # pixels than the crop.
 FRAME_SIDE = 720
+REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Lips:
 def extract_lips(
     path: str | Path,
     tracker: FaceTracker,
-    landmark_every: int = 2,
+    landmark_every: int = 3,
     window: int = 12,
     max_lost: float = 0.5,
     span: tuple[int, int] | None = None,
@@ -50,18 +51,23 @@ def extract_lips(
         FileNotFoundError: without the file.
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
-    decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
-    frames = [_reduce(frame) for frame in decoded]
+    frames = read_frames(path, span)
     seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
     landmarks: list[np.ndarray | None] = [None] * len(frames)
     for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
         landmarks[i] = points
     lost = sum(landmarks[i] is None for i in seen)
     if lost == len(seen):
-        raise MediaError(path, "no face in any frame")
+        raise MediaError(path, f"no face in any frame; {REMEDY}")
     if lost > max_lost * len(seen):
-        raise MediaError(path, f"no face in {lost} of {len(seen)} frames")
+        raise MediaError(path, f"no face in {lost} of {len(seen)} frames; {REMEDY}")
     return Lips(crop_mouth(frames, fill_missing(landmarks), window), len(seen), lost)
+
+
+def read_frames(path: str | Path, span: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Grey frames at 25 a second, large ones reduced; errors and ``span`` as `extract_lips`."""
+    decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
+    return [_reduce(frame) for frame in decoded]
 
 
 def _reduce(frame: np.ndarray) -> np.ndarray:

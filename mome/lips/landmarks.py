@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -33,11 +34,14 @@ IN_BOX = np.array(
         (0.26, -0.18),
     ]
 )
-FIRST_BOX = 0.85  # of the detector's box
 # Between frames: a face that moves by this share of its size, or changes size by this factor, has
 # been lost and is looked for again.
 MAX_SHIFT = 0.35
 MAX_GROWTH = 1.3
+# Correlation of the face's pixels below which a tracked face is no longer the same: it is above 0.9
+# while someone speaks.
+MIN_LIKENESS = 0.6
+THUMBNAIL = 24
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,11 @@ class Face:
 
 
 class FaceTracker:
-    """Detector and landmark predictor.
+    """Detector and landmark predictor, dlib's; those of a subclass may replace them.
 
     Args:
         model: dlib's ``shape_predictor_68_face_landmarks.dat``.
-        detect_every: the detector runs on every k-th frame; 1 is every frame.
+        detect_every: largest step between frames on which the detector runs; 1 is every frame.
         detect_side: frames whose longer side exceeds this are reduced for the detector.
 
     Raises:
@@ -78,7 +82,9 @@ class FaceTracker:
         ValueError: for a file that is not a model of 68 points.
     """
 
-    def __init__(self, model: str | Path, detect_every: int = 8, detect_side: int = 480):
+    first_box = 0.85  # of the detector's box, for the first landmarks
+
+    def __init__(self, model: str | Path, detect_every: int = 12, detect_side: int = 480):
         if not Path(model).is_file():
             raise FileNotFoundError(
                 f"landmark model {model} does not exist; run python -m mome.bin.fetch_models"
@@ -136,7 +142,9 @@ class FaceTracker:
         Returns:
             T arrays (68, 2) of x and y in pixels; None where the face is not found.
         """
-        anchors = sorted({*range(0, len(frames), self.detect_every), len(frames) - 1})
+        last = len(frames) - 1
+        anchors = np.linspace(0, last, ceil(last / self.detect_every) + 1).round().astype(int)
+        anchors = anchors.tolist()
         faces = main_track({i: self.detect(frames[i]) for i in anchors}, frames[0].shape)
         landmarks: list[np.ndarray | None] = [None] * len(frames)
         for i, face in faces.items():
@@ -157,22 +165,24 @@ class FaceTracker:
         can mislead the predictor, while smaller ones seldom do: predict in a smaller box, put the
         box where the landmarks say, predict again.
         """
-        inner = Face(face.x, face.y, FIRST_BOX * face.side)
+        inner = Face(face.x, face.y, self.first_box * face.side)
         points = self.predict(frame, box_of(self.predict(frame, inner)))
         return points, box_of(points)
 
     def _track(self, frames, landmarks, face: Face, between: range) -> None:
         """Fill frames between two that have the face; detect only where it is lost."""
-        steps = 1
+        steps, looks = 1, thumbnail(frames[between.start - 1], face)
         for i in between:
             points = self.predict(frames[i], face)
             moved = box_of(points)
-            if not face.near_next(moved):
+            looked, looks = looks, thumbnail(frames[i], moved)
+            if not face.near_next(moved) or likeness(looked, looks) < MIN_LIKENESS:
                 found = self._find(frames[i], face, steps)
                 if found is None:
-                    steps += 1
+                    steps, looks = steps + 1, looked
                     continue
                 points, moved = self.fit(frames[i], found)
+                looks = thumbnail(frames[i], moved)
             landmarks[i], face, steps = points, moved, 1
 
     def _search(self, frames, landmarks, face: Face, order: range) -> None:
@@ -196,6 +206,22 @@ def box_of(points: np.ndarray) -> Face:
     """The box in which the predictor's mean shape fits landmarks (68, 2) best."""
     matrix = similarity(IN_BOX, points[list(RIGID)])
     return Face(*matrix[:, 2].tolist(), float(np.hypot(*matrix[:, 0])))
+
+
+def thumbnail(frame: np.ndarray, face: Face) -> np.ndarray:
+    """A small picture of a face, of mean 0 and norm 1: (THUMBNAIL, THUMBNAIL); 0 if it is flat."""
+    top, left = (max(0, round(centre - face.side / 2)) for centre in (face.y, face.x))
+    part = frame[top : top + round(face.side), left : left + round(face.side)]
+    if part.size == 0:
+        return np.zeros((THUMBNAIL, THUMBNAIL))
+    small = cv2.resize(part, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(float)
+    small -= small.mean()
+    return small / max(float(np.linalg.norm(small)), 1.0)
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two thumbnails."""
+    return float(np.vdot(one, other))
 
 
 def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> dict[int, Face]:
@@ -253,6 +279,18 @@ def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def load_tracker(model: str, detect_every: int = 8, detect_side: int = 480) -> FaceTracker:
-    """The tracker of this process; loading takes half a second."""
+def load_tracker(
+    model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
+) -> FaceTracker:
+    """The tracker of this process; loading takes half a second.
+
+    Args:
+        model: dlib's landmark model, or the folder with those of MediaPipe.
+        detect_every, detect_side: as of `FaceTracker`.
+        detector: ``dlib`` or ``mediapipe``.
+    """
+    if detector == "mediapipe":
+        from mome.lips.mediapipe import MediaPipeTracker
+
+        return MediaPipeTracker(model, detect_every, detect_side)
     return FaceTracker(model, detect_every, detect_side)

