@@ -17,6 +17,7 @@ from mome.data.kaldi import c_sorted
 LEVEL = 0.05  # root mean square of babble
 SPLITS = ("train", "test")
 MUSAN_FOLDERS = ("noise", "speech", "music")
+KINDS = ("babble", *MUSAN_FOLDERS)  # a noise id begins with its kind and "-"
 AUDIO_SUFFIXES = (".wav", ".flac")
 
 
