@@ -84,7 +84,7 @@ def test_all_conditions_are_decoded_and_scored(recipe):
     table = (exp / "RESULTS.md").read_text()
     assert "## VSR" in table
     assert "test, babble at -5 dB" in table
-    assert "test, babble at -5 dB, 60% of lip frames dropped" in table
+    assert "test, babble at -5 dB, 60 % of lip frames dropped" in table
     assert "adapter" in (exp / "parameters.txt").read_text()
 
 

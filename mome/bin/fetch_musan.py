@@ -63,7 +63,11 @@ def main(argv: list[str] | None = None) -> None:
         help="of musan.tar.gz, tried in turn; default: OpenSLR and its mirrors",
     )
     args = parser.parse_args(argv)
-    print(f"{fetch_musan(args.downloads, args.mirror)}: MUSAN is there")
+    try:
+        folder = fetch_musan(args.downloads, args.mirror)
+    except (RuntimeError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    print(f"{folder}: MUSAN is there")
 
 
 if __name__ == "__main__":

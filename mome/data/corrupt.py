@@ -61,13 +61,15 @@ def corrupt(frames: np.ndarray, kind: str, strength: int, rng: np.random.Generat
 
 def describe(kind: str, strength: int) -> str:
     """A corruption in words, for tables."""
-    i = strength - 1
-    return {
-        "blur": f"lips at 1/{BLUR_FACTOR[i]} resolution",
-        "occlusion": f"patch of {PATCH_WIDTH[i]:.0%} width on {PATCH_SHARE[i]:.0%} of lip frames",
-        "darkness": f"lips {STOPS[i]} stops darker",
-        "drop": f"{DROP_SHARE[i]:.0%} of lip frames dropped",
-    }[kind]
+    level = strength - 1
+    if kind == "blur":
+        return f"lips at 1/{BLUR_FACTOR[level]} resolution"
+    if kind == "occlusion":
+        width, share = 100 * PATCH_WIDTH[level], 100 * PATCH_SHARE[level]
+        return f"patch of {width:.0f} % width on {share:.0f} % of lip frames"
+    if kind == "darkness":
+        return f"lips {STOPS[level]} stops darker"
+    return f"{100 * DROP_SHARE[level]:.0f} % of lip frames dropped"
 
 
 def blur(frames: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
