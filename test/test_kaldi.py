@@ -8,6 +8,7 @@ from media import write_clip
 from mome.bin.validate_data_dir import main as validate_main
 from mome.data.kaldi import (
     Segment,
+    copy_data_dir,
     fix_data_dir,
     read_scp,
     read_segments,
@@ -204,3 +205,15 @@ def test_media_are_checked(tmp_path, capsys):
         validate_main([str(folder), "--check_media"])
     assert caught.value.code == 1
     assert f"{folder}: 5 problems" in capsys.readouterr().out
+
+
+def test_copies_of_folders_replace_what_is_given(tmp_path):
+    write_folder(tmp_path / "a")
+    (tmp_path / "a" / "settings.json").write_text("{}")
+    copy_data_dir(tmp_path / "a", tmp_path / "b", {"wav.scp": {"x": 1}, "lip.scp": {"y": 2}})
+    assert read_scp(tmp_path / "b" / "wav.scp") == {"x": "1"}
+    assert read_scp(tmp_path / "b" / "lip.scp") == {"y": "2"}
+    kept = {"text", "utt2spk", "spk2utt", "video.scp", "utt2dur"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {*kept, "wav.scp", "lip.scp"}
+    for name in kept:
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()

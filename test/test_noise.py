@@ -5,11 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from mome.bin.make_noise import main as noise_main
 from mome.data.audio import read_audio, write_flac
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import Babble, mix_babble, plan_babble, split_musan, split_utterances
+from mome.data.preprocessor import SNRS as TRAINING_SNRS
+from mome.data.preprocessor import AVSRPreprocessor
 
 SNRS = (-5, 0, 5, 10, 15)
 
@@ -39,11 +42,12 @@ def dump(tmp_path_factory):
     """Train and test sets with their noise, made by the command."""
     root = tmp_path_factory.mktemp("noise")
     make_set(root / "dump" / "train", [f"s{i:02d}" for i in range(8)], 5, seed=0)
-    make_set(root / "dump" / "test", ["t1", "t2"], 3, seed=1, level=0.08)
+    make_set(root / "dump" / "test", ["t1", "t2"], 3, seed=1, level=0.09)
     for kind, number in product(("noise", "music"), range(4)):
         folder = root / "musan" / kind / "sub folder"
         folder.mkdir(parents=True, exist_ok=True)
         samples = np.random.default_rng(number).uniform(-0.5, 0.5, 8000)
+        samples = samples if kind == "noise" else samples[::-1]
         soundfile.write(folder / f"{number}.wav", samples, 16000)
     noise_main(arguments(root))
     return root / "dump"
@@ -176,6 +180,107 @@ def test_seed_decides_and_finished_files_are_kept(dump, tmp_path, capsys):
     assert made
     noise_main(arguments(root))
     assert everything(dump) == before
+
+
+def test_noisy_copies_follow_their_noise(dump, capsys):
+    root = dump.parent
+    before = everything(dump)
+    noise_main([*arguments(root), "--speakers", "2", "--test_kinds", "babble", "--nj", "2"])
+    after = everything(dump)
+    assert "test with babble: 6 utterances at 5 SNRs, 30 new" in capsys.readouterr().out
+    changed = {p for p in before if after[p] != before[p]}
+    assert changed == {p for p in before if "babble" in str(p)}
+    noise_main(arguments(root))
+    assert "test with music: 6 utterances at 5 SNRs, 0 new" in capsys.readouterr().out
+    assert everything(dump) == before
+
+
+def training(dump, **options):
+    """The noise that training adds to a fixed utterance: id -> (speech, noise)."""
+    torch.manual_seed(0)  # augmentation follows it
+    options = {"audio_mask_seconds": 0, "video_mask_frames": 0, **options}
+    options.setdefault("noise_scp", str(dump / "noise" / "train.scp"))
+    prepare = AVSRPreprocessor(train=True, **options)
+    speech = np.random.default_rng(1).normal(0, 0.1, 6400).astype(np.float32)
+    return lambda uid: (speech, prepare(uid, {"speech": speech})["speech"].astype(float) - speech)
+
+
+def source(noise, recordings):
+    """The recording that a noise was cut from, found by its correlation at every offset."""
+    peaks = {}
+    for name, path in recordings.items():
+        whole = read_audio(path).astype(np.float64)
+        whole = np.tile(whole, 2)  # a short one is repeated
+        size = len(whole) + len(noise)
+        correlation = np.fft.irfft(np.fft.rfft(whole, size) * np.fft.rfft(noise, size).conj(), size)
+        squares = np.concatenate([[0], np.cumsum(whole**2)])
+        levels = np.sqrt(squares[len(noise) :] - squares[: -len(noise)])
+        peaks[name] = np.max(correlation[: len(levels)] / levels) / np.linalg.norm(noise)
+    name = max(peaks, key=peaks.get)
+    assert peaks[name] > 0.999
+    return name
+
+
+@pytest.mark.parametrize("kind", ["babble", "noise", "music"])
+@pytest.mark.parametrize("snr", [-5, 0, 5, 10, 15, 20])
+def test_training_noise_has_its_snr_and_its_kind(dump, kind, snr):
+    recordings = read_scp(dump / "noise" / "train.scp")
+    prepare = training(dump, noise_kinds=[kind], noise_snrs=[snr])
+    for uid in ("a", "b"):
+        speech, noise = prepare(uid)
+        ratio = 10 * np.log10(np.sum(speech.astype(float) ** 2) / np.sum(noise**2))
+        assert ratio == pytest.approx(snr, abs=0.01)
+        assert source(noise, recordings).startswith(f"{kind}-")
+
+
+def test_training_draws_snrs_and_kinds_with_equal_chance(dump, tmp_path):
+    recordings = read_scp(dump / "noise" / "train.scp")
+    scp = tmp_path / "train.scp"
+    scp.write_text(
+        "".join(f"{n} {p}\n" for n, p in recordings.items() if "babble" in n)
+        + next(f"{n} {p}\n" for n, p in recordings.items() if "music" in n)
+    )
+    prepare = training(dump, noise_scp=str(scp))
+    snrs, kinds = [], []
+    for number in range(700):
+        speech, noise = prepare(f"u{number}")
+        if not np.any(noise):
+            snrs.append(None)
+            continue
+        snrs.append(round(10 * np.log10(np.sum(speech.astype(float) ** 2) / np.sum(noise**2))))
+        if number < 200:
+            kinds.append(source(noise, recordings).partition("-")[0])
+    counts = [snrs.count(snr) for snr in TRAINING_SNRS]
+    assert sum(counts) == 700
+    # Five standard deviations of a binomial with 700 draws and a chance of 1/7.
+    assert max(abs(count - 100) for count in counts) < 5 * np.sqrt(700 / 7 * 6 / 7)
+    share = kinds.count("music") / len(kinds)
+    assert abs(share - 0.5) < 5 * np.sqrt(0.25 / len(kinds))
+
+
+def test_the_snr_in_training_is_that_of_the_masked_speech(dump):
+    clean = training(dump, noise_snrs=[None], audio_mask_seconds=0.4)
+    noisy = training(dump, noise_snrs=[5], audio_mask_seconds=0.4)
+    for uid in ("a", "b", "c"):
+        speech, mask = clean(uid)
+        _, both = noisy(uid)
+        masked, noise = speech + mask, both - mask
+        assert 10 * np.log10(np.sum(masked**2) / np.sum(noise**2)) == pytest.approx(5, abs=0.01)
+    assert np.any(mask)
+
+
+def test_no_noise_outside_training_and_missing_kinds_are_named(dump, tmp_path):
+    scp = str(dump / "noise" / "train.scp")
+    speech = np.ones(100, np.float32)
+    evaluation = AVSRPreprocessor(train=False, noise_scp=scp)
+    assert np.array_equal(evaluation("u", {"speech": speech})["speech"], speech)
+    with pytest.raises(ValueError, match=r"lists no speech, only babble, music, noise; run stage"):
+        AVSRPreprocessor(train=True, noise_scp=scp, noise_kinds=["speech", "babble"])
+    (tmp_path / "empty.scp").write_text("")
+    with pytest.raises(ValueError, match="lists no noise"):
+        AVSRPreprocessor(train=True, noise_scp=str(tmp_path / "empty.scp"))
+    with pytest.raises(SystemExit, match="no recordings of speech; give --musan"):
+        noise_main([*arguments(dump.parent), "--test_kinds", "speech"])
 
 
 def test_warnings_and_errors(tmp_path, caplog):

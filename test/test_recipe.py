@@ -59,7 +59,8 @@ def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
     options += ["--video_config", folder / "video_encoder.yaml", "--units_opts", "--num_units 4"]
     options += ["--projector_config", folder / "projectors.yaml"]
     options += ["--download_opts", "--num_train 8 --num_valid 2 --num_test 3"]
-    options += ["--decode_opts", "--max_new_tokens 4"]
+    options += ["--decode_opts", "--max_new_tokens 4", "--corruptions", "drop"]
+    options += ["--corrupt_sets", "test test_babble_snr-5"]
     run(options)
     return folder, options
 
@@ -74,12 +75,16 @@ def test_all_conditions_are_decoded_and_scored(recipe):
     expected |= {
         f"avsr/{s}/{p}" for s in ("test_swapvideo", "test_swapaudio") for p in PAIRS["avsr"]
     }
+    dropped = [f"drop{strength}" for strength in (1, 2, 3)]
+    expected |= {f"{t}/test_{d}/{p}" for d in dropped for t in ("avsr", "vsr") for p in PAIRS[t]}
+    expected |= {f"avsr/test_babble_snr-5_{d}/{p}" for d in dropped for p in PAIRS["avsr"]}
     assert {key for key in scores if not key.startswith("guess/")} == expected
     assert len([key for key in scores if key.startswith("guess/")]) == 2
     assert all(score["utterances"] == 3 for score in scores.values())
     table = (exp / "RESULTS.md").read_text()
     assert "## VSR" in table
     assert "test, babble at -5 dB" in table
+    assert "test, babble at -5 dB, 60 % of lip frames dropped" in table
     assert "adapter" in (exp / "parameters.txt").read_text()
 
 

@@ -110,3 +110,21 @@ def test_tables_of_a_folder(tmp_path):
     assert "guessing" in table
     with pytest.raises(FileNotFoundError, match="no transcripts"):
         score_bin.collect(tmp_path / "nothing", tmp_path)
+
+
+def test_conditions_are_named_and_ordered():
+    names = {
+        "test": "test, clean",
+        "test_swapaudio": "test, audio of another utterance",
+        "test_babble_snr10": "test, babble at 10 dB",
+        "test_babble_snr-5": "test, babble at -5 dB",
+        "test_noise_snr2.5": "test, noise at 2.5 dB",
+        "test_blur1": "test, lips at 1/2 resolution",
+        "test_blur3": "test, lips at 1/8 resolution",
+        "test_babble_snr-5_drop2": "test, babble at -5 dB, 40 % of lip frames dropped",
+        "test_other_set": "test_other_set, clean",
+        "test_other_set_babble_snr0": "test_other_set, babble at 0 dB",
+        "test_other_set_occlusion1": "test_other_set, patch of 33 % width on 40 % of lip frames",
+    }
+    assert {name: score_bin.describe(name) for name in names} == names
+    assert sorted(sorted(names), key=score_bin.set_order) == list(names)

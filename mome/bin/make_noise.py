@@ -1,8 +1,8 @@
 """Make noise and noisy test sets.
 
-Babble is mixed from the utterances of training speakers, and with --musan the recordings of its
-folders noise/, speech/ and music/ are added. Training and test noise have no recording and no
-utterance in common. Writes
+Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once, and with
+--musan the recordings of its folders noise/, speech/ and music/ are added. Training and test noise
+have no recording and no utterance in common. Writes
 
   <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
   <dump>/noise/{train,test}_<kind>.scp the same by kind
@@ -28,12 +28,19 @@ import numpy as np
 
 from mome.data.audio import RATE, audio_seconds, limit_peak, read_audio, write_flac
 from mome.data.augment import add_noise, power
-from mome.data.kaldi import read_scp, same_settings, spk2utt_of, write_scp
-from mome.data.noise import SPLITS, Babble, mix_babble, plan_babble, split_musan, split_utterances
+from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
+from mome.data.noise import (
+    KINDS,
+    SPLITS,
+    Babble,
+    mix_babble,
+    plan_babble,
+    split_musan,
+    split_utterances,
+)
 from mome.data.video import MediaError
 from mome.parallel import map_items
 
-COPIED = ("text", "utt2spk", "spk2utt", "utt2dur", "utt2num_frames", "lip.scp", "video.scp")
 # dB between the SNR asked for and that of the file.
 SNR_TOLERANCE = 0.05
 
@@ -73,11 +80,12 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         raise ValueError(f"{mixture.utterance}: {mixture.speech} is silent; exclude it")
     measured = []
     for snr, output in mixture.outputs:
-        if _finished(output, mixture.speech, len(speech)):
-            continue
         # The generator starts anew, so that noise and offset are the same at every SNR.
         rng = np.random.default_rng([seed, *mixture.utterance.encode()])
-        noise = read_audio(noises[int(rng.integers(len(noises)))])
+        noise_path = noises[int(rng.integers(len(noises)))]
+        if _finished(output, (mixture.speech, noise_path), len(speech)):
+            continue
+        noise = read_audio(noise_path)
         mixed = add_noise(speech, noise, snr, rng)
         limited = limit_peak(mixed)
         write_flac(output, limited)
@@ -94,13 +102,13 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
     return measured
 
 
-def _finished(output: str, speech: str, length: int) -> bool:
+def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
     path = Path(output)
-    source = Path(speech.rpartition(".ark:")[0] or speech)
+    files = [Path(source.rpartition(".ark:")[0] or source) for source in sources]
     try:
         return (
             path.is_file()
-            and path.stat().st_mtime >= source.stat().st_mtime
+            and path.stat().st_mtime >= max(file.stat().st_mtime for file in files)
             and round(audio_seconds(path) * RATE) == length
         )
     except MediaError:
@@ -178,10 +186,7 @@ def make_noisy_sets(
     mix = partial(make_mixture, noises=ordered, seed=args.seed)
     measured = map_items(mix, mixtures, args.nj, f"{test.name} with {kind}")
     for folder in folders.values():
-        for name in COPIED:
-            if (test / name).is_file():
-                shutil.copyfile(test / name, folder / name)
-        write_scp(folder / "wav.scp", {u: str(folder / names[u]) for u in wavs})
+        copy_data_dir(test, folder, {"wav.scp": {u: str(folder / names[u]) for u in wavs}})
     count = sum(len(found) for found in measured)
     print(f"{test.name} with {kind}: {len(wavs)} utterances at {len(folders)} SNRs, {count} new")
 
@@ -195,6 +200,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--train_set", default="train", help="its speakers make the babble")
     parser.add_argument("--test_sets", nargs="*", default=["test"], help="sets to make noisy")
     parser.add_argument("--snrs", type=float, nargs="*", default=[-5, 0, 5, 10, 15], help="dB")
+    parser.add_argument(
+        "--test_kinds", nargs="+", choices=KINDS, help="of the noisy sets; default: all there are"
+    )
     parser.add_argument("--speakers", type=int, default=30, help="voices in babble")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a babble recording")
     parser.add_argument("--num_train", type=int, default=20, help="babble recordings, training")
@@ -214,6 +222,8 @@ def main(argv: list[str] | None = None) -> None:
     kinds = {"babble": prepare_babble(args, folder / "babble")}
     if args.musan:
         kinds |= split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
+    if missing := set(args.test_kinds or []) - set(kinds):
+        raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give --musan <folder>")
     for split in SPLITS:
         for kind, noises in kinds.items():
             write_scp(folder / f"{split}_{kind}.scp", noises[split])
@@ -223,8 +233,8 @@ def main(argv: list[str] | None = None) -> None:
         write_scp(folder / f"{split}.scp", everything)
         print(f"{folder / f'{split}.scp'}: {len(everything)} noises")
     for name in args.test_sets:
-        for kind, noises in kinds.items():
-            make_noisy_sets(args.dump / name, kind, noises["test"], args)
+        for kind in args.test_kinds or kinds:
+            make_noisy_sets(args.dump / name, kind, kinds[kind]["test"], args)
 
 
 if __name__ == "__main__":

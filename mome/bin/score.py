@@ -9,11 +9,20 @@ import json
 import re
 from pathlib import Path
 
+from mome.data.corrupt import CORRUPTIONS
+from mome.data.corrupt import describe as describe_corruption
 from mome.data.kaldi import read_scp
 from mome.matryoshka import TASKS, parse_rate_pair
 from mome.score import NORMALISATION, Score, guess, score
 
 Key = tuple[str, str, str]  # task, set, rate pair
+
+# A set's name, as stage 3 makes it.
+CONDITION = re.compile(
+    r"(?P<set>.+?)(_swap(?P<swap>video|audio))?"
+    r"(_(?P<noise>[a-z]+)_snr(?P<snr>-?[\d.]+))?"
+    rf"(_(?P<corruption>{'|'.join(CORRUPTIONS)})(?P<strength>[123]))?"
+)
 
 
 def collect(expdir: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
@@ -38,20 +47,29 @@ def collect(expdir: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
 
 
 def set_order(name: str) -> tuple:
-    """Clean first, then exchanged streams, then noise from little to much."""
-    match = re.fullmatch(r"(.*)_snr(-?\d+)", name)
-    if match:
-        return match.group(1).split("_")[0], 2, match.group(1), -int(match.group(2))
-    return name.split("_")[0], int("_swap" in name), name, 0
+    """Clean first, then exchanged streams, then noise from little to much, then corrupted lips."""
+    condition = CONDITION.fullmatch(name)
+    return (
+        condition["set"],
+        condition["corruption"] or "",
+        condition["noise"] or "",
+        condition["swap"] or "",
+        -float(condition["snr"] or 0),
+        condition["strength"] or "",
+    )
 
 
 def describe(name: str) -> str:
     """A set's name in words."""
-    if match := re.fullmatch(r"(.*)_(\w+)_snr(-?\d+)", name):
-        return f"{match.group(1)}, {match.group(2)} at {match.group(3)} dB"
-    if match := re.fullmatch(r"(.*)_swap(video|audio)", name):
-        return f"{match.group(1)}, {match.group(2)} of another utterance"
-    return f"{name}, clean"
+    condition = CONDITION.fullmatch(name)
+    words = [condition["set"]]
+    if condition["swap"]:
+        words.append(f"{condition['swap']} of another utterance")
+    if condition["noise"]:
+        words.append(f"{condition['noise']} at {condition['snr']} dB")
+    if condition["corruption"]:
+        words.append(describe_corruption(condition["corruption"], int(condition["strength"])))
+    return ", ".join(words if len(words) > 1 else [*words, "clean"])
 
 
 def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict[Key, dict]) -> str:

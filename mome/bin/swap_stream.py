@@ -5,10 +5,9 @@ are exchanged between utterances of similar length and different text.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-from mome.data.kaldi import read_scp, write_scp
+from mome.data.kaldi import copy_data_dir, read_scp
 
 FILES = {"video": "lip.scp", "audio": "wav.scp"}
 
@@ -42,13 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. dump/test_swapvideo")
     args = parser.parse_args(argv)
     other = partners(read_scp(args.data / "utt2dur"), read_scp(args.data / "text"))
-    args.output.mkdir(parents=True, exist_ok=True)
-    for path in args.data.iterdir():
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".log":
-            shutil.copyfile(path, args.output / path.name)
     name = FILES[args.stream]
     paths = read_scp(args.data / name)
-    write_scp(args.output / name, {utterance: paths[other[utterance]] for utterance in other})
+    exchanged = {utterance: paths[other[utterance]] for utterance in other}
+    copy_data_dir(args.data, args.output, {name: exchanged})
     print(f"{args.output}: {len(other)} utterances with the {args.stream} of another one")
 
 

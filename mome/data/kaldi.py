@@ -104,6 +104,20 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def copy_data_dir(
+    source: str | Path, target: str | Path, replaced: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Copy the files of a data folder, except those that are given as tables: file name -> table.
+
+    A replaced file is never, not even for a moment, the one of the source.
+    """
+    for name, table in replaced.items():
+        write_scp(Path(target) / name, table)
+    for name in (*REQUIRED, *OPTIONAL):
+        if name not in replaced and (Path(source) / name).is_file():
+            write_text(Path(target) / name, (Path(source) / name).read_text(encoding="utf-8"))
+
+
 def same_settings(folder: str | Path, settings: Mapping[str, object]) -> bool:
     """Whether the outputs of a folder were made with these settings, which are then noted there.
 

@@ -1,7 +1,9 @@
 """Noise for training and testing: babble of a corpus's own speakers, and MUSAN-style folders.
 
-Babble as AV-HuBERT mixes it (B. Shi et al., Interspeech 2022): many speakers talking at once, all
-equally loud.
+The kinds are AV-HuBERT's (B. Shi et al., Interspeech 2022): babble of 30 speakers talking at once,
+noise, music, and speech of one other speaker. Two things differ from its preparation: recordings
+are divided between training and test as a whole, where it cuts them into pieces of ten seconds
+first, and speech is MUSAN's, not that of the corpus. Voices in babble are equally loud.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from mome.data.kaldi import c_sorted
 LEVEL = 0.05  # root mean square of babble
 SPLITS = ("train", "test")
 MUSAN_FOLDERS = ("noise", "speech", "music")
+KINDS = ("babble", *MUSAN_FOLDERS)  # a noise id begins with its kind and "-"
 AUDIO_SUFFIXES = (".wav", ".flac")
 
 

@@ -1,7 +1,7 @@
 """From what a data folder holds to what the model reads, one utterance at a time."""
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,13 +46,41 @@ class LipsReader(Mapping):
         return self.paths.keys()
 
 
+def list_noises(noise_scp: str, kinds: Collection[str] = ()) -> list[list[str]]:
+    """Recordings of each kind of noise.
+
+    Raises:
+        ValueError: if there is none, or none of a kind asked for.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for name, path in read_scp(noise_scp).items():
+        by_kind.setdefault(name.partition("-")[0], []).append(path)
+    if not by_kind:
+        raise ValueError(f"{noise_scp} lists no noise; run stage 3 again")
+    if missing := sorted(set(kinds) - set(by_kind)):
+        raise ValueError(
+            f"{noise_scp} lists no {', '.join(missing)}, only {', '.join(by_kind)}; run stage 3"
+            " again, with --musan for other kinds than babble"
+        )
+    return [by_kind[kind] for kind in sorted(kinds or by_kind)]
+
+
+@lru_cache(maxsize=32)
+def read_noise(path: str) -> np.ndarray:
+    """Read a recording; the latest stay in memory, but not all of a corpus of 100 hours."""
+    return read_audio(path)
+
+
 class AVSRPreprocessor(AbsPreprocessor):
     """Tokenise the transcript, crop and normalise the lips, and augment both streams in training.
 
     Args:
         train: augment; otherwise centre crops and clean speech.
         tokenizer: hub name or folder of the LM's tokenizer; None where there is no text.
-        noise_scp: noise id -> audio file, added in training; None trains on clean speech.
+        noise_scp: noise id -> audio file, added in training; None trains on clean speech. Kinds of
+            noise (what an id begins with, up to "-") are drawn with equal chance, as AV-HuBERT
+            does, whatever their number of recordings.
+        noise_kinds: kinds that are used, of babble, noise, speech, music; all by default.
         noise_snrs: SNRs in dB drawn with equal chance; None among them is clean.
         crop_size: side of the crop.
         flip: mirror half of the training clips.
@@ -60,7 +88,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         video_mask_frames: longest masked window in each 25 frames; 0 switches it off.
 
     Raises:
-        ValueError: for a transcript without words.
+        ValueError: for a transcript without words, or a kind of noise that is not listed.
     """
 
     def __init__(
@@ -68,6 +96,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         train: bool,
         tokenizer: str | None = None,
         noise_scp: str | None = None,
+        noise_kinds: Collection[str] = (),
         noise_snrs: Collection[float | None] = SNRS,
         crop_size: int = 88,
         flip: bool = True,
@@ -76,22 +105,12 @@ class AVSRPreprocessor(AbsPreprocessor):
     ):
         super().__init__(train)
         self.tokenizer = None if tokenizer is None else AutoTokenizer.from_pretrained(tokenizer)
-        self.noises = list(read_scp(noise_scp).values()) if noise_scp and train else []
-        if noise_scp and train and not self.noises:
-            raise ValueError(f"{noise_scp} lists no noise; run stage 3 again")
-        self.noise_cache: dict[str, np.ndarray] = {}
+        self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
         self.crop_size = crop_size
         self.flip = flip
         self.audio_mask_seconds = audio_mask_seconds
         self.video_mask_frames = video_mask_frames
-
-    def noise(self, index: int) -> np.ndarray:
-        """A noise recording, read once per process."""
-        path = self.noises[index]
-        if path not in self.noise_cache:
-            self.noise_cache[path] = read_audio(Path(path))
-        return self.noise_cache[path]
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
         """Prepare utterance ``uid``.
@@ -122,7 +141,10 @@ class AVSRPreprocessor(AbsPreprocessor):
         return output
 
     def prepare_speech(self, speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Noise and time masking in training; float32 (N,)."""
+        """Noise and time masking in training; float32 (N,).
+
+        The SNR is that of the speech as masked, as in Auto-AVSR.
+        """
         speech = speech.astype(np.float32)
         if not self.train:
             return speech
@@ -131,7 +153,8 @@ class AVSRPreprocessor(AbsPreprocessor):
         if self.noises:
             snr = self.noise_snrs[rng.integers(len(self.noise_snrs))]
             if snr is not None:
-                noise = self.noise(int(rng.integers(len(self.noises))))
+                paths = self.noises[rng.integers(len(self.noises))]
+                noise = read_noise(paths[rng.integers(len(paths))])
                 speech = add_noise(speech, noise, snr, rng)
         return speech
 

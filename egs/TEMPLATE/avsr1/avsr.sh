@@ -3,7 +3,8 @@
 #   stage 0  environment, pretrained models, raw data
 #   stage 1  Kaldi data folders                        -> <datadir>/<set>
 #   stage 2  lip regions and audio                     -> <dumpdir>/<set>
-#   stage 3  noise lists and noisy test copies         -> <dumpdir>/noise, <dumpdir>/<set>_<type>_snr<N>
+#   stage 3  noise lists; test copies with noise or    -> <dumpdir>/noise, <dumpdir>/<set>_<kind>_snr<N>,
+#            corrupted lips                               <dumpdir>/<set>_<corruption><strength>
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 # A finished stage is not redone, a broken one goes on where it stopped. Call it from a recipe's
@@ -30,9 +31,15 @@ test_sets="test"           # sets decoded clean and, by copies at each SNR, nois
 lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
 detector=dlib              # or mediapipe: finds faces and landmarks
 lip_opts=                  # further options of mome.bin.prepare_media
-musan=                     # folder of the MUSAN corpus; noise/, speech/ and music/ are added
+musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
+musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
+train_noise=               # kinds of noise in training, of babble noise speech music; default: all
+test_noise=                # the same for noisy test copies and decoding
 snrs="-5 0 5 10 15"        # of the noisy test copies, in dB; empty: clean test sets only
 noise_opts=                # further options of mome.bin.make_noise
+corruptions=               # of lips in test copies, of blur occlusion darkness drop, at three
+                           # strengths each, see mome/data/corrupt.py; none if empty
+corrupt_sets=              # the sets for that, such as "test test_babble_snr-5"; default: test_sets
 lm=                        # hub name or folder of the LLM
 audio_model=               # hub name or folder of the Whisper model
 video_weights=             # safetensors file of the video encoder, if it comes from elsewhere
@@ -56,20 +63,26 @@ help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}")
 
 log() { echo "$(date '+%H:%M:%S') ($(basename "$0")) $*" >&2; }
 
+# run_logged FILE COMMAND...: run with its output to FILE as well.
+run_logged() {
+    local output=$1
+    shift
+    mkdir -p "$(dirname "${output}")"
+    if ! "$@" > >(tee -a "${output}") 2>&1; then
+        log "failed: $*; see ${output}; the same command goes on from there"
+        exit 1
+    fi
+}
+
 # run_once MARK COMMAND...: run unless MARK says that it has succeeded; its output goes to MARK's log.
 run_once() {
-    local mark=$1 output
+    local mark=$1
     shift
     if [ -e "${mark}" ]; then
         log "done already: ${mark}"
         return
     fi
-    mkdir -p "$(dirname "${mark}")"
-    output=${mark%.done}log
-    if ! "$@" > >(tee -a "${output}") 2>&1; then
-        log "failed: $*; see ${output}; the same command goes on from there"
-        exit 1
-    fi
+    run_logged "${mark%.done}log" "$@"
     touch "${mark}"
 }
 
@@ -85,6 +98,14 @@ if wants 0; then
     if [ "${download_opts}" != none ]; then
         # shellcheck disable=SC2086
         python local/data.py download --out "${corpus}" --nj "${nj}" ${download_opts}
+    fi
+fi
+
+if [ "${musan}" = download ]; then
+    musan=${MOME_DOWNLOADS}/musan
+    if wants 0 || wants 3; then
+        # shellcheck disable=SC2086
+        python -m mome.bin.fetch_musan --downloads "${MOME_DOWNLOADS}" ${musan_opts}
     fi
 fi
 
@@ -118,11 +139,18 @@ fi
 
 if wants 3; then
     log "stage 3: noise"
+    # Without a mark: it keeps what is finished, and other SNRs or kinds may be asked for later.
     # shellcheck disable=SC2086
-    run_once "${dumpdir}/noise/.done" \
+    run_logged "${dumpdir}/noise/log" \
         python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" \
         --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" --seed "${seed}" \
-        ${musan:+--musan "${musan}"} ${noise_opts}
+        ${musan:+--musan "${musan}"} ${test_noise:+--test_kinds ${test_noise}} ${noise_opts}
+    if [ -n "${corruptions}" ]; then
+        # shellcheck disable=SC2086
+        run_logged "${dumpdir}/corrupt.log" \
+            python -m mome.bin.corrupt_lips --dump "${dumpdir}" --sets ${corrupt_sets:-${test_sets}} \
+            --kinds ${corruptions} --nj "${nj}" --seed "${seed}"
+    fi
     for set in ${test_sets}; do
         for stream in video audio; do
             run_once "${dumpdir}/${set}_swap${stream}/.done" \
@@ -201,6 +229,7 @@ train_avsr() {
         $(data_args train "${train_set}" $(streams_of ${tasks_of_model})) \
         $(data_args valid "${valid_set}" $(streams_of ${tasks_of_model})) \
         --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
+        ${train_noise:+--preprocessor_conf "noise_kinds=[${train_noise// /,}]"} \
         --model_conf "tasks=[${tasks_of_model// /,}]" \
         ${lm:+--decoder_conf "lm=${lm}"} \
         ${audio_model:+--audio_encoder_conf "model=${audio_model}"} \
@@ -246,12 +275,29 @@ if wants 5; then
         sets=()
         for set in ${test_sets}; do
             sets+=("${dumpdir}/${set}=${model_tasks// /,}")
-            for snr in ${hearing:+${snrs}}; do
-                for noisy in "${dumpdir}/${set}"_*_snr"${snr}"; do sets+=("${noisy}=${hearing}"); done
+            for kind in ${test_noise:-babble noise speech music}; do
+                for snr in ${hearing:+${snrs}}; do
+                    noisy=${dumpdir}/${set}_${kind}_snr${snr}
+                    # Of kinds not asked for by name, those that there are, but always babble.
+                    if [ -n "${test_noise}" ] || [ "${kind}" = babble ] || [ -d "${noisy}" ]; then
+                        sets+=("${noisy}=${hearing}")
+                    fi
+                done
             done
             if [[ " ${model_tasks} " == *" avsr "* ]]; then
                 sets+=("${dumpdir}/${set}_swapvideo=avsr" "${dumpdir}/${set}_swapaudio=avsr")
             fi
+        done
+        # Corrupted lips are for tasks that see them; to VSR, noisy sets are the clean set.
+        for set in ${corruptions:+${corrupt_sets:-${test_sets}}}; do
+            blind='^asr$'
+            if [[ "${set}" == *_snr* ]]; then blind='^asr$|^vsr$'; fi
+            seeing=$(tr ' ' '\n' <<< "${model_tasks}" | grep -Ev "${blind}" | paste -sd, || true)
+            for corruption in ${seeing:+${corruptions}}; do
+                for strength in 1 2 3; do
+                    sets+=("${dumpdir}/${set}_${corruption}${strength}=${seeing}")
+                done
+            done
         done
         # shellcheck disable=SC2086
         python -m mome.bin.decode --config "${expdir}/${name}/config.yaml" \

@@ -1,0 +1,121 @@
+"""Make copies of test sets with corrupted lips: blur, occlusion, darkness, dropped frames.
+
+Writes <dump>/<set>_<kind><strength>/, a data folder with corrupted crops in lips/ and everything
+else, the audio too, as in the set; `mome.data.corrupt` says what the strengths mean. Randomness
+follows --seed and the utterance id. Finished crops are kept when the command is run again with the
+same settings.
+"""
+
+import argparse
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mome.data import corrupt
+from mome.data.corrupt import CORRUPTIONS, STRENGTHS
+from mome.data.kaldi import copy_data_dir, read_scp, same_settings
+from mome.data.video import MediaError, read_lips, video_info, write_lips
+from mome.parallel import map_items
+
+# What the crops depend on beside the command line.
+PARAMETERS = {
+    name: value for name, value in vars(corrupt).items() if name.isupper() and name != "CORRUPTIONS"
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance, its crop and the copies wanted: (kind, strength, output)."""
+
+    utterance: str
+    lips: str
+    num_frames: int
+    outputs: tuple[tuple[str, int, str], ...]
+
+
+def corrupt_clip(clip: Clip, seed: int) -> int:
+    """Write the copies of a crop that are not finished; returns how many these are.
+
+    Raises:
+        ValueError: for a crop that has not as many frames as the data folder says.
+    """
+    todo = [wanted for wanted in clip.outputs if not _finished(wanted[2], clip)]
+    if not todo:
+        return 0
+    frames = read_lips(clip.lips)
+    if len(frames) != clip.num_frames:
+        raise ValueError(
+            f"{clip.utterance}: {clip.lips} has {len(frames)} frames, utt2num_frames says"
+            f" {clip.num_frames}; run stage 2 again"
+        )
+    for kind, strength, output in todo:
+        # The generator starts anew, so that the same patch hides the mouth at every strength.
+        rng = np.random.default_rng([seed, *f"{kind} {clip.utterance}".encode()])
+        write_lips(output, corrupt.corrupt(frames, kind, strength, rng))
+    return len(todo)
+
+
+def _finished(output: str, clip: Clip) -> bool:
+    path = Path(output)
+    try:
+        return (
+            path.is_file()
+            and path.stat().st_mtime >= Path(clip.lips).stat().st_mtime
+            and video_info(path).num_frames == clip.num_frames
+        )
+    except MediaError:
+        return False
+
+
+def corrupt_set(data: Path, args: argparse.Namespace) -> None:
+    """Write the copies of a set, of every kind at every strength."""
+    lips, speakers = read_scp(data / "lip.scp"), read_scp(data / "utt2spk")
+    lengths = read_scp(data / "utt2num_frames")
+    names = {u: f"lips/{speakers[u]}/{u}.mp4" for u in lips}
+    folders = {
+        (kind, strength): args.dump / f"{data.name}_{kind}{strength}"
+        for kind in args.kinds
+        for strength in args.strengths
+    }
+    for folder in folders.values():
+        if not same_settings(folder, {"seed": args.seed, "lips": str(data), **PARAMETERS}):
+            shutil.rmtree(folder / "lips", ignore_errors=True)
+    clips = [
+        Clip(
+            u,
+            path,
+            int(lengths[u]),
+            tuple((*key, str(folder / names[u])) for key, folder in folders.items()),
+        )
+        for u, path in lips.items()
+    ]
+    new = map_items(
+        partial(corrupt_clip, seed=args.seed), clips, args.nj, f"corrupted lips of {data.name}"
+    )
+    for folder in folders.values():
+        copies = {u: str(folder / name) for u, name in names.items()}
+        copy_data_dir(data, folder, {"lip.scp": copies})
+    print(f"{data.name}: {len(lips)} utterances in {len(folders)} copies, {sum(new)} crops new")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the copies of all sets."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--sets", nargs="+", default=["test"], help="may be noisy copies too")
+    parser.add_argument("--kinds", nargs="+", choices=list(CORRUPTIONS), default=list(CORRUPTIONS))
+    parser.add_argument("--strengths", nargs="+", type=int, choices=STRENGTHS, default=STRENGTHS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="processes")
+    args = parser.parse_args(argv)
+    for name in args.sets:
+        corrupt_set(args.dump / name, args)
+
+
+if __name__ == "__main__":
+    main()
