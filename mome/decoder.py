@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach
 from mome.frozen import Frozen
 from mome.precision import compute_dtype
+from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 IGNORE = -1
@@ -103,6 +104,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
 
     Raises:
         ValueError: if ``vocab_size`` is larger than the LM's vocabulary.
+        OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
     def __init__(
@@ -120,10 +122,12 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         super().__init__()
         dtype = compute_dtype(lm_dtype)
         if load_pretrained:
-            model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
+            model = load(AutoModelForCausalLM, lm, dtype=dtype)
+            tokenizer = load(AutoTokenizer, lm)
         else:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(lm), dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(lm)
+            model = AutoModelForCausalLM.from_config(load_config(lm), dtype=dtype)
+            tokenizer = load_tokenizer_or_words(lm)
+        self.tokenizer = tokenizer
         self.lm = Frozen(model)
         self.adapter = attach(model, adapter, adapter_conf)
         if gradient_checkpointing:

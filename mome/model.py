@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
 from mome.frozen import Frozen
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
+from mome.pretrained.hub import load
 from mome.projector import EmbeddingReadout, FeatureNorm, Projector
 
 PROMPTS = {
@@ -32,7 +33,7 @@ class AVSRModel(AbsESPnetModel):
 
     Args:
         decoder: the adapted LLM.
-        tokenizer: hub name or folder of the LM's tokenizer, for the prompts.
+        tokenizer: hub name or folder of a tokenizer for the prompts; None takes the decoder's.
         audio_encoder: encoder of waveforms (frozen inside), or None for VSR.
         video_encoder: encoder of mouth crops, or None for ASR; wrapped by :class:`Frozen` if it is
             not to be trained.
@@ -53,7 +54,7 @@ class AVSRModel(AbsESPnetModel):
     def __init__(
         self,
         decoder: MoMELLMDecoder,
-        tokenizer: str,
+        tokenizer: str | None,
         audio_encoder: AbsEncoder | None,
         video_encoder: AbsEncoder | Frozen | None,
         tasks: Sequence[str] = ("avsr",),
@@ -88,7 +89,7 @@ class AVSRModel(AbsESPnetModel):
             raise ValueError(f"pairs_per_step {pairs_per_step} must lie between 1 and {choices}")
         self.pairs_per_step = pairs_per_step
         self.decoder = decoder
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = load(AutoTokenizer, tokenizer) if tokenizer else decoder.tokenizer
         self.prompt_ids = {
             task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
             for task in self.tasks

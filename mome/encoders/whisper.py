@@ -3,12 +3,13 @@
 import torch
 import torch.nn.functional as F
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from mome.frozen import Frozen
 from mome.precision import compute_dtype
+from mome.pretrained.hub import load, load_config
 
 SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz
 TAIL = 10  # silent encoder frames computed after every utterance ...
@@ -31,6 +32,7 @@ class WhisperEncoder(AbsEncoder):
 
     Raises:
         ValueError: for an utterance longer than 30 s.
+        OSError: if the model cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
     def __init__(
@@ -44,9 +46,9 @@ class WhisperEncoder(AbsEncoder):
         super().__init__()
         dtype = compute_dtype(dtype)
         if load_pretrained:
-            encoder = WhisperModel.from_pretrained(model, dtype=dtype).get_encoder()
+            encoder = load(WhisperModel, model, dtype=dtype).get_encoder()
         else:
-            encoder = HFWhisperEncoder(WhisperConfig.from_pretrained(model)).to(dtype)
+            encoder = HFWhisperEncoder(load_config(model)).to(dtype)
         self.encoder = Frozen(encoder)
         self.pad_to_30s = pad_to_30s
         self.max_frames = encoder.config.max_source_positions
