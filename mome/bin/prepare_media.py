@@ -5,20 +5,26 @@ second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
 with its reason in `excluded`. Finished clips are kept when the command is run again.
 
+With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
+the nearest frames; a face is looked for in these frames alone.
+
 With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
 <lip_dir>/<speaker>/<number>.mp4, <lip_dir>/<split>/<speaker>/<number>.mp4 or
-<lip_dir>/<utterance>.mp4; they are read to check them and used in place.
+<lip_dir>/<utterance>.mp4; they are read to check them and used in place. For the segment NN of a
+recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them, or, as AV-HuBERT does,
+<lip_dir>/short-<split>/<speaker>/<number>_N.mp4 (<number>.mp4 for a recording in one piece).
 """
 
 import argparse
 import sys
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
-from mome.data.kaldi import read_scp, same_settings, spk2utt_of, write_scp
+from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
 from mome.lips.extract import extract_lips
 from mome.lips.landmarks import load_tracker
@@ -29,7 +35,11 @@ SAMPLES_PER_FRAME = RATE // LIP_RATE
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: where its streams are and where they go. ``crop`` is a crop that exists."""
+    """One utterance: where its streams are and where they go.
+
+    ``crop`` is a crop that exists; ``span`` is the first frame of a segment and the one after its
+    last, at 25 a second.
+    """
 
     utterance: str
     video: str
@@ -37,6 +47,7 @@ class Clip:
     lips_output: str
     audio_output: str
     crop: str | None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,17 @@ def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
                 settings.landmark_every,
                 settings.window,
                 settings.max_lost,
+                clip.span,
             )
             num_frames, lost = len(lips.frames), lips.lost
         length = num_frames * SAMPLES_PER_FRAME
         audio = read_audio(clip.audio)
+        if clip.span:
+            first, last = clip.span
+            if abs(num_frames - (last - first)) > settings.tolerance * LIP_RATE:
+                counts = f"{num_frames} frames for a segment of {last - first}"
+                return Outcome(reason=f"{clip.crop or clip.video}: {counts}")
+            audio = audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
         if abs(len(audio) - length) > settings.tolerance * RATE:
             seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
             return Outcome(reason=f"{clip.audio}: audio and video differ in length: {seconds}")
@@ -111,19 +129,26 @@ def finished_frames(clip: Clip) -> int:
     return num_frames if abs(length - num_frames) < 1e-3 else 0
 
 
-def find_crop(lip_dir: Path, utterance: str, speaker: str, video: str) -> str:
+def find_crop(
+    lip_dir: Path, utterance: str, speaker: str, video: str, segmented: bool = False
+) -> str:
     """An existing crop of an utterance; if there is none, the first path looked at."""
     number = utterance.removeprefix(speaker).lstrip("_-")
+    folders, whole = Path(video).parts[-3:-1], Path(video).stem
     candidates = [
         lip_dir / speaker / f"{number}.mp4",
         *(
-            lip_dir.joinpath(*Path(video).parts[-depth:]).with_suffix(".mp4")
-            for depth in (3, 2)
+            lip_dir.joinpath(*folders[-depth:], f"{number if segmented else whole}.mp4")
+            for depth in (2, 1)
             if video
         ),
         lip_dir / speaker / f"{utterance}.mp4",
         lip_dir / f"{utterance}.mp4",
     ]
+    if segmented and len(folders) == 2:
+        part = number.rpartition("_")[2].lstrip("0") or "0"
+        short = lip_dir / f"short-{folders[0]}" / folders[1]
+        candidates += [short / f"{whole}_{part}.mp4"] + [short / f"{whole}.mp4"] * (part == "0")
     return str(next((path for path in candidates if path.is_file()), candidates[0]))
 
 
@@ -138,15 +163,23 @@ def list_clips(
         raise FileNotFoundError(
             f"{data / 'video.scp'} does not exist; run stage 1, or give --lip_dir"
         )
+    segments = read_segments(data / "segments") if (data / "segments").is_file() else {}
     clips, excluded = [], {}
-    for utterance in sorted({*utt2spk, *videos}):
+    for utterance in sorted({*utt2spk, *(segments or videos)}):
         speaker = utt2spk.get(utterance)
-        video = videos.get(utterance, "")
-        audio = audios.get(utterance, video)
+        segment = segments.get(utterance)
+        recording = segment.recording if segment else utterance
+        video = videos.get(recording, "")
+        audio = audios.get(recording, video)
+        span = segment and (round(segment.start * LIP_RATE), round(segment.end * LIP_RATE))
         if not speaker:
             excluded[utterance] = f"{data / 'utt2spk'}: no speaker"
         elif not text.get(utterance):
             excluded[utterance] = f"{data / 'text'}: no words"
+        elif segments and not segment:
+            excluded[utterance] = f"{data / 'segments'}: no segment"
+        elif span and span[0] == span[1]:
+            excluded[utterance] = f"{data / 'segments'}: shorter than a frame"
         elif not audio or not (video or lip_dir):
             excluded[utterance] = f"{data}: no {'video' if audio else 'audio'}"
         else:
@@ -158,7 +191,8 @@ def list_clips(
                     audio,
                     str(dump / "lips" / f"{name}.mp4"),
                     str(dump / "audio" / f"{name}.{audio_format}"),
-                    find_crop(lip_dir, utterance, speaker, video) if lip_dir else None,
+                    lip_dir and find_crop(lip_dir, utterance, speaker, video, bool(segment)),
+                    span,
                 )
             )
     return clips, excluded
@@ -222,7 +256,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     clips, excluded = list_clips(args.data, args.dump, args.lip_dir, args.audio_format)
     choices = {name: value for name, value in vars(settings).items() if name != "landmarks"}
-    if not same_settings(args.dump, {**choices, "lip_dir": str(args.lip_dir or "")}):
+    choices["lip_dir"] = str(args.lip_dir or "")
+    if any(clip.span for clip in clips):
+        choices["segments"] = zlib.crc32((args.data / "segments").read_bytes())
+    if not same_settings(args.dump, choices):
         for clip in clips:
             Path(clip.audio_output).unlink(missing_ok=True)
     outcomes = map_items(

@@ -1,13 +1,15 @@
 """Kaldi data folders: read, write and validate their files.
 
 A line holds an utterance id, one space and a value. Files are sorted by the bytes of the id, as
-``LC_ALL=C sort`` does; speaker ids are prefixes of utterance ids so that both orders agree.
+``LC_ALL=C sort`` does; speaker ids are prefixes of utterance ids so that both orders agree. With a
+file ``segments`` utterances are parts of recordings, and wav.scp and video.scp list recordings.
 """
 
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,17 @@ from mome.parallel import map_items
 
 REQUIRED = ("text", "utt2spk", "spk2utt")
 MEDIA = ("wav.scp", "video.scp", "lip.scp")
-OPTIONAL = ("wav.scp", "video.scp", "lip.scp", "utt2dur", "utt2num_frames")
+OPTIONAL = ("wav.scp", "video.scp", "lip.scp", "segments", "utt2dur", "utt2num_frames")
+BY_RECORDING = ("wav.scp", "video.scp")  # in a folder with segments
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where an utterance lies in a recording, in seconds."""
+
+    recording: str
+    start: float
+    end: float
 
 
 def read_scp(path: str | Path) -> dict[str, str]:
@@ -42,6 +54,31 @@ def read_scp(path: str | Path) -> dict[str, str]:
                 raise ValueError(f"{path}:{number}: {key} is given twice; keep one line of it")
             mapping[key] = value.strip()
     return mapping
+
+
+def read_segments(path: str | Path) -> dict[str, Segment]:
+    """Read Kaldi's ``segments``: ``utterance recording start end`` lines, times in seconds.
+
+    Raises:
+        FileNotFoundError: without the file.
+        ValueError: for a line that is not of this form; names the file and the utterance.
+    """
+    return {
+        utterance: parse_segment(f"{path}: {utterance}", value)
+        for utterance, value in read_scp(path).items()
+    }
+
+
+def parse_segment(where: str, value: str) -> Segment:
+    """A line of ``segments`` without its utterance; ``where`` names it in errors."""
+    try:
+        recording, start, end = value.split()
+        segment = Segment(recording, float(start), float(end))
+    except ValueError:
+        raise ValueError(f"{where} has {value!r}, not a recording, a start and an end") from None
+    if not 0 <= segment.start < segment.end < math.inf:
+        raise ValueError(f"{where} does not end after its start: {start} to {end} s")
+    return segment
 
 
 def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
@@ -111,13 +148,24 @@ def fix_data_dir(path: str | Path) -> int:
     tables = {name: read_scp(path / name) for name in names}
     if "utt2spk" not in tables:
         raise ValueError(f"{path}/utt2spk is missing")
-    keep = set(tables["utt2spk"]).intersection(*tables.values())
+    by_recording = [name for name in BY_RECORDING if "segments" in tables and name in tables]
+    keep = set(tables["utt2spk"]).intersection(
+        *(table for name, table in tables.items() if name not in by_recording)
+    )
     if "text" in tables:
         keep = {utterance for utterance in keep if tables["text"][utterance]}
+    recordings: set[str] = set()
+    if "segments" in tables:
+        # A recording is the first word of a line; lines without any are dropped.
+        used = {u: (tables["segments"][u].split() or [""])[0] for u in keep}
+        known = set(used.values()).intersection(*(tables[name] for name in by_recording))
+        keep = {utterance for utterance in keep if used[utterance] in known}
+        recordings = {used[utterance] for utterance in keep}
     if not keep:
         raise ValueError(f"{path}: no utterance is in all of {', '.join(names)}")
     for name, table in tables.items():
-        write_scp(path / name, {key: value for key, value in table.items() if key in keep})
+        keys = recordings if name in by_recording else keep
+        write_scp(path / name, {key: value for key, value in table.items() if key in keys})
     utt2spk = {key: value for key, value in tables["utt2spk"].items() if key in keep}
     write_scp(path / "spk2utt", spk2utt_of(utt2spk))
     return len(keep)
@@ -154,13 +202,21 @@ def validate_data_dir(
             tables[name], found = _check_table(path / name)
             problems += found
     utterances = set(tables.get("utt2spk", tables.get("text", {})))
+    segments, found = _check_segments(path, tables.get("segments", {}))
+    problems += found
+    recordings = {segment.recording for segment in segments.values()}
     for name, table in tables.items():
-        if name != "spk2utt":
+        if "segments" in tables and name in BY_RECORDING:
+            problems += _compare_keys(path / name, set(table), recordings, "recordings")
+        elif name != "spk2utt":
             problems += _compare_keys(path / name, set(table), utterances)
     problems += _check_speakers(path, tables.get("utt2spk", {}), tables.get("spk2utt"))
     problems += _check_numbers(path, tables)
     if check_media:
-        problems += _check_media(tables, frame_rate, tolerance, nj)
+        ends: dict[str, float] = {}
+        for segment in segments.values():
+            ends[segment.recording] = max(segment.end, ends.get(segment.recording, 0.0))
+        problems += _check_media(tables, ends, frame_rate, tolerance, nj)
     return problems
 
 
@@ -204,12 +260,26 @@ def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
     return table, problems
 
 
-def _compare_keys(path: Path, keys: set[str], expected: set[str]) -> list[str]:
+def _check_segments(path: Path, table: Mapping[str, str]) -> tuple[dict[str, Segment], list[str]]:
+    """Parse what can be parsed, and say what cannot."""
+    segments, problems = {}, []
+    for utterance, value in table.items():
+        if value:  # an empty one has been named already
+            try:
+                segments[utterance] = parse_segment(f"{path / 'segments'}: {utterance}", value)
+            except ValueError as error:
+                problems.append(str(error))
+    return segments, problems
+
+
+def _compare_keys(
+    path: Path, keys: set[str], expected: set[str], what: str = "utterances"
+) -> list[str]:
     problems = []
     for verb, odd in (("lacks", expected - keys), ("has the unknown", keys - expected)):
         if odd:
             shown = ", ".join(c_sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
-            problems.append(f"{path} {verb} {len(odd)} utterances: {shown}")
+            problems.append(f"{path} {verb} {len(odd)} {what}: {shown}")
     return problems
 
 
@@ -256,25 +326,29 @@ def _check_numbers(path: Path, tables: Mapping[str, Mapping[str, str]]) -> list[
 
 
 def _check_media(
-    tables: Mapping[str, Mapping[str, str]], frame_rate: float, tolerance: float, nj: int
+    tables: Mapping[str, Mapping[str, str]],
+    ends: Mapping[str, float],
+    frame_rate: float,
+    tolerance: float,
+    nj: int,
 ) -> list[str]:
-    """Open the recordings of every utterance."""
-    utterances = set().union(*(tables[name] for name in MEDIA if name in tables))
+    """Open the recordings of every utterance; ``ends`` is where the last segment of each ends."""
+    keys = set().union(*(tables[name] for name in MEDIA if name in tables))
     items = [
-        (utterance, {name: tables[name].get(utterance) for name in MEDIA if name in tables})
-        for utterance in c_sorted(utterances)
+        (key, {name: tables[name].get(key) for name in MEDIA if name in tables}, ends.get(key, 0.0))
+        for key in c_sorted(keys)
     ]
     check = partial(_check_recordings, frame_rate=frame_rate, tolerance=tolerance)
     return [problem for found in map_items(check, items, nj, "check media") for problem in found]
 
 
 def _check_recordings(
-    item: tuple[str, dict[str, str | None]], frame_rate: float, tolerance: float
+    item: tuple[str, dict[str, str | None], float], frame_rate: float, tolerance: float
 ) -> list[str]:
     from mome.data.audio import audio_seconds  # media libraries load only where they are used
     from mome.data.video import MediaError, video_info
 
-    utterance, paths = item
+    utterance, paths, end = item
     problems = []
     lengths = {}
     for name, recording in paths.items():
@@ -299,4 +373,6 @@ def _check_recordings(
     if len(lengths) > 1 and max(lengths.values()) - min(lengths.values()) > tolerance:
         shown = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in lengths.items())
         problems.append(f"{utterance}: audio and video differ in length: {shown}")
+    if lengths and end > (shortest := min(lengths.values())) + tolerance:
+        problems.append(f"{utterance}: {shortest:.2f} s long, but a segment ends at {end:.2f} s")
     return problems

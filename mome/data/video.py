@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -124,6 +125,27 @@ def iter_video(
         while written / rate < previous_time + step - 1e-6:
             yield previous
             written += 1
+
+
+def cut_video(
+    path: str | Path, span: tuple[int, int], grey: bool = False, rate: float | None = None
+) -> Iterator[np.ndarray]:
+    """Decode the frames ``span[0]`` up to, but without, ``span[1]``; otherwise as `iter_video`.
+
+    Frames are counted from the beginning of the recording, so that the cut is exact; nothing behind
+    it is decoded.
+
+    Raises:
+        MediaError: if the recording ends before the span begins.
+    """
+    frames = iter_video(path, grey, rate)
+    wanted = islice(frames, *span)
+    first = next(wanted, None)
+    if first is None:
+        raise MediaError(path, f"ends before frame {span[0]}, where a segment begins")
+    yield first
+    yield from wanted
+    frames.close()
 
 
 def read_video(path: str | Path, grey: bool = False, rate: float | None = None) -> np.ndarray:

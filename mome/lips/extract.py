@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mome.data.video import LIP_RATE, MediaError, iter_video
+from mome.data.video import LIP_RATE, MediaError, cut_video, iter_video
 from mome.lips.crop import crop_mouth
 from mome.lips.landmarks import FaceTracker, fill_missing
 
@@ -33,6 +33,7 @@ def extract_lips(
     landmark_every: int = 2,
     window: int = 12,
     max_lost: float = 0.5,
+    span: tuple[int, int] | None = None,
 ) -> Lips:
     """Find the face of a video and cut its mouth.
 
@@ -43,12 +44,14 @@ def extract_lips(
             averaged over ``window`` frames anyway.
         window: frames over which landmarks are averaged.
         max_lost: largest share of frames without a face; these are interpolated.
+        span: first frame and the one after the last, at 25 frames per second; None is all.
 
     Raises:
         FileNotFoundError: without the file.
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
-    frames = [_reduce(frame) for frame in iter_video(path, grey=True, rate=LIP_RATE)]
+    decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
+    frames = [_reduce(frame) for frame in decoded]
     seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
     landmarks: list[np.ndarray | None] = [None] * len(frames)
     for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):

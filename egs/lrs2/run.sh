@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# LRS2-BBC: from the licensed corpus to a table of word error rates.
+#   ./run.sh --lrs2 /data/lrs2 --ngpu 4                          224 h: pretrain/ and train.txt
+#   ./run.sh --lrs2 /data/lrs2 --ngpu 1 --train_set train_main   29 h: train.txt alone
+# /data/lrs2 holds mvlrs_v1/main/ and mvlrs_v1/pretrain/, each with <programme id>/<number>.mp4 and
+# .txt, and train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/.
+# Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
+# mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
+# Auto-AVSR's <root>/lrs2/lrs2_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
+# data (--prepare_opts): local/data.py prepare --help.
+set -euo pipefail
+
+lrs2=
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --lrs2) lrs2=$(realpath "${2:?"--lrs2 needs a folder"}") && shift ;;
+        --help | -h) sed -n '2,/^set -/{/^#/p}' "$0" && options+=(--help) ;;
+        *) options+=("$1") ;;
+    esac
+    shift
+done
+cd "$(dirname "${BASH_SOURCE[0]}")"
+downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
+if [ -z "${lrs2}" ] && [[ " ${options[*]-} " != *" --help "* ]]; then
+    echo "$0: --lrs2 <folder of the corpus> is missing" >&2
+    exit 1
+fi
+
+exec ../TEMPLATE/avsr1/avsr.sh \
+    --corpus "${lrs2}" --download_opts none \
+    --lm meta-llama/Llama-3.2-1B \
+    --audio_model openai/whisper-small.en \
+    --video_weights "${downloads}/avhubert-large/model.safetensors" \
+    --train_config conf/train.yaml \
+    "${options[@]}"

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# LRS3-TED: from the licensed corpus to a table of word error rates.
+#   ./run.sh --lrs3 /data/lrs3 --ngpu 4                433 h: pretrain/ and trainval/
+#   ./run.sh --lrs3 /data/lrs3 --ngpu 1 --subset 30h   30 h: trainval/ alone
+# /data/lrs3 holds pretrain/, trainval/ and test/, each with <video id>/<number>.mp4 and .txt.
+# Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
+# mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
+# Auto-AVSR's <root>/lrs3/lrs3_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
+# data (--prepare_opts): local/data.py prepare --help.
+set -euo pipefail
+
+lrs3=
+subset=433h
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --lrs3) lrs3=$(realpath "${2:?"--lrs3 needs a folder"}") && shift ;;
+        --subset) subset=${2:?"--subset needs 433h or 30h"} && shift ;;
+        --help | -h) sed -n '2,/^set -/{/^#/p}' "$0" && options+=(--help) ;;
+        *) options+=("$1") ;;
+    esac
+    shift
+done
+cd "$(dirname "${BASH_SOURCE[0]}")"
+downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
+if [ -z "${lrs3}" ] && [[ " ${options[*]-} " != *" --help "* ]]; then
+    echo "$0: --lrs3 <folder of the corpus> is missing" >&2
+    exit 1
+fi
+case ${subset} in
+    433h) schedule="" ;;
+    30h) schedule="--num_iters_per_epoch 340 --scheduler_conf {total_steps:3400,warmup_steps:170}" ;;
+    *) echo "$0: --subset is 433h or 30h, not ${subset}" >&2 && exit 1 ;;
+esac
+
+exec ../TEMPLATE/avsr1/avsr.sh \
+    --corpus "${lrs3}" --download_opts none --train_set "train_${subset}" \
+    --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
+    --lm meta-llama/Llama-3.2-1B \
+    --audio_model openai/whisper-medium.en \
+    --video_weights "${downloads}/avhubert-large/model.safetensors" \
+    --train_config conf/train.yaml --train_opts "${schedule}" \
+    "${options[@]}"
