@@ -101,15 +101,21 @@ class WhisperEncoder(AbsEncoder):
             )
         time = self.max_frames if self.pad_to_30s else min(longest + TAIL, self.max_frames)
         mel = self.log_mel(xs_pad, ilens, 2 * time).to(dtype)
-        hidden = F.gelu(encoder.conv1(mel))
-        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight[:time]
         mask = None
         if not self.pad_to_30s:
-            valid = torch.arange(time, device=hidden.device) < olens[:, None] + ATTENDED_TAIL
-            mask = torch.zeros(valid.shape, dtype=dtype, device=hidden.device)
+            valid = torch.arange(time, device=mel.device) < olens[:, None] + ATTENDED_TAIL
+            mask = torch.zeros(valid.shape, dtype=dtype, device=mel.device)
             mask = mask.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
+        return self.encode(mel, mask)[:, :longest], olens, None
+
+    def encode(self, mel: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Whisper's convolutions and transformer: (B, mels, 2 T) and a mask added to the attention
+        scores (B, 1, 1, T) -> (B, T, D)."""
+        encoder = self.encoder.inner
+        hidden = F.gelu(encoder.conv1(mel))
+        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         for layer in encoder.layers:
             output = layer(hidden, attention_mask=mask)
             hidden = output[0] if isinstance(output, tuple) else output
-        return encoder.layer_norm(hidden)[:, :longest], olens, None
+        return encoder.layer_norm(hidden)

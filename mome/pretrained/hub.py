@@ -99,7 +99,7 @@ def load_config(name: str) -> PretrainedConfig:
 
 
 def load_tokenizer_or_words(name: str) -> PreTrainedTokenizerBase:
-    """A tokenizer for a dry run, as :func:`load_config`; words stand for that of a published size."""
+    """A tokenizer for a dry run, as :func:`load_config`; words stand for a published one."""
     if Path(name).is_dir() or published(name) is None:
         return load(AutoTokenizer, name)
     try:
