@@ -23,7 +23,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,27 +62,31 @@ def build(args: argparse.Namespace) -> AVSRModel:
         return AVSRTask.build_model(args)
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention by the kernel that CUDA takes for a tree of prompts: no scores are stored."""
+def efficient_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_
+):
+    """Attention by the kernel that CUDA takes for a tree of prompts, which stores no scores."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    if attn_mask is not None:
+        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
+    return torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
+    )[0]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        return self.attend(*args, **kwargs)
 
-    @staticmethod
-    def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-        if attn_mask is not None:
-            shape = (*query.shape[:3], key.shape[2])
-            attn_mask = attn_mask.to(query.dtype).expand(shape)
-        needs_gradient = torch.is_grad_enabled()
-        return torch.ops.aten._scaled_dot_product_efficient_attention(
-            query, key, value, attn_mask, needs_gradient, dropout_p, is_causal, scale=scale
-        )[0]
+@contextmanager
+def meta() -> Iterator[None]:
+    """Tensors made inside have no values, and attention is what it will be on a GPU."""
+    # A TorchFunctionMode would be off where gradient checkpointing computes again.
+    original = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = efficient_attention
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        F.scaled_dot_product_attention = original
 
 
 class PeakMemory(TorchDispatchMode):
@@ -167,7 +170,7 @@ def transcripts(batch: int, seconds: float) -> tuple[torch.Tensor, torch.Tensor]
 def counting() -> Iterator[FlopCounterMode]:
     """Count the FLOPs of what runs inside on the meta device, without gradients."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), torch.device("meta"), FusedAttention(), counter:
+    with torch.no_grad(), meta(), counter:
         yield counter
 
 
@@ -192,6 +195,7 @@ def uncompressed_flops(model: AVSRModel, task: str, kinds: list[str], seconds: f
     decoder = model.eval().decoder
     with counting() as counter:
         nodes = [decoder.root(1)]
+        nodes[0].pair = str(model.pairs[task][0])  # any: their LoRAs are of one size
         for kind in kinds:
             frames = torch.empty(1, round(seconds * FRAMES_PER_SECOND[kind]), decoder.dim)
             lengths = torch.empty(1, dtype=torch.long)
@@ -217,7 +221,7 @@ def weight_bytes(model: AVSRModel) -> dict[str, int]:
 def step_peak(model: AVSRModel, batch: int, seconds: float) -> dict[str, int]:
     """Most bytes alive in each part of a training step, beside weights and Adam's moments."""
     peaks = {}
-    with torch.device("meta"), FusedAttention():
+    with meta():
         for kind in model.rates:
             frozen = not any(p.requires_grad for p in encoder_of(model, kind).parameters())
             with torch.set_grad_enabled(not frozen), PeakMemory() as memory:
@@ -258,7 +262,7 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     model = build(args)
     number = "{:,}".format
     rows = [[name, *map(number, counts)] for name, *counts in table(model)]
-    text = [f"# Dry run of {args.config}", "", f"LLM: {args.decoder_conf.get('lm')}", ""]
+    text = [f"# Dry run of {args.config}", "", f"LLM: {args.decoder_conf.get('lm', 'the default of mome_llm')}", ""]
     text += markdown(["part", "trained", "active", "total"], rows)
 
     encoders = {kind: encoder_flops(model, kind, seconds) for kind in model.rates}
@@ -281,7 +285,7 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
 
     batch = clips_per_gpu(args, seconds)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    fixed = {f"weights, {name}": size for name, size in weight_bytes(model).items()}
+    fixed = {f"weights, {name}": n for name, n in weight_bytes(model).items() if n > 1e6}
     fixed["Adam's moments, float32"] = 8 * trained
     peaks = step_peak(model, batch, seconds)
     total = sum(fixed.values()) + max(peaks.values())

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
 from mome.frozen import Frozen
+from mome.lora import RateLoRAAdapter
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
 from mome.pretrained.hub import load
 from mome.projector import EmbeddingReadout, FeatureNorm, Projector
@@ -179,16 +180,21 @@ class AVSRModel(AbsESPnetModel):
 
         Args:
             features: of B utterances, see :meth:`encode`.
-            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes.
+            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes,
+                unless the adapter differs by pair.
 
         Returns:
             nodes, parents before children, and for each condition its last node.
         """
-        nodes = [self.decoder.root(len(next(iter(features.values()))[0]))]
+        batch = len(next(iter(features.values()))[0])
+        by_pair = isinstance(self.decoder.adapter, RateLoRAAdapter)
+        nodes, last = [], []
         place: dict[tuple[int, str, int], int] = {}
-        last = []
         for _, pair in conditions:
-            parent = 0
+            if by_pair or not nodes:
+                nodes.append(self.decoder.root(batch))
+                nodes[-1].pair = str(pair) if by_pair else None
+            parent = len(nodes) - 1 if by_pair else 0
             for kind, rate in (("audio", pair.audio), ("video", pair.video)):
                 if rate is not None:
                     key = (parent, kind, rate)
