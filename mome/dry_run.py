@@ -218,6 +218,19 @@ def weight_bytes(model: AVSRModel) -> dict[str, int]:
     return sizes
 
 
+def tokens_per_second(pair: RatePair) -> float:
+    """Audio and video tokens that the LLM reads for a second of speech."""
+    rates = {"audio": pair.audio, "video": pair.video}
+    return sum(FRAMES_PER_SECOND[kind] / rate for kind, rate in rates.items() if rate)
+
+
+def heaviest(model: AVSRModel) -> list[tuple[str, RatePair]]:
+    """The (task, rate pair) of a training step, of all draws the one with the most tokens."""
+    choices = [(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    choices.sort(key=lambda choice: -tokens_per_second(choice[1]))
+    return choices[: model.pairs_per_step]
+
+
 def step_peak(model: AVSRModel, batch: int, seconds: float) -> dict[str, int]:
     """Most bytes alive in each part of a training step, beside weights and Adam's moments."""
     peaks = {}
@@ -230,7 +243,7 @@ def step_peak(model: AVSRModel, batch: int, seconds: float) -> dict[str, int]:
         text, lengths = transcripts(batch, seconds)
         with PeakMemory() as memory:
             features = clips(model, batch, seconds)
-            loss, _ = model.train().loss(features, text, lengths, model.draw())
+            loss, _ = model.train().loss(features, text, lengths, heaviest(model))
             loss.backward()
             del loss, features
         peaks["LLM, forward and backward"] = memory.peak
@@ -262,20 +275,19 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     model = build(args)
     number = "{:,}".format
     rows = [[name, *map(number, counts)] for name, *counts in table(model)]
-    text = [f"# Dry run of {args.config}", "", f"LLM: {args.decoder_conf.get('lm', 'the default of mome_llm')}", ""]
+    lm = args.decoder_conf.get("lm", "the default of mome_llm")
+    text = [f"# Dry run of {args.config}", "", f"LLM: {lm}", ""]
     text += markdown(["part", "trained", "active", "total"], rows)
 
     encoders = {kind: encoder_flops(model, kind, seconds) for kind in model.rates}
     rows = []
     for task, pairs in model.pairs.items():
         for pair in pairs:
-            rates = {"audio": pair.audio, "video": pair.video}
-            heard = [kind for kind, rate in rates.items() if rate]
-            tokens = sum(FRAMES_PER_SECOND[kind] / rates[kind] for kind in heard)
+            heard = [kind for kind, rate in (("audio", pair.audio), ("video", pair.video)) if rate]
             eyes_and_ears = sum(encoders[kind] for kind in heard)
             llm = llm_flops(model, (task, pair), seconds)
             flops = [f"{x / 1e12:.2f}" for x in (eyes_and_ears, llm, eyes_and_ears + llm)]
-            rows.append([f"{task} {pair}", f"{tokens:.1f}", *flops])
+            rows.append([f"{task} {pair}", f"{tokens_per_second(pair):.1f}", *flops])
         frames = sum(FRAMES_PER_SECOND[kind] for kind in heard)
         llm = uncompressed_flops(model, task, heard, seconds)
         flops = [f"{x / 1e12:.2f}" for x in (eyes_and_ears, llm, eyes_and_ears + llm)]

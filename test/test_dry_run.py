@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mome.config import parse, read_config
-from mome.dry_run import build, encoder_flops, llm_flops, report, step_peak, weight_bytes
+from mome.dry_run import build, encoder_flops, heaviest, llm_flops, report, step_peak, weight_bytes
 from mome.encoders.avhubert import SIZES
 from mome.encoders.avhubert import build as build_avhubert
 from mome.encoders.whisper import TAIL
@@ -207,3 +207,13 @@ def test_broken_configurations_are_named(tmp_path, capsys):
         with pytest.raises(SystemExit):
             parse(["--config", str(tmp_path / f"{name}.yaml")])
         assert words in capsys.readouterr().err
+
+
+def test_a_step_that_draws_pairs_is_counted_at_its_heaviest(tiny_lm, tiny_whisper):
+    args = tiny_args(tiny_lm, tiny_whisper)
+    args.model_conf |= {"pairs_per_step": 2}
+    model = build(args)
+    assert [str(pair) for _, pair in heaviest(model)] == ["a4_v2", "a4_v5"]
+    text = report(args)
+    assert "clips of 10 s a GPU" in text
+    assert "| avsr, not compressed |     75.0 |" in text
