@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[str]]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise ValueError(
             f"{path} cannot be read safely as a PyTorch checkpoint, and nothing in it was run; get "
-            f"it again from its authors. PyTorch says: {str(error).splitlines()[0]}"
+            f"it again from its authors. PyTorch says: {str(error).partition(chr(10))[0]}"
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise ValueError(f"{path} is no fairseq checkpoint: it has no `model`")
