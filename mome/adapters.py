@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from mome.experts import MoME, balance_loss
+from mome.lora import RateLoRAAdapter, lora_rank
 
 POSITIONS = ("mhsa", "ffn", "layer")
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
@@ -155,22 +156,22 @@ class LoRAAdapter(nn.Module):
 
     Args:
         lm: frozen causal LM; peft inserts its layers in place.
-        rank: rank of the update.
-        alpha: scale is ``alpha / rank``; ``2 * rank`` when None.
+        rank, reduction: rank of the update; see :func:`mome.lora.lora_rank`.
+        scale: factor of the update (peft's ``alpha / r``).
         target_modules: names of the linear layers to adapt.
     """
 
     def __init__(
         self,
         lm: nn.Module,
-        rank: int = 32,
-        alpha: int | None = None,
+        rank: int | None = None,
+        reduction: int | None = None,
+        scale: float = 2.0,
         target_modules: tuple[str, ...] | list[str] = ("q_proj", "v_proj"),
     ):
         super().__init__()
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha or 2 * rank, target_modules=list(target_modules)
-        )
+        rank = lora_rank(lm, rank, reduction)
+        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
         inject_adapter_in_model(config, lm)
         self.tuners = tuple(m for m in lm.modules() if isinstance(m, BaseTunerLayer))
         # The tensors live inside the frozen LM, out of sight of optimiser and checkpoint: list
@@ -210,11 +211,17 @@ class LoRAAdapter(nn.Module):
         return sum(p.numel() for p in self.weights)
 
 
-ADAPTERS = {"mome": MoMEAdapter, "lora": LoRAAdapter}
+ADAPTERS = {"mome": MoMEAdapter, "lora": LoRAAdapter, "rate_lora": RateLoRAAdapter}
+
+
+def choose(adapter: nn.Module | None, columns: list[str | None]) -> None:
+    """Tell an adapter that differs by rate pair which pair each column of the next input is of."""
+    if isinstance(adapter, RateLoRAAdapter):
+        adapter.choose(columns)
 
 
 def attach(lm: nn.Module, adapter: str, conf: Mapping[str, Any] | None = None) -> nn.Module | None:
-    """Attach the adapter called ``mome``, ``lora`` or ``none`` to a frozen LM.
+    """Attach the adapter called ``mome``, ``lora``, ``rate_lora`` or ``none`` to a frozen LM.
 
     Raises:
         ValueError: for an unknown name.

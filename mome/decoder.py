@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mome.adapters import attach
+from mome.adapters import attach, choose
 from mome.frozen import Frozen
 from mome.precision import compute_dtype
+from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 IGNORE = -1
@@ -36,11 +37,29 @@ class Node:
         embeds: (B, L, D) embeddings.
         mask: (B, L) True for tokens, False for padding.
         parent: index of the node before it, or None for the root.
+        pair: of a root, the rate pair that its tree belongs to, if the adapter differs by pair.
     """
 
     embeds: torch.Tensor
     mask: torch.Tensor
     parent: int | None
+    pair: str | None = None
+
+
+def node_pairs(nodes: list[Node]) -> list[str | None]:
+    """The rate pair of each node's tree, where the adapter differs by pair."""
+    pairs: list[str | None] = []
+    for node in nodes:
+        pairs.append(node.pair if node.parent is None else pairs[node.parent])
+    return pairs
+
+
+def column_pairs(nodes: list[Node]) -> list[str | None]:
+    """The rate pair of each column of :func:`pack_tree`."""
+    widths = [node.mask.shape[1] for node in nodes]
+    return [
+        pair for pair, width in zip(node_pairs(nodes), widths, strict=True) for _ in range(width)
+    ]
 
 
 def pack_tree(
@@ -95,7 +114,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         encoder_output_size: width of the encoder's frames; None when projected outside.
         lm: hub name or folder of any decoder-only Transformers LM.
         lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
-        adapter: ``mome``, ``lora`` or ``none``.
+        adapter: ``mome``, ``lora``, ``rate_lora`` or ``none``.
         adapter_conf: the adapter's arguments.
         prompt: text between the frames and the transcript, for ESPnet's ASR task.
         load_pretrained: False builds the architecture with random weights (tests, dry runs).
@@ -103,6 +122,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
 
     Raises:
         ValueError: if ``vocab_size`` is larger than the LM's vocabulary.
+        OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
     def __init__(
@@ -120,10 +140,12 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         super().__init__()
         dtype = compute_dtype(lm_dtype)
         if load_pretrained:
-            model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
+            model = load(AutoModelForCausalLM, lm, dtype=dtype)
+            tokenizer = load(AutoTokenizer, lm)
         else:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(lm), dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(lm)
+            model = AutoModelForCausalLM.from_config(load_config(lm), dtype=dtype)
+            tokenizer = load_tokenizer_or_words(lm)
+        self.tokenizer = tokenizer
         self.lm = Frozen(model)
         self.adapter = attach(model, adapter, adapter_conf)
         if gradient_checkpointing:
@@ -210,6 +232,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             "use_cache": False,
             "logits_to_keep": torch.cat(wanted).to(embeds.device),
         }
+        choose(self.adapter, column_pairs(nodes))
         if recorder is None:
             logits = self.lm(**arguments).logits
             balance = self.markers.new_zeros(())

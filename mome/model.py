@@ -12,7 +12,9 @@ from transformers import AutoTokenizer
 
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
 from mome.frozen import Frozen
+from mome.lora import RateLoRAAdapter
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
+from mome.pretrained.hub import load
 from mome.projector import EmbeddingReadout, FeatureNorm, Projector
 
 PROMPTS = {
@@ -32,7 +34,7 @@ class AVSRModel(AbsESPnetModel):
 
     Args:
         decoder: the adapted LLM.
-        tokenizer: hub name or folder of the LM's tokenizer, for the prompts.
+        tokenizer: hub name or folder of a tokenizer for the prompts; None takes the decoder's.
         audio_encoder: encoder of waveforms (frozen inside), or None for VSR.
         video_encoder: encoder of mouth crops, or None for ASR; wrapped by :class:`Frozen` if it is
             not to be trained.
@@ -53,7 +55,7 @@ class AVSRModel(AbsESPnetModel):
     def __init__(
         self,
         decoder: MoMELLMDecoder,
-        tokenizer: str,
+        tokenizer: str | None,
         audio_encoder: AbsEncoder | None,
         video_encoder: AbsEncoder | Frozen | None,
         tasks: Sequence[str] = ("avsr",),
@@ -88,7 +90,7 @@ class AVSRModel(AbsESPnetModel):
             raise ValueError(f"pairs_per_step {pairs_per_step} must lie between 1 and {choices}")
         self.pairs_per_step = pairs_per_step
         self.decoder = decoder
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = load(AutoTokenizer, tokenizer) if tokenizer else decoder.tokenizer
         self.prompt_ids = {
             task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
             for task in self.tasks
@@ -178,16 +180,21 @@ class AVSRModel(AbsESPnetModel):
 
         Args:
             features: of B utterances, see :meth:`encode`.
-            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes.
+            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes,
+                unless the adapter differs by pair.
 
         Returns:
             nodes, parents before children, and for each condition its last node.
         """
-        nodes = [self.decoder.root(len(next(iter(features.values()))[0]))]
+        batch = len(next(iter(features.values()))[0])
+        by_pair = isinstance(self.decoder.adapter, RateLoRAAdapter)
+        nodes, last = [], []
         place: dict[tuple[int, str, int], int] = {}
-        last = []
         for _, pair in conditions:
-            parent = 0
+            if by_pair or not nodes:
+                nodes.append(self.decoder.root(batch))
+                nodes[-1].pair = str(pair) if by_pair else None
+            parent = len(nodes) - 1 if by_pair else 0
             for kind, rate in (("audio", pair.audio), ("video", pair.video)):
                 if rate is not None:
                     key = (parent, kind, rate)
@@ -246,21 +253,41 @@ class AVSRModel(AbsESPnetModel):
         Returns:
             loss, statistics per task and rate pair, and the batch size, as ESPnet's trainer wants.
         """
-        batch, length = text.shape
         drawn = self.draw()
         if not any(pair.audio for _, pair in drawn):
             speech = None
         if not any(pair.video for _, pair in drawn):
             lips = None
         features = self.encode(speech, speech_lengths, lips, lips_lengths)
+        loss, stats = self.loss(features, text, text_lengths, drawn)
+        return force_gatherable((loss, stats, len(text)), loss.device)
+
+    def loss(
+        self,
+        features: Features,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        conditions: Sequence[tuple[str, RatePair]],
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted mean of the cross-entropies of tasks at rate pairs, plus the balance loss.
+
+        Args:
+            features: of B utterances, see :meth:`encode`.
+            text: (B, L) token ids, padded by -1, with (B,) lengths.
+            conditions: tasks and rate pairs.
+
+        Returns:
+            loss and statistics per task and rate pair.
+        """
+        batch, length = text.shape
         valid = torch.arange(length, device=text.device) < text_lengths[:, None]
         transcript = self.decoder.embed(text.clamp(min=0))
         target = F.pad(text.masked_fill(~valid, IGNORE), (0, 1), value=IGNORE)
-        target[torch.arange(batch), text_lengths] = self.decoder.eos_id
+        target[torch.arange(batch, device=text.device), text_lengths] = self.decoder.eos_id
 
-        nodes, parents = self.modality_tree(features, drawn)
+        nodes, parents = self.modality_tree(features, conditions)
         columns: list[tuple[int, int, int]] = []
-        for (task, _), parent in zip(drawn, parents, strict=True):
+        for (task, _), parent in zip(conditions, parents, strict=True):
             prompt = self.decoder.text_node(self.prompt_ids[task], batch, parent)
             start = prompt.mask.shape[1] - 1  # this column predicts the transcript's first token
             columns.append((len(nodes), start, start + length + 1))
@@ -269,9 +296,9 @@ class AVSRModel(AbsESPnetModel):
 
         all_logits, balance = self.decoder.forward_tree(nodes, columns)
         stats, losses, weights = {}, [], []
-        for (task, pair), logits in zip(drawn, all_logits, strict=True):
+        for (task, pair), logits in zip(conditions, all_logits, strict=True):
             loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
-            right = (logits.argmax(-1) == target)[target != IGNORE].float().mean()
+            right = (logits.argmax(-1) == target).sum() / (target != IGNORE).sum()
             stats[f"loss_{task}_{pair}"] = loss.detach()
             stats[f"acc_{task}_{pair}"] = right
             losses.append(loss)
@@ -282,7 +309,7 @@ class AVSRModel(AbsESPnetModel):
         stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
         loss = loss + self.balance_weight * balance
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, batch), loss.device)
+        return loss, stats
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Nothing to collect: normalisation is fixed by the pretrained encoders."""

@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
 done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
-if [ -z "${lrs3}" ] && [[ " ${options[*]-} " != *" --help "* ]]; then
+if [ -z "${lrs3}" ] && [[ " ${options[*]-} " != *" --"@(help|dry_run)" "* ]]; then
     echo "$0: --lrs3 <folder of the corpus> is missing" >&2
     exit 1
 fi

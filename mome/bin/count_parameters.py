@@ -1,7 +1,8 @@
 """Print trained, active and total parameters of a model by part.
 
-Trained: what the optimiser updates. Active: trained parameters that one token uses, so of the
-routed experts only the top-k. Total: everything that is in memory, frozen parts included.
+Trained: what the optimiser updates. Active: trained parameters that one token uses at one rate
+pair, so of the routed experts only the top-k, and one projector for each modality. Total:
+everything that is in memory, frozen parts included.
 """
 
 import argparse
@@ -37,12 +38,30 @@ def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
     rows = [("LLM", 0, 0, lm_total), ("adapter", adapter_trained, adapter_active, adapter_trained)]
     for name in ("audio_encoder", "video_encoder", "projectors", "readout"):
         part = getattr(model, name)
-        trained = count(part, trained_only=True)
-        rows.append((name.replace("_", " "), trained, trained, count(part)))
+        trained = active = count(part, trained_only=True)
+        if name == "projectors":  # a rate pair uses one for each modality
+            sizes = {
+                kind: [count(p) for n, p in part.items() if n.startswith(kind)]
+                for kind in model.rates
+            }
+            active = sum(max(of_rates) for of_rates in sizes.values())
+        rows.append((name.replace("_", " "), trained, active, count(part)))
     markers = model.decoder.markers.numel()
     rows.append(("markers", markers, markers, markers))
     sums = [sum(row[column] for row in rows) for column in (1, 2, 3)]
     return [*rows, ("sum", *sums)]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        _, *others = (f" {cell:>{width}} " for cell, width in zip(cells, widths, strict=True))
+        return "|" + "|".join([f" {cells[0]:<{widths[0]}} ", *others]) + "|"
+
+    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    return [line(header), "|" + "|".join(rule) + "|", *map(line, rows)]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,10 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     task: type[AbsTask] = AVSRTask
     with torch.device("cpu"):
         model, _ = task.build_model_from_file(str(args.config), None, "cpu")
-    print(f"| {'part':<14} | {'trained':>13} | {'active':>13} | {'total':>13} |")
-    print(f"|{'-' * 16}|{'-' * 14}:|{'-' * 14}:|{'-' * 14}:|")
-    for name, trained, active, total in table(model):
-        print(f"| {name:<14} | {trained:>13,} | {active:>13,} | {total:>13,} |")
+    rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
+    print("\n".join(markdown(["part", "trained", "active", "total"], rows)))
 
 
 if __name__ == "__main__":

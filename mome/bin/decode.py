@@ -128,6 +128,7 @@ def decode_set(
             max_new_tokens=args.max_new_tokens,
             eos_id=model.decoder.eos_id,
             length_penalty=args.length_penalty,
+            adapter=model.decoder.adapter,
         )
         seconds += time.perf_counter() - started
         for condition, candidates in zip(todo, hypotheses, strict=True):

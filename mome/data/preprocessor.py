@@ -19,6 +19,7 @@ from mome.data.augment import (
 )
 from mome.data.kaldi import read_scp
 from mome.data.video import read_lips
+from mome.pretrained.hub import load
 
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # None is clean
 
@@ -104,7 +105,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         video_mask_frames: int = 10,
     ):
         super().__init__(train)
-        self.tokenizer = None if tokenizer is None else AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = None if tokenizer is None else load(AutoTokenizer, tokenizer)
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
         self.crop_size = crop_size

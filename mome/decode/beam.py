@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from mome.decoder import Node, pack_tree
+from mome.adapters import choose
+from mome.decoder import Node, column_pairs, node_pairs, pack_tree
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def beam_search(
     max_new_tokens: int,
     eos_id: int,
     length_penalty: float = 0.0,
+    adapter: nn.Module | None = None,
 ) -> list[list[list[Hypothesis]]]:
     """Search the best continuations of each prompt of each utterance.
 
@@ -56,6 +58,7 @@ def beam_search(
         max_new_tokens: longest transcript, EOS included.
         eos_id: end-of-sentence token.
         length_penalty: exponent of the length that divides the score, as in Transformers.
+        adapter: the LM's; needed if it differs by rate pair.
 
     Returns:
         per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
@@ -68,7 +71,10 @@ def beam_search(
     if not all(bool(nodes[leaf].mask.any(1).all()) for leaf in leaves):
         raise ValueError("a prompt of the batch has no tokens")
     cache = DynamicCache(config=lm.config)
+    choose(adapter, column_pairs(nodes))
     logits, sees_prompt, start = _run_prompts(lm, nodes, leaves, cache)
+    pairs = node_pairs(nodes)
+    choose(adapter, [pairs[leaf] for leaf in leaves for _ in range(beam)])
     batch, conditions = start.shape
     rows, device = batch * conditions, logits.device  # a row is a prompt: utterance, then leaf
     scores = logits.flatten(0, 1).log_softmax(-1)  # (R, V)

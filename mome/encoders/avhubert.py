@@ -1,72 +1,111 @@
-"""AV-HuBERT through ESPnet's own implementation, reading lips only."""
+"""AV-HuBERT (Shi et al., ICLR 2022) through ESPnet's own implementation, reading lips only."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from espnet2.asr.encoder.avhubert_encoder import FairseqAVHubertEncoder
+from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
 from mome.encoders.fairseq_parts import fairseq_parts
 
-# Published sizes (Shi et al., ICLR 2022).
+# Published sizes. All published models, Base too, have their layer norms first (layer_norm_first).
 SIZES = {
     "base": {
         "encoder_embed_dim": 768,
         "encoder_layers": 12,
         "encoder_ffn_embed_dim": 3072,
         "encoder_attention_heads": 12,
+        "layer_norm_first": True,
     },
     "large": {
         "encoder_embed_dim": 1024,
         "encoder_layers": 24,
         "encoder_ffn_embed_dim": 4096,
         "encoder_attention_heads": 16,
+        "layer_norm_first": True,
     },
 }
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def build(geometry: dict[str, Any]) -> AVHubertModel:
+    """ESPnet's AV-HuBERT of this geometry (see ``SIZES``), without what only audio needs."""
+    with fairseq_parts():
+        model = FairseqAVHubertEncoder(
+            pretrain=False,
+            dropout=0.0,
+            attention_dropout=0.0,
+            dropout_input=0.0,
+            dropout_features=0.0,
+            encoder_layerdrop=0.0,
+            **geometry,
+        ).encoders
+    model.feature_extractor_audio = None
+    model.mask_emb = None
+    return model
+
+
+def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]:
+    """Geometry and safetensors file of converted weights, given as the folder or as the file.
+
+    Raises:
+        FileNotFoundError: if either file is missing.
+        ValueError: if they are of another size than the one asked for.
+    """
+    file = weights / WEIGHTS if weights.is_dir() else weights
+    config = file.with_name(CONFIG)
+    for path in (file, config):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no converted AV-HuBERT weights. Get a checkpoint from its authors "
+                f"(https://facebookresearch.github.io/av_hubert) and convert it: python -m "
+                f"mome.bin.convert_avhubert --checkpoint large_vox_iter5.pt --output {file.parent}"
+            )
+    found = json.loads(config.read_text())
+    if size not in (None, found["size"]):
+        raise ValueError(f"{file} is AV-HuBERT {found['size']}, but the configuration says {size}")
+    return found["geometry"], file
 
 
 class AVHubertEncoder(AbsEncoder):
     """ESPnet's AV-HuBERT on mouth crops: 25 frames a second in and out.
 
+    As in the published code, the audio half of the fused features is zero when only lips are read.
+
     Args:
         input_size: for ESPnet's interface; the input is the crops themselves.
-        size: ``base`` or ``large``.
-        weights: safetensors file with the tensors of ESPnet's class, or None for random weights.
+        size: ``base`` or ``large``; None takes the size of the weights, or large without weights.
+        weights: folder (or the safetensors file in it) that ``mome.bin.convert_avhubert`` wrote,
+            or None for random weights.
 
     Raises:
-        ValueError: for an unknown size.
-        FileNotFoundError: if ``weights`` names no file.
+        ValueError: for an unknown size or one that the weights do not have.
+        FileNotFoundError: if ``weights`` names nothing.
     """
 
-    def __init__(self, input_size: int = 1, size: str = "large", weights: str | None = None):
+    def __init__(self, input_size: int = 1, size: str | None = None, weights: str | None = None):
         super().__init__()
-        if size not in SIZES:
+        if size not in (None, *SIZES):
             raise ValueError(f"AV-HuBERT size {size!r} must be one of {', '.join(SIZES)}")
-        if weights is not None and not Path(weights).exists():
-            raise FileNotFoundError(
-                f"{weights}: no AV-HuBERT weights in safetensors format; the fairseq checkpoint "
-                f"must be obtained from its authors and converted first"
-            )
-        with fairseq_parts():
-            self.encoder = FairseqAVHubertEncoder(
-                pretrain=False,
-                dropout=0.0,
-                attention_dropout=0.0,
-                dropout_input=0.0,
-                dropout_features=0.0,
-                encoder_layerdrop=0.0,
-                **SIZES[size],
-            )
-        if weights is not None:
-            self.encoder.encoders.load_state_dict(load_file(weights))
+        if weights is None:
+            self.encoder = build(SIZES[size or "large"])
+        else:
+            geometry, file = read_weights(Path(weights), size)
+            self.encoder = build(geometry)
+            self.encoder.load_state_dict(load_file(file))
 
     def output_size(self) -> int:
         """Width of a frame."""
-        return self.encoder.output_size()
+        return self.encoder.encoder_embed_dim
 
     def forward(
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
         """(B, T, 88, 88) crops and (B,) frames -> (B, T, D) frames, (B,) frames, None."""
-        return self.encoder({"video": xs_pad[:, None], "audio": None}, ilens)
+        padding = torch.arange(xs_pad.shape[1], device=ilens.device) >= ilens[:, None]
+        source = {"video": xs_pad[:, None], "audio": None}
+        frames, _ = self.encoder.extract_finetune(source, padding_mask=padding)
+        return frames, ilens, None

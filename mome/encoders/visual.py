@@ -141,9 +141,16 @@ class VisualEncoder(AbsEncoder):
         # Only real frames go through the convolutions: padding costs nothing and leaves no trace in
         # the statistics of the batch normalisation.
         images = windows[valid].permute(0, 3, 1, 2)  # (N, 5, H, W), channels last in memory
-        frames = self.linear(self.trunk(self.stem(images)))
+        frames = self.look(images)
         hidden = frames.new_zeros(batch, time, frames.shape[-1])
         hidden[valid] = frames
+        return self.relate(hidden, ~valid), ilens, None
+
+    def look(self, images: torch.Tensor) -> torch.Tensor:
+        """Frames by themselves: (N, 5, H, W) images with their neighbours in time -> (N, D)."""
+        return self.linear(self.trunk(self.stem(images)))
+
+    def relate(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        """Frames in context: (B, T, D) and (B, T) True for padding -> (B, T, D)."""
         position = F.gelu(self.position(hidden.transpose(1, 2))).transpose(1, 2)
-        hidden = hidden + position
-        return self.transformer(hidden, src_key_padding_mask=~valid), ilens, None
+        return self.transformer(hidden + position, src_key_padding_mask=padding)

@@ -3,12 +3,13 @@
 import torch
 import torch.nn.functional as F
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from mome.frozen import Frozen
 from mome.precision import compute_dtype
+from mome.pretrained.hub import load, load_config
 
 SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz
 TAIL = 10  # silent encoder frames computed after every utterance ...
@@ -31,6 +32,7 @@ class WhisperEncoder(AbsEncoder):
 
     Raises:
         ValueError: for an utterance longer than 30 s.
+        OSError: if the model cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
     def __init__(
@@ -44,9 +46,9 @@ class WhisperEncoder(AbsEncoder):
         super().__init__()
         dtype = compute_dtype(dtype)
         if load_pretrained:
-            encoder = WhisperModel.from_pretrained(model, dtype=dtype).get_encoder()
+            encoder = load(WhisperModel, model, dtype=dtype).get_encoder()
         else:
-            encoder = HFWhisperEncoder(WhisperConfig.from_pretrained(model)).to(dtype)
+            encoder = HFWhisperEncoder(load_config(model)).to(dtype)
         self.encoder = Frozen(encoder)
         self.pad_to_30s = pad_to_30s
         self.max_frames = encoder.config.max_source_positions
@@ -99,15 +101,21 @@ class WhisperEncoder(AbsEncoder):
             )
         time = self.max_frames if self.pad_to_30s else min(longest + TAIL, self.max_frames)
         mel = self.log_mel(xs_pad, ilens, 2 * time).to(dtype)
-        hidden = F.gelu(encoder.conv1(mel))
-        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight[:time]
         mask = None
         if not self.pad_to_30s:
-            valid = torch.arange(time, device=hidden.device) < olens[:, None] + ATTENDED_TAIL
-            mask = torch.zeros(valid.shape, dtype=dtype, device=hidden.device)
+            valid = torch.arange(time, device=mel.device) < olens[:, None] + ATTENDED_TAIL
+            mask = torch.zeros(valid.shape, dtype=dtype, device=mel.device)
             mask = mask.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
+        return self.encode(mel, mask)[:, :longest], olens, None
+
+    def encode(self, mel: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Whisper's convolutions and transformer: (B, mels, 2 T) and a mask added to the attention
+        scores (B, 1, 1, T) -> (B, T, D)."""
+        encoder = self.encoder.inner
+        hidden = F.gelu(encoder.conv1(mel))
+        hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         for layer in encoder.layers:
             output = layer(hidden, attention_mask=mask)
             hidden = output[0] if isinstance(output, tuple) else output
-        return encoder.layer_norm(hidden)[:, :longest], olens, None
+        return encoder.layer_norm(hidden)

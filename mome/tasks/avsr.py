@@ -204,7 +204,7 @@ class AVSRTask(AbsTask):
             raise ValueError("the avsr model needs `decoder: mome_llm` in its configuration")
         return model_class(
             decoder=decoder,
-            tokenizer=cls.tokenizer(args),
+            tokenizer=args.token_list,
             audio_encoder=build(audio_encoder_choices),
             video_encoder=video_encoder,
             **args.model_conf,

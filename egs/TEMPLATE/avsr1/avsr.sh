@@ -42,13 +42,14 @@ corruptions=               # of lips in test copies, of blur occlusion darkness 
 corrupt_sets=              # the sets for that, such as "test test_babble_snr-5"; default: test_sets
 lm=                        # hub name or folder of the LLM
 audio_model=               # hub name or folder of the Whisper model
-video_weights=             # safetensors file of the video encoder, if it comes from elsewhere
+video_weights=             # file or folder of the video encoder's weights, if it comes from elsewhere
 video_config=              # configuration of the video encoder's pretraining, if it is trained here
 units_opts=                # further options of mome.bin.make_units, the targets of that
 projector_config=          # configuration of the warm start by CTC of the projectors and of a video
                            # encoder that was pretrained here; no warm start if empty
 train_config=conf/train.yaml
 train_opts=                # further options of mome.bin.train
+dry_run=false              # true: only say what the models of train_config cost; no data or weights needed
 tasks=avsr                 # rows of the table, such as "avsr asr vsr"
 one_model=true             # one model for all tasks; otherwise one model for each
 tag=                       # name of the model's folder in expdir; default: mome or mome_<task>
@@ -87,6 +88,33 @@ run_once() {
 }
 
 wants() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+# The models to train, as "name task task ...".
+if "${one_model}"; then
+    models=("${tag:-mome} ${tasks}")
+else
+    models=()
+    for task in ${tasks}; do models+=("${tag:-mome}_${task} ${task}"); done
+fi
+
+# set_model_args TASKS: mome.bin.train's options for a model of the (quoted) tasks, in model_args.
+set_model_args() {
+    model_args=(--model_conf "tasks=[${1// /,}]")
+    if [ -n "${lm}" ]; then model_args+=(--decoder_conf "lm=${lm}"); fi
+    if [ -n "${audio_model}" ]; then model_args+=(--audio_encoder_conf "model=${audio_model}"); fi
+    if [ -n "${video_weights}" ]; then model_args+=(--video_encoder_conf "weights=${video_weights}"); fi
+}
+
+if "${dry_run}"; then
+    for model in "${models[@]}"; do
+        read -r _ model_tasks <<< "${model}"
+        set_model_args "${model_tasks}"
+        # shellcheck disable=SC2086
+        python -m mome.bin.train --config "${train_config}" --dry_run true --ngpu "${ngpu}" \
+            "${model_args[@]}" ${train_opts}
+    done
+    exit
+fi
 
 if wants 0; then
     log "stage 0: environment, pretrained models, raw data"
@@ -160,14 +188,6 @@ if wants 3; then
     done
 fi
 
-# The models to train, as "name task task ...".
-if "${one_model}"; then
-    models=("${tag:-mome} ${tasks}")
-else
-    models=()
-    for task in ${tasks}; do models+=("${tag:-mome}_${task} ${task}"); done
-fi
-
 # data_args SET NAME...: ESPnet's data options of a set for the streams named.
 data_args() {
     local phase=$1 set=$2 name
@@ -224,16 +244,14 @@ streams_of() {
 train_avsr() {
     local dir=$1 config=$2 tasks_of_model=$3
     shift 3
+    set_model_args "${tasks_of_model}"
     # shellcheck disable=SC2046,SC2086
     run_once "${dir}/.done" train_espnet "${dir}" "${config}" \
         $(data_args train "${train_set}" $(streams_of ${tasks_of_model})) \
         $(data_args valid "${valid_set}" $(streams_of ${tasks_of_model})) \
         --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
         ${train_noise:+--preprocessor_conf "noise_kinds=[${train_noise// /,}]"} \
-        --model_conf "tasks=[${tasks_of_model// /,}]" \
-        ${lm:+--decoder_conf "lm=${lm}"} \
-        ${audio_model:+--audio_encoder_conf "model=${audio_model}"} \
-        ${video_weights:+--video_encoder_conf "weights=${video_weights}"} "$@"
+        "${model_args[@]}" "$@"
 }
 
 init_opts=

@@ -1,0 +1,27 @@
+"""Convert an AV-HuBERT checkpoint of fairseq to safetensors; fairseq is not needed.
+
+Pretrained and fine-tuned checkpoints, Base and Large, from
+https://facebookresearch.github.io/av_hubert. Nothing that the file pickles is executed. The output
+folder is what `video_encoder_conf: {weights: <folder>}` takes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mome.pretrained.avhubert import convert
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert and print what was kept, left out and assumed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="e.g. large_vox_iter5.pt")
+    parser.add_argument("--output", type=Path, required=True, help="e.g. downloads/avhubert-large")
+    args = parser.parse_args(argv)
+    print(json.dumps(convert(args.checkpoint, args.output), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""ESPnet configurations that name the one they differ from.
+
+A YAML file with ``base: train.yaml`` holds only what it changes in the file beside it. Its keys
+replace the base's; a dictionary such as ``decoder_conf`` is merged key by key, exactly as ESPnet's
+``--decoder_conf key=value`` on the command line.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mome.tasks.avsr import AVSRTask
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration with its bases merged in.
+
+    Raises:
+        FileNotFoundError: if it or a base does not exist.
+        ValueError: if it is not a dictionary, or is its own base.
+    """
+    chain: list[dict[str, Any]] = []
+    seen: set[Path] = set()
+    place: Path | None = path
+    while place is not None:
+        if place in seen:
+            raise ValueError(f"{path}: {place} is its own base")
+        seen.add(place)
+        if not place.is_file():
+            raise FileNotFoundError(f"{place} does not exist (configuration {path})")
+        values = yaml.safe_load(place.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{place} is no configuration: it holds no `key: value`")
+        base = values.pop("base", None)
+        place = None if base is None else place.parent / base
+        chain.append(values)
+    merged: dict[str, Any] = {}
+    for values in reversed(chain):
+        for key, value in values.items():
+            old = merged.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = {**old, **value} if both else value
+    return merged
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """ESPnet's options for the AVSR task, with ``base`` understood in ``--config``."""
+    parser = AVSRTask.get_parser()
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    config, rest = first.parse_known_args(argv)
+    if config.config is not None:
+        try:
+            values = read_config(config.config)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        known = {action.dest for action in parser._actions}
+        if unknown := set(values) - known:
+            parser.error(f"{config.config}: unknown keys {', '.join(sorted(unknown))}")
+        parser.set_defaults(**values)
+    args = parser.parse_args(rest)
+    args.config = None if config.config is None else str(config.config)
+    return args

@@ -1,0 +1,108 @@
+"""Load models by hub name or folder, with errors that say how to get what is missing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from mome.pretrained.geometry import published, words_tokenizer
+
+
+def load(loader: Any, name: str, **options: Any) -> Any:
+    """``loader.from_pretrained(name, **options)`` of a Transformers class.
+
+    Args:
+        loader: such as ``AutoModelForCausalLM``.
+        name: hub name (``meta-llama/Llama-3.2-1B``) or local folder.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or hub model, or the folder holds no model.
+        PermissionError: if the model is gated and access was not granted to this user.
+        ConnectionError: if the hub cannot be reached and the model is not in its cache.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{name} has no config.json, so it is not a Transformers model. Original Llama or "
+                f"Whisper checkpoints need the hub's version: hf download <hub name> --local-dir "
+                f"{name}"
+            )
+        name = str(folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.is_file():
+        raise FileNotFoundError(f"{name} is no folder; name the folder of a Transformers model")
+    try:
+        return loader.from_pretrained(name, **options)
+    except Exception as error:
+        if (explained := explain(name, error)) is None:
+            raise
+        raise explained from error
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, last to first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def explain(name: str, error: Exception) -> OSError | None:
+    """What to do about an error of the hub, or None for an error of another kind."""
+    elsewhere = (
+        f"or, where it can be downloaded, run `hf download {name} --local-dir <folder>`, bring the "
+        f"folder here and give its path in place of {name}"
+    )
+    for cause in causes(error):
+        if isinstance(cause, GatedRepoError):  # a kind of RepositoryNotFoundError
+            return PermissionError(
+                f"{name} is gated: accept its licence at https://huggingface.co/{name}, wait for "
+                f"access, then `hf auth login` or set HF_TOKEN; {elsewhere}"
+            )
+        if isinstance(cause, (RepositoryNotFoundError, HFValidationError)):
+            return FileNotFoundError(
+                f"the hub has no model called {name!r} (or it is private and you are not logged "
+                f"in: `hf auth login`), and there is no such folder; check the spelling"
+            )
+    offline = any(isinstance(cause, OfflineModeIsEnabled) for cause in causes(error))
+    unreachable = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes(error))
+    if offline or (unreachable and constants.HF_HUB_OFFLINE):
+        return ConnectionError(
+            f"{name} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to "
+            f"download it: unset it, {elsewhere}"
+        )
+    if unreachable:
+        return ConnectionError(
+            f"{name} is not in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot "
+            f"be reached: check the network and proxy, {elsewhere}"
+        )
+    return None
+
+
+def load_config(name: str) -> PretrainedConfig:
+    """A model's configuration from its folder, the hub's cache, the published sizes or the hub."""
+    config = None if Path(name).is_dir() else published(name)
+    if config is None:
+        return load(AutoConfig, name)
+    try:
+        return load(AutoConfig, name, local_files_only=True)
+    except OSError:
+        return config
+
+
+def load_tokenizer_or_words(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer for a dry run, as :func:`load_config`; words stand for a published one."""
+    if Path(name).is_dir() or published(name) is None:
+        return load(AutoTokenizer, name)
+    try:
+        return load(AutoTokenizer, name, local_files_only=True)
+    except OSError:
+        return words_tokenizer()
