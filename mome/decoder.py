@@ -223,6 +223,9 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             outside training).
         """
         embeds, mask, positions, attention, offsets = pack_tree(nodes)
+        # As numbers once, or every layer would convert it and keep its own for the backward pass.
+        sees = torch.zeros_like(attention, dtype=embeds.dtype)
+        attention = sees.masked_fill(~attention, -torch.inf)
         wanted = [torch.arange(offsets[n] + a, offsets[n] + b) for n, a, b in columns]
         recorder = self.adapter if self.adapter is not None and self.training else None
         arguments = {

@@ -56,7 +56,7 @@ def build(args: argparse.Namespace) -> BenchModel:
             lm=folder,
             lm_dtype=args.dtype,
             load_pretrained=False,
-            adapter_conf={"num_routed": args.experts - 1},
+            adapter_conf={"num_routed": args.experts - 1, "top_k": min(4, args.experts - 1)},
             gradient_checkpointing=args.gradient_checkpointing,
         )
         encoders = [GivenFrames(width) for width in WIDTHS.values()]
