@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
+from mome.distributed import of_first_process
 from mome.frozen import Frozen
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
 from mome.projector import EmbeddingReadout, FeatureNorm, Projector
@@ -220,12 +221,15 @@ class AVSRModel(AbsESPnetModel):
         return nodes, list(leaves)
 
     def draw(self) -> list[tuple[str, RatePair]]:
-        """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random."""
+        """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random.
+
+        All processes of a training draw the same, as they average the losses of each.
+        """
         choices = [(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
         if not self.training or self.pairs_per_step is None:
             return choices
-        drawn = torch.randperm(len(choices))[: self.pairs_per_step].tolist()
-        return [choices[index] for index in sorted(drawn)]
+        order = of_first_process(torch.randperm(len(choices)), self.decoder.markers.device)
+        return [choices[index] for index in sorted(order[: self.pairs_per_step].tolist())]
 
     def forward(
         self,
@@ -244,7 +248,9 @@ class AVSRModel(AbsESPnetModel):
             text_lengths: (B,).
 
         Returns:
-            loss, statistics per task and rate pair, and the batch size, as ESPnet's trainer wants.
+            loss, statistics per task and rate pair, and their weight for ESPnet's trainer. All are
+            means over the batch's target tokens, so their number is the weight: processes of a
+            distributed training then get the gradient of the whole batch.
         """
         batch, length = text.shape
         drawn = self.draw()
@@ -282,7 +288,7 @@ class AVSRModel(AbsESPnetModel):
         stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
         loss = loss + self.balance_weight * balance
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, batch), loss.device)
+        return force_gatherable((loss, stats, (target != IGNORE).sum()), loss.device)
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Nothing to collect: normalisation is fixed by the pretrained encoders."""
