@@ -37,7 +37,7 @@ CLIPS = {
     3: {"lrip9s": "lay red in p nine soon", "pgbx1p": "place green by x one please"},
     10: {"bgah4a": "bin green at h four again", "srbo7n": "set red by o seven now"},
 }
-for number, letters in ((3, "abc"), (10, "def")):
+for number, letters in ((3, "a"), (10, "b")):
     CLIPS[number] |= {f"lwi{c}3s": f"lay white in {c} three soon" for c in letters}
 
 
@@ -182,22 +182,19 @@ def test_splits(tmp_path):
 
 
 def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper):
-    for name in ("train", "projectors", "video_encoder"):
-        conf = yaml.safe_load((ROOT / f"egs/mini_av/conf/{name}.yaml").read_text())
-        conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_size": 2, "valid_batch_size": 2}
-        conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
-        if name == "video_encoder":
-            conf["model_conf"]["num_units"] = 4
-        else:
-            conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(conf))
+    # Without pretraining and warm start, which test_recipe.py has.
+    conf = yaml.safe_load((ROOT / "egs/mini_av/conf/train.yaml").read_text())
+    conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_size": 2, "valid_batch_size": 2}
+    conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+    conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(conf))
     options = {name: tmp_path / name for name in ("datadir", "dumpdir", "expdir", "corpus")}
     options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 2, "snrs": "0"}
+    options |= {"video_config": "", "projector_config": ""}
     options["download_opts"] = f"--record {server.record} --speakers 1 3 10"
-    options |= {"prepare_opts": "--num_valid 1", "units_opts": "--num_units 4"}
-    options |= {"train_config": tmp_path / "train.yaml", "decode_opts": "--max_new_tokens 3"}
-    options["projector_config"] = tmp_path / "projectors.yaml"
-    options |= {"video_config": tmp_path / "video_encoder.yaml"}
+    options |= {"prepare_opts": "--num_valid 1", "train_config": tmp_path / "train.yaml"}
+    options["lip_opts"] = "--landmark_every 5 --detect_every 25"
+    options["decode_opts"] = "--rates a4_v2 --max_new_tokens 3"
     command = [RECIPE / "run.sh", *(s for k, v in options.items() for s in (f"--{k}", str(v)))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
@@ -210,4 +207,4 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
     assert set(frames.values()) == {"75"}
     scores = json.loads((tmp_path / "expdir/mome/scores.json").read_text())
     assert scores["avsr/test/a4_v2"]["utterances"] == 2
-    assert "avsr/test_babble_snr0/a16_v5" in scores
+    assert "avsr/test_babble_snr0/a4_v2" in scores
