@@ -48,7 +48,7 @@ def map_items[Item, Result](
     items = list(items)
     if nj < 1:
         raise ValueError(f"nj={nj}: at least one job is needed")
-    if cluster:
+    if cluster and items:
         return _map_on_cluster(function, items, desc, cluster)
     if nj == 1 or len(items) < 2:
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
@@ -66,7 +66,7 @@ def map_items[Item, Result](
 
 
 def _map_on_cluster(function, items: list, desc: str, cluster: str | Path) -> list:
-    client = _client(str(cluster))
+    client = _client(str(cluster))  # says what to install if Dask is missing
     from distributed import as_completed as completed
 
     work = partial(_one_thread, function)

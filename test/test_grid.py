@@ -189,7 +189,7 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
     conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(conf))
     options = {name: tmp_path / name for name in ("datadir", "dumpdir", "expdir", "corpus")}
-    options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 2, "snrs": "0"}
+    options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 1, "snrs": "0"}
     options |= {"video_config": "", "projector_config": ""}
     options["download_opts"] = f"--record {server.record} --speakers 1 3 10"
     options |= {"prepare_opts": "--num_valid 1", "train_config": tmp_path / "train.yaml"}
