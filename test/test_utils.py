@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mome.data.kaldi import validate_data_dir
@@ -150,6 +153,30 @@ def test_launchers_run_arrays_and_single_jobs(name, tmp_path):
     assert launch(name, tmp_path / "one.log", *say, "1", tmp_path=tmp_path).returncode == 0
     assert "it's 1 of a JOB\n" in (tmp_path / "one.log").read_text()
     assert launch(name, tmp_path / "one.log", tmp_path=tmp_path).returncode == 2
+
+
+def test_run_pl_waits_for_stopped_jobs_and_ends_with_them(tmp_path):
+    """A job that is stopped for a while has not failed; an interrupt reaches what jobs started."""
+    command = [UTILS / "run.pl", "JOB=1:2", tmp_path / "JOB.log", "bash", "-c", "sleep 30; true"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        jobs: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(jobs) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            jobs = [p.pid for p in psutil.Process(run.pid).children() if p.name() == "bash"]
+        for signal_ in (signal.SIGSTOP, signal.SIGCONT):
+            for job in jobs:
+                os.killpg(job, signal_)
+            time.sleep(0.2)
+        assert run.poll() is None
+        started = [p for job in jobs for p in psutil.Process(job).children(recursive=True)]
+        assert {"sleep"} <= {p.name() for p in started}
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert psutil.wait_procs(started, timeout=10)[1] == []
 
 
 def test_run_pl_spreads_jobs_over_gpus(tmp_path):

@@ -58,8 +58,7 @@ job_script() {
 
 case ${0##*/} in
     run.pl)
-        # A job is a process group of its own (-m), so that an interrupt ends all that it started.
-        set -m
+        # A job is a session of its own, so that an interrupt ends all that it started.
         trap 'for pid in $(jobs -p); do kill -- "-${pid}" || true; done; exit 130' INT TERM
         if [ "${gpu}" -gt 0 ] && [ -n "${first}" ]; then
             visible=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd,)}
@@ -70,7 +69,7 @@ case ${0##*/} in
             if [ -n "${devices:-}" ]; then
                 export CUDA_VISIBLE_DEVICES=${devices[(job - 1) % ${#devices[@]}]}
             fi
-            bash -c "${script}" job "${job}" > "$(log_of "${job}")" 2>&1 &
+            setsid bash -c "${script}" job "${job}" > "$(log_of "${job}")" 2>&1 &
         done
         failed=0
         for pid in $(jobs -p); do wait "${pid}" || failed=1; done
