@@ -17,15 +17,18 @@ BLOCK = 1 << 20
 
 
 def check(path: Path, sha256: str) -> None:
-    """Compare a file with its SHA-256.
+    """Compare a file with its SHA-256, or with ``md5:<digest>`` where no other is published.
 
     Raises:
         ValueError: if they differ.
     """
+    name, expected = ("MD5", sha256[4:]) if sha256.startswith("md5:") else ("SHA-256", sha256)
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != sha256:
-        raise ValueError(f"{path}: SHA-256 is {digest}, expected {sha256}; delete it and try again")
+        digest = hashlib.file_digest(file, name.replace("-", "").lower()).hexdigest()
+    if digest != expected:
+        raise ValueError(
+            f"{path}: {name} is {digest}, expected {expected}; delete it and try again"
+        )
 
 
 def download(
@@ -44,7 +47,7 @@ def download(
     Args:
         urls: where the same file can be had, in order of preference.
         path: where it goes.
-        sha256: its checksum.
+        sha256: its checksum; see `check`.
         size: its bytes; a server that offers another size is refused before the transfer.
         attempts: how often the list of URLs is gone through.
         pause: seconds before it is gone through again.

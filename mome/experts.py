@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mome.distributed import sum_over_processes
+
 GATES = ("softmax_topk", "topk_softmax")
 # Where grouped products begin to win, as tools/bench/dispatch.py measures it.
 GROUPED_FROM = 128  # units of an expert, for as many tokens:
@@ -172,7 +174,9 @@ def balance_loss(
 
     Nr * sum_n f_n P_n, where f_n is the share of the k * tokens assignments that went to expert n
     and P_n the mean probability that the router gave it. Uniform routing gives 1.0, its minimum
-    when f and P agree; sending all to k experts gives Nr / k.
+    when f and P agree; sending all to k experts gives Nr / k. In distributed training f is that of
+    the whole batch (Qiu et al., 2025, arXiv 2501.11873), so that experts need not be balanced
+    within the share of each process; the P of the processes are averaged as their losses are.
 
     Args:
         gates: (..., Nr), zero for experts that are off.
@@ -191,5 +195,6 @@ def balance_loss(
         share = (probs * weight).sum(0) / weight.sum().clamp(min=1)
     else:
         share = probs.mean(0)
-    load = chosen.sum(0) / chosen.sum().clamp(min=1)
-    return num_routed * torch.dot(load.detach(), share)
+    counts = sum_over_processes(chosen.sum(0))
+    load = counts / counts.sum().clamp(min=1)
+    return num_routed * torch.dot(load, share)

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from mome.decoder import IGNORE, MoMELLMDecoder, Node
+from mome.distributed import of_first_process
 from mome.frozen import Frozen
 from mome.lora import RateLoRAAdapter
 from mome.matryoshka import TASKS, RatePair, compress, rate_pairs
@@ -227,12 +228,15 @@ class AVSRModel(AbsESPnetModel):
         return nodes, list(leaves)
 
     def draw(self) -> list[tuple[str, RatePair]]:
-        """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random."""
+        """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random.
+
+        All processes of a training draw the same, as they average the losses of each.
+        """
         choices = [(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
         if not self.training or self.pairs_per_step is None:
             return choices
-        drawn = torch.randperm(len(choices))[: self.pairs_per_step].tolist()
-        return [choices[index] for index in sorted(drawn)]
+        order = of_first_process(torch.randperm(len(choices)), self.decoder.markers.device)
+        return [choices[index] for index in sorted(order[: self.pairs_per_step].tolist())]
 
     def forward(
         self,
@@ -251,7 +255,9 @@ class AVSRModel(AbsESPnetModel):
             text_lengths: (B,).
 
         Returns:
-            loss, statistics per task and rate pair, and the batch size, as ESPnet's trainer wants.
+            loss, statistics per task and rate pair, and their weight for ESPnet's trainer. All are
+            means over the batch's target tokens, so their number is the weight: processes of a
+            distributed training then get the gradient of the whole batch.
         """
         drawn = self.draw()
         if not any(pair.audio for _, pair in drawn):
@@ -260,7 +266,9 @@ class AVSRModel(AbsESPnetModel):
             lips = None
         features = self.encode(speech, speech_lengths, lips, lips_lengths)
         loss, stats = self.loss(features, text, text_lengths, drawn)
-        return force_gatherable((loss, stats, len(text)), loss.device)
+        # The transcripts' tokens and an end of sentence each.
+        weight = (text_lengths + 1).sum()
+        return force_gatherable((loss, stats, weight), loss.device)
 
     def loss(
         self,

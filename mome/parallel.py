@@ -1,4 +1,4 @@
-"""Map a function over items with a pool of processes on this machine."""
+"""Map a function over items: with a pool of processes on this machine, or on a Dask cluster."""
 
 import multiprocessing
 import os
@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache, partial
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -24,24 +26,31 @@ def map_items[Item, Result](
     items: Iterable[Item],
     nj: int = 1,
     desc: str = "",
+    cluster: str | Path | None = None,
 ) -> list[Result]:
-    """Apply ``function`` to each item in ``nj`` processes, with a progress bar.
+    """Apply ``function`` to each item in ``nj`` processes or on a cluster, with a progress bar.
 
     Args:
         function: picklable (a function of a module, or ``functools.partial`` of one).
         items: picklable arguments, one a call.
         nj: number of processes; 1 runs in this process.
         desc: name of the work, for the progress bar and for errors.
+        cluster: YAML file of a Dask cluster in the format of ``espnet3.parallel``, whose
+            ``n_workers`` then stands for ``nj``. Function, files and Python must be found at the
+            same paths there.
 
     Returns:
         The results, in the order of ``items``.
 
     Raises:
         WorkerError: when a call raises; names the item, and the rest is cancelled.
+        RuntimeError: if a cluster is asked for and Dask is not installed.
     """
     items = list(items)
     if nj < 1:
         raise ValueError(f"nj={nj}: at least one job is needed")
+    if cluster and items:
+        return _map_on_cluster(function, items, desc, cluster)
     if nj == 1 or len(items) < 2:
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
     # Forking a process that runs threads (OpenMP, BLAS, FFmpeg) may hang it: spawn the workers.
@@ -51,28 +60,50 @@ def map_items[Item, Result](
     ) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
-            for _ in _progress(_until_failure(futures), desc, len(futures)):
-                pass
-            for future, item in zip(futures, items, strict=True):
-                if future.done() and not future.cancelled() and future.exception():
-                    raise _failure(desc, item, future.exception()) from future.exception()
+            return _gather(futures, as_completed(futures), items, desc)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        return [future.result() for future in futures]
+
+
+def _map_on_cluster(function, items: list, desc: str, cluster: str | Path) -> list:
+    client = _client(str(cluster))  # says what to install if Dask is missing
+    from distributed import as_completed as completed
+
+    work = partial(_one_thread, function)
+    futures = client.map(work, items, pure=False, key=desc or "job", batch_size=1000)
+    try:
+        return _gather(futures, completed(futures), items, desc)
+    except BaseException:
+        client.cancel(futures)
+        raise
+
+
+@cache
+def _client(cluster: str):
+    """Dask's client of a cluster, which is started once and ends with this process."""
+    from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
+    from omegaconf import OmegaConf
+
+    return build_client(OmegaConf.load(cluster))
+
+
+def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
+    """The results of futures, or the failure of the first that is seen to fail."""
+    places = {future: place for place, future in enumerate(futures)}
+    results: list = [None] * len(futures)
+    for future in _progress(completed, desc, len(futures)):
+        place = places[future]
+        if error := future.exception():
+            raise _failure(desc, items[place], error) from error
+        results[place] = future.result()
+    return results
 
 
 def _progress(iterable, desc, total):
     # In a log file, a line every ten seconds.
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
-
-
-def _until_failure(futures):
-    for future in as_completed(futures):
-        if future.exception() is not None:
-            return
-        yield future
 
 
 def _call(function, item, desc):
@@ -90,9 +121,19 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
 
 
 def _start_worker() -> None:
-    """One thread a worker: nj says how many cores are used. It ends when its parent is killed."""
+    """What a pool's worker does first: it ends when its parent is killed."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    _limit_threads()
+
+
+def _one_thread(function, item):
+    _limit_threads()
+    return function(item)
+
+
+def _limit_threads() -> None:
+    """One thread a worker: nj says how many cores are used."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:

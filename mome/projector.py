@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mome.distributed import sum_over_processes
+
 
 class FeatureNorm(nn.Module):
     """Standardise each channel of an encoder's frames: zero mean, unit variance.
@@ -27,13 +29,15 @@ class FeatureNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, frames: torch.Tensor, valid: torch.Tensor) -> None:
-        """Take in a batch: frames (B, T, D), valid (B, T)."""
+        """Take in a batch, of all processes: frames (B, T, D), valid (B, T)."""
         values = frames[valid].double()
+        sums = torch.stack([torch.ones_like(values).sum(0), values.sum(0), values.square().sum(0)])
+        count, total, squares = sum_over_processes(sums)
         self.seen += 1
-        self.frames += len(values)
-        share = len(values) / self.frames
-        self.mean += share * (values.mean(0) - self.mean)
-        self.square += share * (values.square().mean(0) - self.square)
+        self.frames += count[0]
+        share = count / self.frames
+        self.mean += share * (total / count - self.mean)
+        self.square += share * (squares / count - self.square)
 
     def forward(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(B, T, D) frames of any floating dtype and (B,) lengths -> (B, T, D) float32."""

@@ -51,7 +51,8 @@ class VideoUnitsModel(AbsESPnetModel):
             "loss": loss.detach(),
             "acc": (logits.argmax(-1) == target).float().mean(),
         }
-        return force_gatherable((loss, stats, len(lips)), loss.device)
+        # The mean is one over frames, and so is its weight among the processes of a training.
+        return force_gatherable((loss, stats, len(target)), loss.device)
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Nothing to collect."""

@@ -98,6 +98,27 @@ def test_a_second_run_does_nothing_again(recipe):
     assert "epoch started" not in result.stdout + result.stderr
 
 
+def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
+    folder, options = recipe
+    jobs = [*options, "--stage", "5", "--tag", "jobs", "--decode_nj", "2", "--snrs", ""]
+    (folder / "exp/jobs").mkdir()
+    (folder / "exp/jobs/config.yaml").write_bytes((folder / "exp/mome/config.yaml").read_bytes())
+    result = run(jobs, check=False)
+    assert result.returncode != 0
+    assert "job 1 failed" in result.stdout + result.stderr
+    assert "valid.acc.best.pth does not exist" in result.stdout + result.stderr
+    weights = (folder / "exp/mome/valid.acc.best.pth").read_bytes()
+    (folder / "exp/jobs/valid.acc.best.pth").write_bytes(weights)
+    run(jobs)
+    texts = sorted((folder / "exp/jobs/decode").glob("*/*/*/text"))
+    assert len(texts) == 16
+    for text in texts:
+        whole = folder / "exp/mome" / text.relative_to(folder / "exp/jobs")
+        assert text.read_bytes() == whole.read_bytes()
+        parts = [text.parents[3] / f"split2/{i}" / text.relative_to(text.parents[3]) for i in "12"]
+        assert [len(part.read_text().splitlines()) for part in parts] == [2, 1]
+
+
 def test_training_goes_on_from_its_checkpoint(recipe):
     folder, options = recipe
     exp = folder / "exp/mome"

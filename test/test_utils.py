@@ -1,10 +1,17 @@
 """utils/: shell helpers."""
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from mome.data.kaldi import validate_data_dir
 
 UTILS = Path(__file__).resolve().parents[1] / "utils"
 SCRIPT = f"""
@@ -125,3 +132,91 @@ def test_validation_from_the_shell(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert (folder / "spk2utt").read_text() == "a a_1\nb b_1\n"
     assert call("validate_data_dir.sh").returncode == 0
+
+
+def launch(name, *arguments, tmp_path, **env):
+    path = f"{UTILS.parent / 'test/slurm'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "SBATCH_LOG": str(tmp_path / "sbatch"), **env}
+    command = [UTILS / name, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.parametrize("name", ["run.pl", "slurm.pl"])
+def test_launchers_run_arrays_and_single_jobs(name, tmp_path):
+    say = ["bash", "-c", 'echo "it\'s $1 of $0"; test "$1" != 2', "a JOB"]
+    log = tmp_path / "log/say.JOB.log"
+    result = launch(name, "JOB=1:3", log, *say, "JOB", tmp_path=tmp_path)
+    assert result.returncode == 1
+    assert f"{name}: job 2 failed; the end of {tmp_path}/log/say.2.log:" in result.stderr
+    assert "job 1" not in result.stderr
+    assert "it's 3 of a 3\n# Ended (code 0)\n" in (tmp_path / "log/say.3.log").read_text()
+    assert launch(name, tmp_path / "one.log", *say, "1", tmp_path=tmp_path).returncode == 0
+    assert "it's 1 of a JOB\n" in (tmp_path / "one.log").read_text()
+    assert launch(name, tmp_path / "one.log", tmp_path=tmp_path).returncode == 2
+
+
+def test_run_pl_waits_for_stopped_jobs_and_ends_with_them(tmp_path):
+    """A job that is stopped for a while has not failed; an interrupt reaches what jobs started."""
+    command = [UTILS / "run.pl", "JOB=1:2", tmp_path / "JOB.log", "bash", "-c", "sleep 30; true"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        jobs: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(jobs) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            jobs = [p.pid for p in psutil.Process(run.pid).children() if p.name() == "bash"]
+        for signal_ in (signal.SIGSTOP, signal.SIGCONT):
+            for job in jobs:
+                os.killpg(job, signal_)
+            time.sleep(0.2)
+        assert run.poll() is None
+        started = [p for job in jobs for p in psutil.Process(job).children(recursive=True)]
+        assert {"sleep"} <= {p.name() for p in started}
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert psutil.wait_procs(started, timeout=10)[1] == []
+
+
+def test_run_pl_spreads_jobs_over_gpus(tmp_path):
+    command = ["bash", "-c", "echo gpu=$CUDA_VISIBLE_DEVICES"]
+    arguments = ["--gpu", "1", "JOB=1:3", tmp_path / "JOB.log", *command]
+    launch("run.pl", *arguments, tmp_path=tmp_path, CUDA_VISIBLE_DEVICES="4,7")
+    seen = [(tmp_path / f"{job}.log").read_text().split("\n")[1] for job in (1, 2, 3)]
+    assert seen == ["gpu=4", "gpu=7", "gpu=4"]
+
+
+def test_slurm_pl_asks_for_resources(tmp_path):
+    arguments = ["--partition", "gpu", "--gpu", "2", "--num_threads", "4", "--num_nodes", "3"]
+    result = launch("slurm.pl", *arguments, tmp_path / "train.log", "true", tmp_path=tmp_path)
+    assert result.returncode == 0, result.stderr
+    asked = set((tmp_path / "sbatch").read_text().split("\n"))
+    expected = ["wait", "job-name=train", "cpus-per-task=4", "gres=gpu:2", "nodes=3"]
+    expected += ["ntasks-per-node=1", "partition=gpu"]
+    assert {f"--{option}" for option in expected} <= asked
+    assert f"--output={tmp_path}/train.log" in asked
+
+
+def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
+    root = tmp_path / "checkout"
+    for folder in ("utils", "egs/TEMPLATE", "egs/mini_av/conf"):
+        shutil.copytree(UTILS.parent / folder, root / folder, symlinks=True)
+    command = [root / "utils/new_recipe.sh", "my_corpus"]
+    subprocess.run(command, check=True)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    recipe = root / "egs/my_corpus"
+    assert "CORPUS" not in (recipe / "local/data.py").read_text()
+    assert (recipe / "conf/train.yaml").is_file()
+    for name, speakers in (("train", "ab"), ("valid", "c"), ("test", "d")):
+        for speaker in speakers:
+            clip = tmp_path / "corpus" / name / speaker / "1.mp4"
+            clip.parent.mkdir(parents=True)
+            clip.touch()
+            clip.with_suffix(".txt").write_text("Good  morning\n")
+    command = [sys.executable, recipe / "local/data.py", "prepare"]
+    command += ["--corpus", tmp_path / "corpus", "--out", tmp_path / "data"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(UTILS.parent)})
+    assert (tmp_path / "data/train/text").read_text() == "a_1 Good morning\nb_1 Good morning\n"
+    for name in ("train", "valid", "test"):
+        assert validate_data_dir(tmp_path / "data" / name) == []

@@ -3,6 +3,9 @@
 The encoders run once per batch, and so does what the prompts of several tasks and rate pairs have
 in common; all are searched side by side. Writes Kaldi text
 files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
+
+With --part i/n only the i-th of n parts of every set is decoded, as one of n jobs, into
+<output>/split<n>/<i>; mome.bin.merge_decoding joins the parts.
 """
 
 import argparse
@@ -53,7 +56,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=1)
     parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="of each set")
     return parser.parse_args(argv)
+
+
+def part(text: str) -> tuple[int, int]:
+    """Parse ``2/8``, the second of eight parts."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 1 <= I <= N, such as 2/8")
+    return int(number), int(count)
 
 
 def conditions(
@@ -104,6 +116,8 @@ def decode_set(
             raise FileNotFoundError(f"{path}: no {name} for {data}; run stages 1 to 3 first")
     durations = read_scp(data / "utt2dur")
     by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
+    number, count = args.part
+    by_length = by_length[number - 1 :: count]
     tokenizer = AutoTokenizer.from_pretrained(AVSRTask.tokenizer(training))
     results: dict[tuple[str, RatePair], dict[str, str]] = {condition: {} for condition in todo}
     seconds = 0.0
@@ -145,11 +159,14 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     device = "cuda" if args.ngpu else "cpu"
     model, training = load_model(args.config, args.weights, device)
+    number, count = args.part
+    output = args.output if count == 1 else args.output / f"split{count}" / str(number)
     for item in args.data:
         folder, _, tasks = item.partition("=")
         data, todo = Path(folder), []
         for task, pair in conditions(model, tasks.split(",") if tasks else [], args.rates):
-            if (args.output / task / data.name / str(pair) / "text").exists():
+            name = Path(task, data.name, str(pair), "text")
+            if (args.output / name).exists() or (output / name).exists():
                 logging.info("%s %s %s is decoded already", task, data.name, pair)
             else:
                 todo.append((task, pair))
@@ -158,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         results, seconds = decode_set(model, training, data, todo, args)
         logging.info("%s: %d conditions in %.1f s", data.name, len(todo), seconds)
         for (task, pair), texts in results.items():
-            folder = args.output / task / data.name / str(pair)
+            folder = output / task / data.name / str(pair)
             folder.mkdir(parents=True, exist_ok=True)
             settings = {
                 "weights": os.path.relpath(args.weights),

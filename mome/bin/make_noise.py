@@ -159,7 +159,7 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
     if not same_settings(folder, {**settings, "recordings": recordings}):
         for path in folder.glob("babble-*.flac"):
             path.unlink()
-    paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble")
+    paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble", args.parallel)
     result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
     for plan, path in zip(plans, paths, strict=True):
         result[plan.name.split("-")[1]][plan.name] = path
@@ -184,7 +184,7 @@ def make_noisy_sets(
     ]
     ordered = tuple(noises[name] for name in sorted(noises))
     mix = partial(make_mixture, noises=ordered, seed=args.seed)
-    measured = map_items(mix, mixtures, args.nj, f"{test.name} with {kind}")
+    measured = map_items(mix, mixtures, args.nj, f"{test.name} with {kind}", args.parallel)
     for folder in folders.values():
         copy_data_dir(test, folder, {"wav.scp": {u: str(folder / names[u]) for u in wavs}})
     count = sum(len(found) for found in measured)
@@ -211,6 +211,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--musan", type=Path, help="folder with noise/, speech/, music/")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     return parser.parse_args(argv)
 
 

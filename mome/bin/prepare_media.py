@@ -239,6 +239,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--detector", choices=("dlib", "mediapipe"), default="dlib")
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
     parser.add_argument("--detect_every", type=int, default=12, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
@@ -281,7 +282,11 @@ def main(argv: list[str] | None = None) -> None:
             Path(clip.audio_output).unlink(missing_ok=True)
     remove_partial(args.dump)
     outcomes = map_items(
-        partial(prepare_clip, settings=settings), clips, args.nj, f"lips of {args.data.name}"
+        partial(prepare_clip, settings=settings),
+        clips,
+        args.nj,
+        f"lips of {args.data.name}",
+        args.parallel,
     )
     results = dict(zip(clips, outcomes, strict=True))
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}

@@ -14,11 +14,16 @@ set -euo pipefail
 template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=egs/TEMPLATE/avsr1/path.sh
 . "${template}/path.sh"
+# shellcheck source=egs/TEMPLATE/avsr1/cmd.sh
+. "${template}/cmd.sh"         # sets train_cmd and decode_cmd, which are options too
 
 stage=0
 stop_stage=5
-nj=$(nproc)                # parallel jobs of the data stages
-ngpu=0                     # GPUs for training (all used by one model) and decoding (one)
+nj=$(nproc)                # parallel jobs of the data stages, on this machine
+parallel=                  # YAML of a Dask cluster that runs the data stages 2 and 3 instead
+ngpu=0                     # GPUs of a machine, all used by one model in training
+num_nodes=1                # machines for training; more than one need a train_cmd of a cluster
+decode_nj=                 # parallel jobs of decoding, with a GPU each if ngpu > 0; default: ngpu or 1
 datadir=data
 dumpdir=dump
 expdir=exp
@@ -61,6 +66,8 @@ seed=0
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}")
 # shellcheck source=utils/parse_options.sh
 . "${MOME_ROOT}/utils/parse_options.sh"
+
+decode_nj=${decode_nj:-$((ngpu > 1 ? ngpu : 1))}
 
 log() { echo "$(date '+%H:%M:%S') ($(basename "$0")) $*" >&2; }
 
@@ -156,7 +163,8 @@ if wants 2; then
         run_once "${dumpdir}/${set}/.done" \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks}" \
-            --nj "${nj}" ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
+            --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
+            ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
         if [ ! -e "${dumpdir}/${set}/lips.png" ]; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
@@ -172,7 +180,8 @@ if wants 3; then
     run_logged "${dumpdir}/noise/log" \
         python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" \
         --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" --seed "${seed}" \
-        ${musan:+--musan "${musan}"} ${test_noise:+--test_kinds ${test_noise}} ${noise_opts}
+        ${parallel:+--parallel "${parallel}"} ${musan:+--musan "${musan}"} \
+        ${test_noise:+--test_kinds ${test_noise}} ${noise_opts}
     if [ -n "${corruptions}" ]; then
         # shellcheck disable=SC2086
         run_logged "${dumpdir}/corrupt.log" \
@@ -203,14 +212,21 @@ data_args() {
     echo "--${phase}_shape_file ${dumpdir}/${set}/utt2num_frames"
 }
 
-# train_espnet DIR CONFIG OPTION...: ESPnet's trainer; on several GPUs of one machine it starts its
-# own processes, on several machines under Slurm it is started by srun (see README).
+# train_espnet DIR CONFIG OPTION...: ESPnet's trainer. On this machine it starts a process per GPU;
+# a cluster's command and several machines are left to ESPnet's launcher, whose log is DIR/train.log.
 train_espnet() {
-    local dir=$1 config=$2
+    local dir=$1 config=$2 distributed=false launch=()
     shift 2
-    python -m mome.bin.train --config "${config}" --output_dir "${dir}" --resume true \
-        --ngpu "${ngpu}" --multiprocessing_distributed "$([ "${ngpu}" -gt 1 ] && echo true || echo false)" \
-        --seed "${seed}" "$@"
+    if [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then distributed=true; fi
+    if [ "${train_cmd}" != run.pl ] || [ "${num_nodes}" -gt 1 ]; then
+        launch=(python -m espnet2.bin.launch --cmd "${train_cmd}" --log "${dir}/train.log"
+            --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${dir}/.dist_init_"
+            --multiprocessing_distributed "${distributed}" --)
+    fi
+    # Rate pairs that a step does not draw leave projectors without gradient.
+    "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" --resume true \
+        --ngpu "${ngpu}" --multiprocessing_distributed "${distributed}" \
+        --unused_parameters "${distributed}" --seed "${seed}" "$@"
 }
 
 train_video=false
@@ -317,12 +333,19 @@ if wants 5; then
                 done
             done
         done
-        # shellcheck disable=SC2086
-        python -m mome.bin.decode --config "${expdir}/${name}/config.yaml" \
-            --weights "${expdir}/${name}/valid.acc.best.pth" --data "${sets[@]}" \
-            --output "${expdir}/${name}/decode" --beam "${beam}" --ngpu "$((ngpu > 0))" \
-            --batch_size "${decode_batch_size}" ${decode_opts} 2>&1 \
-            | tee -a "${expdir}/${name}/decode.log"
+        decode=${expdir}/${name}/decode
+        args=(--config "${expdir}/${name}/config.yaml" --data "${sets[@]}" --output "${decode}"
+            --weights "${expdir}/${name}/valid.acc.best.pth" --beam "${beam}" --ngpu "$((ngpu > 0))"
+            --batch_size "${decode_batch_size}")
+        if [ "${decode_nj}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
+            # shellcheck disable=SC2086
+            python -m mome.bin.decode "${args[@]}" ${decode_opts} 2>&1 | tee -a "${decode}.log"
+        else
+            # shellcheck disable=SC2086
+            ${decode_cmd} --gpu "$((ngpu > 0))" "JOB=1:${decode_nj}" "${decode}/log/decode.JOB.log" \
+                python -m mome.bin.decode "${args[@]}" ${decode_opts} --part "JOB/${decode_nj}"
+            python -m mome.bin.merge_decoding --decode "${decode}" --nj "${decode_nj}"
+        fi
         python -m mome.bin.score --expdir "${expdir}/${name}" --dump "${dumpdir}" \
             --train_text "${dumpdir}/${train_set}/text"
         log "word error rates: ${expdir}/${name}/RESULTS.md"

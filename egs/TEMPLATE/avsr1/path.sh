@@ -3,7 +3,7 @@
 MOME_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 export MOME_ROOT
 export MOME_DOWNLOADS=${MOME_DOWNLOADS:-${MOME_ROOT}/downloads}
-export PATH=${MOME_ROOT}/tools/venv/bin:${PATH}
+export PATH=${MOME_ROOT}/tools/venv/bin:${MOME_ROOT}/utils:${PATH}
 export PYTHONPATH=${MOME_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
 export LC_ALL=C.UTF-8
 export TOKENIZERS_PARALLELISM=false

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""CORPUS: what it is, where it comes from, its licence, how its files are laid out."""
+
+import argparse
+from pathlib import Path
+
+from mome.data.kaldi import spk2utt_of, write_scp
+
+SETS = ("train", "valid", "test")
+
+
+def utterances(corpus: Path, name: str) -> dict[str, tuple[str, Path, str]]:
+    """The utterances of a set: id -> speaker, video, words.
+
+    This reads <corpus>/<set>/<speaker>/<clip>.mp4 with the words in <clip>.txt; write here what
+    your corpus needs. Ids begin with the speaker.
+    """
+    return {
+        f"{video.parent.name}_{video.stem}": (
+            video.parent.name,
+            video,
+            " ".join(video.with_suffix(".txt").read_text(encoding="utf-8").split()),
+        )
+        for video in sorted((corpus / name).glob("*/*.mp4"))
+    }
+
+
+def prepare(corpus: Path, out: Path) -> None:
+    """Write the data folders."""
+    for name in SETS:
+        table = utterances(corpus, name)
+        if not table:
+            raise SystemExit(f"{corpus / name}: no clips")
+        speakers = {utterance: speaker for utterance, (speaker, _, _) in table.items()}
+        write_scp(out / name / "video.scp", {u: video for u, (_, video, _) in table.items()})
+        write_scp(out / name / "text", {u: words for u, (_, _, words) in table.items()})
+        write_scp(out / name / "utt2spk", speakers)
+        write_scp(out / name / "spk2utt", spk2utt_of(speakers))
+        print(f"{out / name}: {len(table)} utterances, {len(set(speakers.values()))} speakers")
+
+
+def main() -> None:
+    """Command line; see egs/TEMPLATE/README.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("prepare", help="write Kaldi data folders")
+    command.add_argument("--corpus", type=Path, required=True)
+    command.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    prepare(args.corpus, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# CORPUS: from the raw corpus to a table of word error rates.
+#   ./run.sh --corpus /data/CORPUS --ngpu 1
+# Other options: ../TEMPLATE/avsr1/avsr.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
+
+exec ../TEMPLATE/avsr1/avsr.sh \
+    --download_opts none \
+    --lm "${downloads}/smollm2-135m-instruct" \
+    --audio_model "${downloads}/whisper-tiny.en" \
+    --video_config conf/video_encoder.yaml \
+    --projector_config conf/projectors.yaml \
+    --train_config conf/train.yaml \
+    "$@"

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# GRID (Cooke et al., 2006): 33 speakers, 1,000 sentences each; 16 GB, downloaded from Zenodo.
+#   ./run.sh --ngpu 1                                      s1, s2, s20 and s22 are tested, unseen
+#   ./run.sh --ngpu 1 --prepare_opts "--split overlapped"  255 sentences of every speaker are tested
+#   ./run.sh --corpus /data/grid --download_opts none      it is there: /data/grid/s1/bbaf2n.mpg, ...
+# mini_av has GRID's sentences, so its models and configurations serve here. Other options:
+# ../TEMPLATE/avsr1/avsr.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
+
+exec ../TEMPLATE/avsr1/avsr.sh \
+    --corpus "${downloads}/grid" \
+    --lm "${downloads}/smollm2-135m-instruct" \
+    --audio_model "${downloads}/whisper-tiny.en" \
+    --video_config ../mini_av/conf/video_encoder.yaml \
+    --projector_config ../mini_av/conf/projectors.yaml \
+    --train_config ../mini_av/conf/train.yaml \
+    --beam 1 \
+    "$@"

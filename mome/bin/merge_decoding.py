@@ -1,0 +1,66 @@
+"""Join what the jobs of mome.bin.decode --part i/n have decoded into one text per condition.
+
+Reads <decode>/split<n>/<i>/<task>/<set>/<rate pair>/{text,decode.json} of every part i and writes
+<decode>/<task>/<set>/<rate pair>/{text,decode.json}. Conditions that were decoded whole stay.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mome.data.kaldi import read_scp, write_scp
+
+
+def merge(folders: list[Path], output: Path) -> int:
+    """Join the parts of one condition: the number of utterances.
+
+    Raises:
+        FileNotFoundError: if a part is not decoded.
+        ValueError: if two parts have an utterance in common, or all together lack one.
+    """
+    texts: dict[str, str] = {}
+    settings = []
+    for folder in folders:
+        if not (folder / "text").exists():
+            raise FileNotFoundError(f"{folder} is not decoded; run stage 5 again")
+        found = read_scp(folder / "text")
+        if found.keys() & texts.keys():
+            raise ValueError(f"{folder}: utterances of another part; remove {folder.parents[3]}")
+        texts |= found
+        settings.append(json.loads((folder / "decode.json").read_text()))
+    missing = read_scp(settings[0]["reference"]).keys() - texts.keys()
+    if missing:
+        raise ValueError(
+            f"{output}: {len(missing)} utterances are in no part, such as {min(missing)}; remove"
+            f" {folders[0].parents[3]} and run stage 5 again"
+        )
+    merged = settings[0] | {
+        # Encoders and search of all jobs together.
+        "seconds": round(sum(part["seconds"] for part in settings), 2),
+        "utterances": len(texts),
+        "command": settings[0]["command"].replace(" --part 1/", " --part JOB/"),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "decode.json").write_text(json.dumps(merged, indent=2) + "\n")
+    write_scp(output / "text", texts)
+    return len(texts)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Join every condition of which a part is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--decode", type=Path, required=True, help="e.g. exp/mome/decode")
+    parser.add_argument("--nj", type=int, required=True, help="number of parts")
+    args = parser.parse_args(argv)
+    parts = [args.decode / f"split{args.nj}" / str(number + 1) for number in range(args.nj)]
+    names = {path.parent.relative_to(part) for part in parts for path in part.glob("*/*/*/text")}
+    for name in sorted(names):
+        if not (args.decode / name / "text").exists():
+            count = merge([part / name for part in parts], args.decode / name)
+            print(f"{args.decode / name}: {count} utterances of {args.nj} parts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What the processes of a distributed training must agree on, beside their gradients."""
+
+import torch
+from torch import distributed
+
+
+def is_distributed() -> bool:
+    """Whether this process trains together with others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor, in place, over all processes of a training; one alone keeps it as it is."""
+    if is_distributed():
+        distributed.all_reduce(values)
+    return values
+
+
+def of_first_process(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor that the first process of a training has, sent by way of ``device``."""
+    if is_distributed():
+        values = values.to(device)
+        distributed.broadcast(values, src=0)
+    return values
