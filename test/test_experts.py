@@ -148,3 +148,26 @@ def test_balance_loss_of_a_collapsed_router_is_large():
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match=r"MoME|top_k|gate"):
         MoME(8, **sizes)
+
+
+def balance_of_a_half(rank: int, folder: str, gates: torch.Tensor, probs: torch.Tensor) -> None:
+    """One of two processes, with its half of the batch."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2
+    )
+    torch.save(balance_loss(gates[rank], probs[rank]), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_balance_the_whole_batch(tmp_path):
+    torch.manual_seed(0)
+    # The first half of the batch prefers the first experts, the second half the last.
+    logits = torch.randn(2, 50, 8) + torch.linspace(2, -2, 8) * torch.tensor([1, -1])[:, None, None]
+    probs = logits.softmax(-1)
+    values, index = probs.topk(2)
+    gates = torch.zeros_like(probs).scatter(-1, index, values)
+    torch.multiprocessing.spawn(balance_of_a_half, (str(tmp_path), gates, probs), nprocs=2)
+    together = sum(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)) / 2
+    torch.testing.assert_close(together, balance_loss(gates, probs))
+    alone = sum(balance_loss(gates[half], probs[half]) for half in (0, 1)) / 2
+    assert alone > together + 0.3
