@@ -21,7 +21,6 @@ import torch
 from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from mome.data.kaldi import read_scp, write_scp
 from mome.decode.beam import beam_search
@@ -118,7 +117,6 @@ def decode_set(
     by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
     number, count = args.part
     by_length = by_length[number - 1 :: count]
-    tokenizer = AutoTokenizer.from_pretrained(AVSRTask.tokenizer(training))
     results: dict[tuple[str, RatePair], dict[str, str]] = {condition: {} for condition in todo}
     seconds = 0.0
     # ESPnet's own streaming iterator reads in file order; ours reads by length, for less padding.
@@ -147,7 +145,7 @@ def decode_set(
         seconds += time.perf_counter() - started
         for condition, candidates in zip(todo, hypotheses, strict=True):
             for utterance, best in zip(utterances, candidates, strict=True):
-                text = tokenizer.decode(best[0].tokens, skip_special_tokens=True)
+                text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
                 results[condition][utterance] = " ".join(text.split())
     return results, seconds
 
