@@ -185,7 +185,8 @@ def read_video(path: str | Path, grey: bool = False, rate: float | None = None) 
 def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18) -> None:
     """Write grey frames as H.264 in MP4, to a temporary name renamed when complete.
 
-    The encoder runs in one thread, so equal frames give equal bytes.
+    Equal frames give equal bytes: the encoder runs in one thread, and without macroblock-tree rate
+    control, which x264 computes in AVX-512 with results that change from run to run.
 
     Args:
         path: output, ``.mp4``.
@@ -210,7 +211,13 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
         stream = container.add_stream(
             "libx264",
             rate=rate,
-            options={"preset": "veryfast", "crf": str(crf), "threads": "1", "bf": "0"},
+            options={
+                "preset": "veryfast",
+                "crf": str(crf),
+                "threads": "1",
+                "bf": "0",
+                "mbtree": "0",
+            },
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number, luma in enumerate(_FULL_TO_LIMITED[frames]):
