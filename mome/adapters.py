@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from mome.experts import MoME, balance_loss
+from mome.joint import JointProjections, can_join
 from mome.lora import RateLoRAAdapter, lora_rank
 
 POSITIONS = ("mhsa", "ffn", "layer")
@@ -69,6 +70,8 @@ class MoMEAdapter(nn.Module):
         dim = lm.config.get_text_config().hidden_size
         blocks = [find_block(layer, position) for layer in find_layers(lm)]
         self.layers = nn.ModuleList(MoME(dim, **experts) for _ in blocks)
+        self.position = position
+        self.joint: tuple[JointProjections | None, ...] = (None,) * len(blocks)
         self.enabled = True
         self.token_mask: torch.Tensor | None = None
         self.routing: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(blocks)
@@ -83,7 +86,7 @@ class MoMEAdapter(nn.Module):
         @wraps(forward)
         def add_experts(*args, **kwargs):
             output = forward(*args, **kwargs)
-            if not self.enabled:
+            if not self.enabled or (self.joint[index] and self._joins()):
                 return output
             hidden = args[0] if args else kwargs["hidden_states"]
             base = output[0] if isinstance(output, tuple) else output
@@ -130,15 +133,29 @@ class MoMEAdapter(nn.Module):
             self.enabled = True
 
     def for_inference(self, dtype: torch.dtype) -> None:
-        """Hold the experts in the LM's type: the same result, without a cast at every call."""
+        """Hold the experts in the LM's type and, where they can be, in the LM's own projections.
+
+        It gives the same results faster; see :mod:`mome.joint`. It is not for training any more.
+        """
         for layer in self.layers:
             layer.down.to(dtype)
             layer.up.to(dtype)
+        if self.position == "mhsa" and not any(self.joint):
+            self.joint = tuple(
+                JointProjections(layer, block, self._joins) if can_join(layer, block) else None
+                for layer, block in zip(self.layers, self.blocks, strict=True)
+            )
+
+    def _joins(self) -> bool:
+        # A recorded pass needs the routing of every layer, which only the plain path gives.
+        return self.enabled and self.token_mask is None
 
     def detach(self) -> None:
-        """Take the experts off; the LM is as it was."""
+        """Take the experts off; the LM computes what it did."""
         for block in self.blocks:
             block.__dict__.pop("forward", None)
+        for joint in filter(None, self.joint):
+            joint.detach()
 
     def num_active_parameters(self) -> int:
         """Parameters that one token uses: shared experts, router and the top-k routed experts."""

@@ -87,14 +87,17 @@ class MoME(nn.Module):
             probabilities (M, Nr).
         """
         # Routing in float32: bfloat16 rounds close probabilities to ties.
-        logits = F.linear(hidden.float(), self.router.weight.float())
+        return self.choose(F.linear(hidden.float(), self.router.weight.float()))
+
+    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gates (..., Nr + Ns) and probabilities (..., Nr) for router logits (..., Nr)."""
         probs = logits.softmax(dim=-1)
         if self.gate == "softmax_topk":
             values, index = probs.topk(self.top_k, dim=-1, sorted=False)
         else:
             values, index = logits.topk(self.top_k, dim=-1, sorted=False)
             values = values.softmax(dim=-1)
-        gates = self.always_on.float().expand(len(hidden), -1)
+        gates = self.always_on.to(logits.dtype).expand(*logits.shape[:-1], -1)
         return gates.scatter(-1, index, values), probs
 
     def forward(
@@ -144,8 +147,12 @@ class MoME(nn.Module):
         gates: torch.Tensor,
     ) -> torch.Tensor:
         """All experts on all tokens; (M, D)."""
-        inner = F.gelu(F.linear(hidden, down)) * gates.repeat_interleave(self.bottleneck, dim=-1)
+        inner = self.weigh(F.gelu(F.linear(hidden, down)), gates)
         return torch.addmm(base, inner, up.t())
+
+    def weigh(self, inner: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """Scale the bottlenecks (..., (Nr + Ns) r) of all experts by their gates (..., Nr + Ns)."""
+        return inner * gates.repeat_interleave(self.bottleneck, dim=-1)
 
     def _grouped(
         self,

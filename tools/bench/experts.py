@@ -1,9 +1,10 @@
 """What the experts cost: the adapted LLM against the frozen one, LoRA and a loop over experts.
 
-One prefill and one decoding step of an LLM with random weights. The loop gathers each expert's
-tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set against what a
-large matrix product and a copy achieve on the same machine. Runs on a GPU if there is
-one.
+One prefill and one decoding step of an LLM with random weights. MoME runs inside the attention's
+own projections (`mome/joint.py`) and, as in training, beside the attention. The loop gathers each
+expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set
+against what a large matrix product and a copy achieve on the same machine. Runs on a GPU if there
+is one.
 """
 
 import argparse
@@ -72,14 +73,18 @@ def build(geometry: str, adapter: str, dtype: torch.dtype, device: str) -> nn.Mo
         torch.manual_seed(0)
         lm = AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False).eval()
         conf = {"rank": 32} if adapter == "lora" else {}
-        module = attach(lm, "mome" if adapter == "loop" else adapter, conf)
+        module = attach(lm, "mome" if adapter in ("beside", "loop") else adapter, conf)
     if module is not None:
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02)
-        module.for_inference(dtype)
-        if adapter == "loop":
-            for layer in module.layers:
+    if adapter in ("beside", "loop"):
+        for layer in module.layers:
+            layer.down.to(dtype)
+            layer.up.to(dtype)
+            if adapter == "loop":
                 layer.forward = partial(loop_over_experts, layer)
+    elif module is not None:
+        module.for_inference(dtype)
     return lm
 
 
@@ -100,6 +105,7 @@ def main() -> None:
         for name, kind in {
             "frozen LLM": "none",
             "MoME-23/4, r = 12": "mome",
+            "MoME beside the attention": "beside",
             "LoRA, rank 32, not merged": "lora",
             "loop over experts": "loop",
         }.items()
@@ -126,8 +132,10 @@ def main() -> None:
         caches[name].crop(-1)
         return logits
 
-    difference = (prefill("MoME-23/4, r = 12") - prefill("loop over experts")).abs().max()
-    print(f"largest difference of the logits of MoME and the loop: {float(difference):.2g}")
+    loop = prefill("loop over experts").float()
+    for name in ("MoME-23/4, r = 12", "MoME beside the attention", "frozen LLM"):
+        difference = (prefill(name).float() - loop).norm() / loop.norm()
+        print(f"logits of {name} differ from the loop's by {float(difference):.1%} of their norm")
     print(f"{args.geometry}, {dtype}, {args.batch} x {args.length} tokens; {machine()}")
     flops, rate = attainable(dtype, device)
     table_of_words = lms["frozen LLM"].get_input_embeddings().weight.numel()
