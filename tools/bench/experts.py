@@ -3,18 +3,20 @@
 One prefill and one decoding step of an LLM with random weights. MoME runs inside the attention's
 own projections (`mome/joint.py`) and, as in training, beside the attention. The loop gathers each
 expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set
-against what a large matrix product and a copy achieve on the same machine. Runs on a GPU if there
-is one.
+against what a large matrix product and a copy achieve on the same machine. With --compile also the
+step by `torch.compile`, which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
 """
 
 import argparse
+import copy
 import statistics
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from timing import attainable, machine, seconds, table
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, StaticCache
 
 from mome.adapters import attach
 from mome.precision import compute_dtype
@@ -66,26 +68,52 @@ def loop_over_experts(
     return base + output.view_as(hidden), None, None
 
 
-def build(geometry: str, adapter: str, dtype: torch.dtype, device: str) -> nn.Module:
-    """An LLM of that geometry with random weights and an adapter that is not zero."""
-    config = LlamaConfig(**GEOMETRIES[geometry], tie_word_embeddings=True, bos_token_id=0)
+def frozen_lm(sizes: dict, dtype: torch.dtype, device: str) -> nn.Module:
+    """An LLM of these sizes with random weights."""
+    config = LlamaConfig(**sizes, tie_word_embeddings=True, bos_token_id=0)
     with torch.device(device):
         torch.manual_seed(0)
-        lm = AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False).eval()
-        conf = {"rank": 32} if adapter == "lora" else {}
-        module = attach(lm, "mome" if adapter in ("beside", "loop") else adapter, conf)
-    if module is not None:
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False).eval()
+
+
+def adapted(lm: nn.Module, adapter: str) -> nn.Module:
+    """The LLM with an adapter that is not zero; all but the attention's weights are shared."""
+    shared = {id(p): p for name, p in lm.named_parameters() if "self_attn" not in name}
+    lm = copy.deepcopy(lm, shared)
+    kind, conf = ("lora", {"rank": 32}) if adapter == "lora" else ("mome", {})
+    with torch.device(lm.device):
+        module = attach(lm, kind, conf)
+        torch.manual_seed(1)
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02)
-    if adapter in ("beside", "loop"):
-        for layer in module.layers:
-            layer.down.to(dtype)
-            layer.up.to(dtype)
-            if adapter == "loop":
-                layer.forward = partial(loop_over_experts, layer)
-    elif module is not None:
-        module.for_inference(dtype)
+    if adapter in ("lora", "joint"):
+        module.for_inference(lm.dtype)
+        return lm
+    for layer in module.layers:
+        layer.down.to(lm.dtype)
+        layer.up.to(lm.dtype)
+        if adapter == "loop":
+            layer.forward = partial(loop_over_experts, layer)
     return lm
+
+
+def compiled_step(lm: nn.Module, prompt: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """A decoding step after a prompt (B, L), compiled; it starts from the same cache each time."""
+    batch, length = prompt.shape
+    cache = StaticCache(config=lm.config, max_cache_len=length + 1)
+    last = torch.tensor([length - 1], device=prompt.device)
+    lm(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=last)
+    positions = torch.full((batch, 1), length, device=prompt.device)
+    compiled = torch.compile(lm, mode="reduce-overhead")
+
+    def step() -> torch.Tensor:
+        for layer in cache.layers:
+            layer.cumulative_length.fill_(length)
+        return compiled(
+            input_ids=prompt[:, :1], past_key_values=cache, use_cache=True, position_ids=positions
+        ).logits
+
+    return step
 
 
 @torch.inference_mode()
@@ -96,21 +124,25 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
     parser.add_argument("--batch", type=int, default=8, help="utterances")
     parser.add_argument("--length", type=int, default=100, help="tokens of a prompt")
+    parser.add_argument("--layers", type=int, help="fewer than the geometry has, as a quick try")
+    parser.add_argument(
+        "--compile", action="store_true", help="also a compiled step; takes minutes"
+    )
     parser.add_argument("--repetitions", type=int, default=15)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)
+    sizes = dict(GEOMETRIES[args.geometry])
+    sizes["num_hidden_layers"] = args.layers or sizes["num_hidden_layers"]
+    frozen = frozen_lm(sizes, dtype, device)
     lms = {
-        name: build(args.geometry, kind, dtype, device)
-        for name, kind in {
-            "frozen LLM": "none",
-            "MoME-23/4, r = 12": "mome",
-            "MoME beside the attention": "beside",
-            "LoRA, rank 32, not merged": "lora",
-            "loop over experts": "loop",
-        }.items()
+        "frozen LLM": frozen,
+        "MoME-23/4, r = 12": adapted(frozen, "joint"),
+        "MoME beside the attention": adapted(frozen, "beside"),
+        "LoRA, rank 32, not merged": adapted(frozen, "lora"),
+        "loop over experts": adapted(frozen, "loop"),
     }
-    prompt = torch.randint(GEOMETRIES[args.geometry]["vocab_size"], (args.batch, args.length))
+    prompt = torch.randint(sizes["vocab_size"], (args.batch, args.length))
     prompt = prompt.to(device)
     # As an index: the slice that a number takes is not contiguous, and PyTorch then copies the
     # vocabulary's matrix for each row of the batch on a CPU.
@@ -150,6 +182,18 @@ def main() -> None:
             print(f"frozen LLM: {work / median:.2f} of {flops:.2f} attainable TFLOP/s")
         else:
             print(f"frozen LLM: {weights / median:.1f} of {rate:.1f} attainable GB/s of weights")
+
+    if args.compile:
+        whole = [name for name in lms if "loop" not in name]  # the loop's shapes depend on its data
+        steps = {name: compiled_step(lms[name], prompt) for name in whole}
+        for name in whole:
+            plain, fast = step(name).float(), steps[name]().float()
+            difference = (plain - fast).norm() / plain.norm()
+            print(f"{name}, compiled: logits differ by {float(difference):.1%} of their norm")
+        times = seconds(steps, args.repetitions)
+        print(f"\nOne decoding step, compiled\n\n{table(times, 'frozen LLM')}\n")
+        median = statistics.median(times["frozen LLM"])
+        print(f"frozen LLM: {weights / median:.1f} of {rate:.1f} attainable GB/s of weights")
 
 
 if __name__ == "__main__":
