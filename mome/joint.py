@@ -24,12 +24,15 @@ WRITES = "o_proj"
 
 
 def can_join(experts: MoME, block: nn.Module) -> bool:
-    """Whether a block projects by plain linear layers of the usual names, and experts are small."""
+    """Whether a block projects by plain linear layers of the usual names and of the experts' type.
+
+    Experts large enough for grouped products stay beside it.
+    """
     layers = [getattr(block, name, None) for name in (*READS, WRITES)]
     return (
         all(type(layer) is nn.Linear for layer in layers)  # not quantised, no LoRA
         and all(layer.in_features == experts.down.in_features for layer in layers[:3])
-        and len({layer.weight.dtype for layer in layers}) == 1
+        and len({layer.weight.dtype for layer in (*layers, experts.down, experts.up)}) == 1
         and experts.bottleneck < GROUPED_FROM
     )
 
@@ -55,8 +58,6 @@ class JointProjections:
         self.source: torch.Tensor | None = None
         self.parts: tuple[torch.Tensor, ...] = ()
         dtype = self.write.weight.dtype
-        experts.down.to(dtype)
-        experts.up.to(dtype)
         experts.always_on = experts.always_on.to(dtype)
         inputs = [*self.reads, experts.down]
         weights = [layer.weight for layer in inputs]

@@ -121,6 +121,15 @@ def test_what_cannot_be_joined_runs_beside(case):
     assert torch.allclose(run(lm, IDS), expected, atol=1e-4)
 
 
+def test_beside_another_block_the_form_for_inference_gives_the_same_bits():
+    lm, adapter = adapted(LlamaConfig, torch.bfloat16, "ffn")
+    before = run(lm, IDS)
+    adapter.for_inference(torch.bfloat16)
+    assert adapter.layers[0].up.weight.dtype == torch.bfloat16
+    assert adapter.layers[0].router.weight.dtype == torch.float32
+    assert torch.equal(run(lm, IDS), before)
+
+
 def test_a_failed_pass_leaves_nothing_behind():
     lm, adapter = adapted(LlamaConfig)
     expected = run(lm, IDS)
