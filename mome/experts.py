@@ -9,7 +9,8 @@ A bottleneck of a few units makes the experts so small that gathering tokens per
 than computing every expert. The experts of a module are therefore stored as one down-projection
 and one up-projection, and the gates, zero for what the router left out, scale the bottleneck
 between them: two matrix products, whatever the number of experts. Experts of GROUPED_FROM units and
-more are computed for the tokens that chose them alone, in grouped matrix products.
+more are computed for the tokens that chose them alone, in grouped matrix products. For inference
+see also :mod:`mome.experts_cpu` and :mod:`mome.joint`.
 """
 
 import torch

@@ -1,4 +1,6 @@
-"""MoME at inference: the experts as rows and columns of the attention's own projections.
+"""MoME at inference on a GPU: the experts as rows and columns of the attention's own projections.
+
+On a CPU the compiled experts (:mod:`mome.experts_cpu`) are faster, where they can be compiled.
 
 Beside the self-attention the experts read what its query, key and value projections read, and what
 they give is added to what its output projection gives. Down-projections and router are therefore

@@ -1,16 +1,26 @@
-"""Where grouped products over the chosen experts begin to beat the products over all of them.
+"""Where computing the chosen experts alone begins to beat products over all experts.
 
-Times one MoME module both ways for experts of growing width, forward pass only. The constants
-GROUPED_FROM and GROUPED_TOKENS of mome/experts.py are chosen from its table.
+Times one MoME module for experts of growing width, forward pass only: by products over all experts,
+by grouped products over the chosen ones and, on a CPU, compiled. The constants GROUPED_FROM and
+GROUPED_TOKENS of mome/experts.py are chosen from its table.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from timing import machine, ratio, seconds
 
 from mome import experts
+from mome.experts_cpu import CompiledExperts, can_run
 from mome.precision import compute_dtype
+
+
+def forward(module: experts.MoME, hidden: torch.Tensor, combine: Callable) -> torch.Tensor:
+    """The module with its products by ``combine``; (M, D)."""
+    gates = module.route(hidden)[0].to(hidden.dtype)
+    return combine(hidden, hidden, module.down.weight, module.up.weight, gates)
 
 
 @torch.inference_mode()
@@ -26,7 +36,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)
     print(f"D = {args.dim}, 23 routed experts, top-4, 1 shared, {dtype}; {machine()}\n")
-    print("time of grouped products as a multiple of that of dense ones, by tokens\n")
+    print("time as a multiple of that of products over all experts, by tokens: grouped/compiled\n")
     print(f"| r | {' | '.join(map(str, args.tokens))} |\n| ---: |{' ---: |' * len(args.tokens)}")
     for bottleneck in args.bottlenecks:
         module = experts.MoME(args.dim, bottleneck=bottleneck).to(device, dtype)
@@ -34,16 +44,19 @@ def main() -> None:
         cells = []
         for tokens in args.tokens:
             hidden = torch.randn(tokens, args.dim, dtype=dtype, device=device)
-            gates = module.route(hidden)[0].to(dtype)
-            given = (hidden, hidden, module.down.weight, module.up.weight, gates)
             variants = {
-                "dense": lambda m=module, g=given: m._dense(*g),
-                "grouped": lambda m=module, g=given: m._grouped(*g),
+                "dense": partial(forward, module, hidden, module._dense),
+                "grouped": partial(forward, module, hidden, module._grouped),
             }
-            difference = (variants["dense"]() - variants["grouped"]()).abs().max()
-            if difference > 0.05 * hidden.abs().max():
-                raise AssertionError(f"r = {bottleneck}: the two ways differ by {difference}")
-            cells.append(f"{ratio(seconds(variants, args.repetitions), 'grouped', 'dense'):.2f}")
+            if can_run(module, dtype):
+                variants["compiled"] = partial(CompiledExperts(module, dtype), hidden, hidden)
+            expected = variants["dense"]()
+            for name, run in variants.items():
+                difference = (run() - expected).abs().max()
+                if difference > 0.05 * hidden.abs().max():
+                    raise AssertionError(f"r = {bottleneck}: {name} differs by {difference}")
+            times = seconds(variants, args.repetitions)
+            cells.append("/".join(f"{ratio(times, n, 'dense'):.2f}" for n in [*times][1:]))
         print(f"| {bottleneck} | {' | '.join(cells)} |")
 
 

@@ -12,6 +12,7 @@ import copy
 import statistics
 from collections.abc import Callable
 from functools import partial
+from unittest.mock import patch
 
 import torch
 from timing import attainable, machine, seconds, table
@@ -86,7 +87,11 @@ def adapted(lm: nn.Module, adapter: str) -> nn.Module:
         torch.manual_seed(1)
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02)
-    if adapter in ("lora", "joint"):
+    if adapter == "joint":
+        with patch("mome.adapters.can_run", return_value=False):
+            module.for_inference(lm.dtype)
+        return lm
+    if adapter in ("lora", "compiled"):
         module.for_inference(lm.dtype)
         return lm
     for layer in module.layers:
@@ -137,7 +142,8 @@ def main() -> None:
     frozen = frozen_lm(sizes, dtype, device)
     lms = {
         "frozen LLM": frozen,
-        "MoME-23/4, r = 12": adapted(frozen, "joint"),
+        "MoME-23/4, r = 12": adapted(frozen, "compiled"),
+        "MoME in the projections": adapted(frozen, "joint"),
         "MoME beside the attention": adapted(frozen, "beside"),
         "LoRA, rank 32, not merged": adapted(frozen, "lora"),
         "loop over experts": adapted(frozen, "loop"),
@@ -165,7 +171,12 @@ def main() -> None:
         return logits
 
     loop = prefill("loop over experts").float()
-    for name in ("MoME-23/4, r = 12", "MoME beside the attention", "frozen LLM"):
+    for name in (
+        "MoME-23/4, r = 12",
+        "MoME in the projections",
+        "MoME beside the attention",
+        "frozen LLM",
+    ):
         difference = (prefill(name).float() - loop).norm() / loop.norm()
         print(f"logits of {name} differ from the loop's by {float(difference):.1%} of their norm")
     print(f"{args.geometry}, {dtype}, {args.batch} x {args.length} tokens; {machine()}")
