@@ -1,10 +1,11 @@
 """What the experts cost: the adapted LLM against the frozen one, LoRA and a loop over experts.
 
-One prefill and one decoding step of an LLM with random weights. MoME runs inside the attention's
-own projections (`mome/joint.py`) and, as in training, beside the attention. The loop gathers each
-expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set
-against what a large matrix product and a copy achieve on the same machine. With --compile also the
-step by `torch.compile`, which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
+One prefill and one decoding step of an LLM with random weights. MoME runs compiled on a CPU
+(`mome/experts_cpu.py`), inside the attention's own projections (`mome/joint.py`) and, as in
+training, beside the attention. The loop gathers each expert's tokens, as general
+mixture-of-experts layers do. What the frozen LLM achieves is set against what a large matrix
+product and a copy achieve on the same machine. With --compile also the step by `torch.compile`,
+which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, StaticCache
 
 from mome.adapters import attach
+from mome.experts_cpu import can_run
 from mome.precision import compute_dtype
 
 GEOMETRIES = {
@@ -78,7 +80,12 @@ def frozen_lm(sizes: dict, dtype: torch.dtype, device: str) -> nn.Module:
 
 
 def adapted(lm: nn.Module, adapter: str) -> nn.Module:
-    """The LLM with an adapter that is not zero; all but the attention's weights are shared."""
+    """The LLM with an adapter that is not zero; all but the attention's weights are shared.
+
+    Args:
+        lm: frozen.
+        adapter: ``mome``, as decoding runs it; ``joint``, ``beside`` or ``loop``; or ``lora``.
+    """
     shared = {id(p): p for name, p in lm.named_parameters() if "self_attn" not in name}
     lm = copy.deepcopy(lm, shared)
     kind, conf = ("lora", {"rank": 32}) if adapter == "lora" else ("mome", {})
@@ -87,12 +94,9 @@ def adapted(lm: nn.Module, adapter: str) -> nn.Module:
         torch.manual_seed(1)
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02)
-    if adapter == "joint":
-        with patch("mome.adapters.can_run", return_value=False):
+    if adapter in ("lora", "mome", "joint"):
+        with patch("mome.adapters.can_run", can_run if adapter == "mome" else lambda *_: False):
             module.for_inference(lm.dtype)
-        return lm
-    if adapter in ("lora", "compiled"):
-        module.for_inference(lm.dtype)
         return lm
     for layer in module.layers:
         layer.down.to(lm.dtype)
@@ -133,7 +137,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="also a compiled step; takes minutes"
     )
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--repetitions", type=int, default=15, help="of prefills; steps: 4 times")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)
@@ -142,7 +146,7 @@ def main() -> None:
     frozen = frozen_lm(sizes, dtype, device)
     lms = {
         "frozen LLM": frozen,
-        "MoME-23/4, r = 12": adapted(frozen, "compiled"),
+        "MoME-23/4, r = 12": adapted(frozen, "mome"),
         "MoME in the projections": adapted(frozen, "joint"),
         "MoME beside the attention": adapted(frozen, "beside"),
         "LoRA, rank 32, not merged": adapted(frozen, "lora"),
@@ -185,8 +189,9 @@ def main() -> None:
     layers = sum(p.numel() for p in lms["frozen LLM"].parameters()) - table_of_words
     work = 2e-12 * (layers * prompt.numel() + table_of_words * args.batch)  # TFLOP
     weights = 1e-9 * (layers + table_of_words) * dtype.itemsize  # GB
-    for title, run in (("Prefill", prefill), ("One decoding step", step)):
-        times = seconds({name: lambda n=name, r=run: r(n) for name in lms}, args.repetitions)
+    for title, run, rounds in (("Prefill", prefill, 1), ("One decoding step", step, 4)):
+        variants = {name: lambda n=name, r=run: r(n) for name in lms}
+        times = seconds(variants, rounds * args.repetitions)
         print(f"\n{title}\n\n{table(times, 'frozen LLM')}\n")
         median = statistics.median(times["frozen LLM"])
         if run is prefill:
@@ -201,7 +206,7 @@ def main() -> None:
             plain, fast = step(name).float(), steps[name]().float()
             difference = (plain - fast).norm() / plain.norm()
             print(f"{name}, compiled: logits differ by {float(difference):.1%} of their norm")
-        times = seconds(steps, args.repetitions)
+        times = seconds(steps, 4 * args.repetitions)
         print(f"\nOne decoding step, compiled\n\n{table(times, 'frozen LLM')}\n")
         median = statistics.median(times["frozen LLM"])
         print(f"frozen LLM: {weights / median:.1f} of {rate:.1f} attainable GB/s of weights")
