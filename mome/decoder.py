@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach, choose
+from mome.attention import use_matrix_products
 from mome.frozen import Frozen
 from mome.precision import compute_dtype
 from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
@@ -145,6 +146,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         else:
             model = AutoModelForCausalLM.from_config(load_config(lm), dtype=dtype)
             tokenizer = load_tokenizer_or_words(lm)
+        use_matrix_products(model)
         self.tokenizer = tokenizer
         self.lm = Frozen(model)
         self.adapter = attach(model, adapter, adapter_conf)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mome.distributed import sum_over_processes
+from mome.recompute import recomputed
 
 GATES = ("softmax_topk", "topk_softmax")
 # Where grouped products begin to win, as tools/bench/dispatch.py measures it.
@@ -119,16 +120,15 @@ class MoME(nn.Module):
         base = hidden.new_zeros(()) if base is None else base.reshape(-1, shape[-1])
         down = self.down.weight.to(hidden.dtype)
         up = self.up.weight.to(hidden.dtype)
-        if self.router is None:
-            gates = probs = hidden.new_zeros(*shape[:-1], 0)
-            output = torch.addmm(base, F.gelu(F.linear(hidden, down)), up.t())
-        else:
+        if self.router is not None and self._group(hidden):
             gates, probs = self.route(hidden)
-            combine = self._grouped if self._group(hidden) else self._dense
-            output = combine(hidden, base, down, up, gates.to(hidden.dtype))
-            gates = gates[:, : self.num_routed].view(*shape[:-1], -1)
-            probs = probs.view(*shape[:-1], -1)
-        return output.view(shape), gates, probs
+            output = self._grouped(hidden, base, down, up, gates.to(hidden.dtype))
+        else:
+            # Recomputed in the backward pass: it costs little, and would keep more than the states.
+            inner, gates, probs = recomputed(self._bottlenecks, hidden, down)
+            output = torch.addmm(base, inner, up.t())
+        gates = gates[:, : self.num_routed].view(*shape[:-1], -1)
+        return output.view(shape), gates, probs.view(*shape[:-1], -1)
 
     def _group(self, hidden: torch.Tensor) -> bool:
         """Whether experts are large, and tokens many, enough for grouped products."""
@@ -139,17 +139,15 @@ class MoME(nn.Module):
             and self.bottleneck * hidden.element_size() % 16 == 0  # grouped_mm requires it
         )
 
-    def _dense(
-        self,
-        hidden: torch.Tensor,
-        base: torch.Tensor,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        gates: torch.Tensor,
-    ) -> torch.Tensor:
-        """All experts on all tokens; (M, D)."""
-        inner = self.weigh(F.gelu(F.linear(hidden, down)), gates)
-        return torch.addmm(base, inner, up.t())
+    def _bottlenecks(
+        self, hidden: torch.Tensor, down: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Bottlenecks (M, (Nr + Ns) r) of all experts times their gates; gates, probabilities."""
+        inner = F.gelu(F.linear(hidden, down))
+        if self.router is None:
+            return inner, hidden.new_zeros(len(hidden), 0), hidden.new_zeros(len(hidden), 0)
+        gates, probs = self.route(hidden)
+        return self.weigh(inner, gates.to(hidden.dtype)), gates, probs
 
     def weigh(self, inner: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         """Scale the bottlenecks (..., (Nr + Ns) r) of all experts by their gates (..., Nr + Ns)."""

@@ -6,7 +6,6 @@ GROUPED_TOKENS of mome/experts.py are chosen from its table.
 """
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -17,10 +16,10 @@ from mome.experts_cpu import CompiledExperts, can_run
 from mome.precision import compute_dtype
 
 
-def forward(module: experts.MoME, hidden: torch.Tensor, combine: Callable) -> torch.Tensor:
-    """The module with its products by ``combine``; (M, D)."""
-    gates = module.route(hidden)[0].to(hidden.dtype)
-    return combine(hidden, hidden, module.down.weight, module.up.weight, gates)
+def forward(module: experts.MoME, hidden: torch.Tensor, group: bool) -> torch.Tensor:
+    """The module's own forward pass by grouped products or by dense ones; (M, D)."""
+    module._group = lambda _: group
+    return module(hidden, hidden)[0]
 
 
 @torch.inference_mode()
@@ -45,8 +44,8 @@ def main() -> None:
         for tokens in args.tokens:
             hidden = torch.randn(tokens, args.dim, dtype=dtype, device=device)
             variants = {
-                "dense": partial(forward, module, hidden, module._dense),
-                "grouped": partial(forward, module, hidden, module._grouped),
+                "dense": partial(forward, module, hidden, False),
+                "grouped": partial(forward, module, hidden, True),
             }
             if can_run(module, dtype):
                 variants["compiled"] = partial(CompiledExperts(module, dtype), hidden, hidden)
