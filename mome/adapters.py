@@ -88,7 +88,9 @@ class MoMEAdapter(nn.Module):
         @wraps(forward)
         def add_experts(*args, **kwargs):
             output = forward(*args, **kwargs)
-            if not self.enabled or (self.joint[index] and self._joins()):
+            joint = self.joint[index]
+            inside = joint is not None and joint.experts is not None and self._joins()
+            if inside or not self.enabled:
                 return output
             hidden = args[0] if args else kwargs["hidden_states"]
             base = output[0] if isinstance(output, tuple) else output
@@ -141,17 +143,18 @@ class MoMEAdapter(nn.Module):
         """Prepare the experts to run in the LM's type, by the fastest way that gives the same.
 
         That is compiled for a CPU (:mod:`mome.experts_cpu`), in the LM's own projections
-        (:mod:`mome.joint`) or as in training. The adapter is not for training any more.
+        (:mod:`mome.joint`) or as in training. Neither LM nor adapter is for training any more.
         """
         for layer in self.layers:
             layer.down.to(dtype)
             layer.up.to(dtype)
         if can_run(self.layers[0], dtype):
             self.compiled = tuple(CompiledExperts(layer, dtype) for layer in self.layers)
-        elif self.position == "mhsa" and not any(self.joint):
+        if self.position == "mhsa" and not any(self.joint):
+            inside = [None if self.compiled else layer for layer in self.layers]
             self.joint = tuple(
-                JointProjections(layer, block, self._joins) if can_join(layer, block) else None
-                for layer, block in zip(self.layers, self.blocks, strict=True)
+                JointProjections(block, self._joins, experts) if can_join(block, experts) else None
+                for block, experts in zip(self.blocks, inside, strict=True)
             )
 
     def _joins(self) -> bool:

@@ -172,7 +172,10 @@ class Block {
           groups_((experts.bottleneck + LANES - 1) / LANES),
           words_(experts.dim / PER_WORD),
           inner_words_((experts.bottleneck + PER_WORD - 1) / PER_WORD),
-          chosen_(experts.routed + experts.shared),
+          // A token whose router logits are NaN counts top_k times for one expert.
+          most_(tokens * std::max(1, experts.top_k)),
+          choices_((experts.routed + experts.shared) * most_),
+          counts_(experts.routed + experts.shared),
           wide_(TILE * experts.dim / LANES),
           logits_((tokens + LANES - 1) / LANES * experts.routed),
           best_(top_k_),
@@ -181,20 +184,20 @@ class Block {
 
     void run(const Element* hidden, const Element* base, Element* output, int tokens) {
         hidden_ = hidden;
-        for (auto& choices : chosen_) choices.clear();
+        std::fill(counts_.begin(), counts_.end(), 0);
         if (top_k_) {
             tiles<TILE>(tokens, [&](auto count, int start) { route<count()>(start); });
             for (int start = 0; start < tokens; start += LANES)
                 choose(start, std::min(LANES, tokens - start));
         }
         for (int expert = experts_.routed; expert < experts_.routed + experts_.shared; ++expert)
-            for (int token = 0; token < tokens; ++token) chosen_[expert].push_back({token, 1.0f});
+            for (int token = 0; token < tokens; ++token) assign(expert, {token, 1.0f});
         const int chunks = tokens * experts_.dim / LANES;
         for (int chunk = 0; chunk < chunks; ++chunk)
             sums_[chunk] = Type::widen(base + chunk * LANES);
-        for (size_t expert = 0; expert < chosen_.size(); ++expert)
-            tiles<TILE>(chosen_[expert].size(), [&](auto count, int start) {
-                apply<count()>(expert, &chosen_[expert][start]);
+        for (size_t expert = 0; expert < counts_.size(); ++expert)
+            tiles<TILE>(counts_[expert], [&](auto count, int start) {
+                apply<count()>(expert, &choices_[expert * most_ + start]);
             });
         for (int chunk = 0; chunk < chunks; ++chunk)
             Type::narrow(sums_[chunk], output + chunk * LANES);
@@ -207,6 +210,10 @@ class Block {
         for (; start + LARGEST <= tokens; start += LARGEST)
             call(std::integral_constant<int, LARGEST>(), start);
         if constexpr (LARGEST > 1) tiles<LARGEST / 2>(tokens, call, start);
+    }
+
+    void assign(int expert, Choice choice) {
+        choices_[expert * most_ + counts_[expert]++] = choice;
     }
 
     template <int TOKENS>
@@ -266,7 +273,7 @@ class Block {
             const auto& [index, gate] = best_[k];
             const Floats share = gate / total;
             for (int lane = 0; lane < tokens; ++lane)
-                chosen_[index[lane]].push_back({start + lane, share[lane]});
+                assign(index[lane], {start + lane, share[lane]});
         }
     }
 
@@ -300,7 +307,9 @@ class Block {
     const Experts& experts_;
     const int top_k_, groups_, words_, inner_words_;
     const Element* hidden_ = nullptr;
-    std::vector<std::vector<Choice>> chosen_;  // by expert
+    const int most_;
+    std::vector<Choice> choices_;  // of each expert, up to `most_`
+    std::vector<int> counts_;
     std::vector<Floats> wide_;
     std::vector<Floats> logits_;  // of 16 tokens in the lanes, expert by expert
     std::vector<std::pair<Ints, Floats>> best_;  // index and gate of the k-th expert of 16 tokens
@@ -320,7 +329,7 @@ void run(const Experts& experts, const void* hidden, const void* base, void* out
 #pragma omp parallel num_threads(threads) if (blocks > 1)
     {
         Block<Type> block(experts, size);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
         for (int index = 0; index < blocks; ++index) {
             const int count = std::min(size, tokens - index * size);
             const size_t start = static_cast<size_t>(index) * size * experts.dim;

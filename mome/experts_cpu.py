@@ -124,8 +124,9 @@ class CompiledExperts:
     @torch.no_grad()
     def __init__(self, experts: MoME, dtype: torch.dtype):
         self.dtype = dtype
+        self.dim = experts.down.in_features
         self.run = getattr(library(), PASSES[dtype])
-        dim, width = experts.down.in_features, experts.bottleneck
+        dim, width = self.dim, experts.bottleneck
         count = experts.num_routed + experts.num_shared
         pair = 4 // dtype.itemsize  # elements of a lane
         down = _padded(experts.down.weight.to(dtype).view(count, width, dim), LANES)
@@ -156,16 +157,18 @@ class CompiledExperts:
         Raises:
             ValueError: for tensors of another device, type or shape.
         """
-        for tensor in (hidden, base):
-            if (
-                tensor.device.type != "cpu"
-                or tensor.dtype != self.dtype
-                or (tensor.shape != hidden.shape or tensor.shape[-1] != self.experts.dim)
-            ):
-                raise ValueError(
-                    f"experts prepared for {self.dtype} of width {self.experts.dim} on a CPU were "
-                    f"given {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-                )
+        if not (
+            hidden.is_cpu
+            and base.is_cpu
+            and hidden.dtype == base.dtype == self.dtype
+            and hidden.shape == base.shape
+            and hidden.shape[-1] == self.dim
+        ):
+            raise ValueError(
+                f"experts prepared for {self.dtype} of width {self.dim} on a CPU were given "
+                f"{hidden.dtype} {tuple(hidden.shape)} on {hidden.device} and, as their base, "
+                f"{base.dtype} {tuple(base.shape)} on {base.device}"
+            )
         hidden, base = hidden.contiguous(), base.contiguous()
         output = torch.empty_like(base)
         self.run(
@@ -173,7 +176,7 @@ class CompiledExperts:
             hidden.data_ptr(),
             base.data_ptr(),
             output.data_ptr(),
-            hidden.numel() // self.experts.dim,
+            hidden.numel() // self.dim,
             torch.get_num_threads(),
         )
         return output

@@ -1,6 +1,4 @@
-"""MoME at inference on a GPU: the experts as rows and columns of the attention's own projections.
-
-On a CPU the compiled experts (:mod:`mome.experts_cpu`) are faster, where they can be compiled.
+"""MoME at inference: the experts as rows and columns of the attention's own projections.
 
 Beside the self-attention the experts read what its query, key and value projections read, and what
 they give is added to what its output projection gives. Down-projections and router are therefore
@@ -8,6 +6,9 @@ further rows of one joint product with query, key and value, and up-projections 
 of the output projection: a layer has fewer matrix products with MoME than the frozen LM without,
 and what is left of the experts' own is to choose and to gate. A decoding step, where each operation
 costs more to start than to compute, gains most.
+
+Where the experts run compiled (:mod:`mome.experts_cpu`), which is faster on a CPU, the joint product
+is that of query, key and value alone.
 
 The LM's weights become views of the joint ones, so that nothing is held twice.
 """
@@ -25,34 +26,38 @@ READS = ("q_proj", "k_proj", "v_proj")
 WRITES = "o_proj"
 
 
-def can_join(experts: MoME, block: nn.Module) -> bool:
-    """Whether a block projects by plain linear layers of the usual names and of the experts' type.
+def can_join(block: nn.Module, experts: MoME | None = None) -> bool:
+    """Whether a block projects by plain linear layers of the usual names, and of the experts' type.
 
     Experts large enough for grouped products stay beside it.
     """
     layers = [getattr(block, name, None) for name in (*READS, WRITES)]
+    if not all(type(layer) is nn.Linear for layer in layers):  # not quantised, no LoRA
+        return False
+    if experts is not None:
+        layers += [experts.down, experts.up]
     return (
-        all(type(layer) is nn.Linear for layer in layers)  # not quantised, no LoRA
-        and all(layer.in_features == experts.down.in_features for layer in layers[:3])
-        and len({layer.weight.dtype for layer in (*layers, experts.down, experts.up)}) == 1
-        and experts.bottleneck < GROUPED_FROM
+        len({layer.in_features for layer in (*layers[:3], *layers[4:5])}) == 1
+        and len({layer.weight.dtype for layer in layers}) == 1
+        and (experts is None or experts.bottleneck < GROUPED_FROM)
     )
 
 
 class JointProjections:
-    """Put a MoME module into the projections of an attention block; see :func:`can_join`.
+    """Join the projections of an attention block, with a MoME module's; see :func:`can_join`.
 
     The router works in the LM's type then. In bfloat16 a token may so choose another of two experts
     whose gates are nearly equal.
 
     Args:
-        experts: becomes views of the joint weights; gradients are not computed any more.
         block: with ``q_proj``, ``k_proj``, ``v_proj`` and ``o_proj``.
-        active: says at each call whether the experts take part.
+        active: says at each call whether the joint product is taken.
+        experts: becomes views of the joint weights, without gradients from then on; None joins
+            query, key and value alone.
     """
 
     @torch.no_grad()
-    def __init__(self, experts: MoME, block: nn.Module, active: Callable[[], bool]):
+    def __init__(self, block: nn.Module, active: Callable[[], bool], experts: MoME | None = None):
         self.experts = experts
         self.active = active
         self.reads = [getattr(block, name) for name in READS]
@@ -60,10 +65,11 @@ class JointProjections:
         self.source: torch.Tensor | None = None
         self.parts: tuple[torch.Tensor, ...] = ()
         dtype = self.write.weight.dtype
-        experts.always_on = experts.always_on.to(dtype)
-        inputs = [*self.reads, experts.down]
+        inputs = list(self.reads)
+        if experts is not None:
+            inputs.append(experts.down)
         weights = [layer.weight for layer in inputs]
-        if experts.router is not None:
+        if experts is not None and experts.router is not None:
             weights.append(experts.router.weight.to(dtype))  # it keeps its own, in float32
         self.sizes = [len(weight) for weight in weights]
         self.read_weight = torch.cat(weights)
@@ -75,13 +81,16 @@ class JointProjections:
                     part.copy_(layer.bias)
         for layer, part in zip(inputs, self.read_weight.split(self.sizes), strict=False):
             layer.weight.data = part
+        for index, layer in enumerate(self.reads):
+            layer.forward = partial(self._read, index, layer.forward)
+        if experts is None:
+            return
+        experts.always_on = experts.always_on.to(dtype)
         outputs = [self.write, experts.up]
         self.write_weight = torch.cat([layer.weight for layer in outputs], dim=1)
         widths = [layer.in_features for layer in outputs]
         for layer, part in zip(outputs, self.write_weight.split(widths, dim=1), strict=True):
             layer.weight.data = part
-        for index, layer in enumerate(self.reads):
-            layer.forward = partial(self._read, index, layer.forward)
         self.write.forward = partial(self._write, self.write.forward)
 
     def _read(self, index: int, alone: Callable, hidden: torch.Tensor) -> torch.Tensor:
@@ -93,7 +102,10 @@ class JointProjections:
                 raise RuntimeError("the attention projects tensors that differ; detach the adapter")
             product = F.linear(hidden, self.read_weight, self.read_bias)
             self.source, self.parts = hidden, product.split(self.sizes, dim=-1)
-        return self.parts[index]
+        part = self.parts[index]
+        if self.experts is None and index == len(self.reads) - 1:
+            self.source, self.parts = None, ()
+        return part
 
     def _write(self, alone: Callable, attended: torch.Tensor) -> torch.Tensor:
         """(..., D) of the attention's output before its projection, and of the experts."""
@@ -108,6 +120,6 @@ class JointProjections:
         return F.linear(torch.cat([attended, inner], dim=-1), self.write_weight, self.write.bias)
 
     def detach(self) -> None:
-        """Take the experts out of the projections; the weights stay views."""
+        """Let the projections run apart again; the weights stay views."""
         for layer in (*self.reads, self.write):
             layer.__dict__.pop("forward", None)

@@ -102,6 +102,8 @@ def test_extreme_states_stay_finite_and_nan_is_kept():
     hidden[4, 3] = float("nan")
     output = compiled(hidden, torch.zeros_like(hidden))
     assert output.isnan().all(dim=1).tolist() == [n == 4 for n in range(9)]
+    nothing = torch.full((100, 64), float("nan"))
+    assert compiled(nothing, torch.zeros(100, 64)).isnan().all()
     half = CompiledExperts(experts, torch.bfloat16)(hidden.bfloat16(), hidden.bfloat16() * 0)
     assert half.isnan().all(dim=1).tolist() == [n == 4 for n in range(9)]
 

@@ -146,7 +146,7 @@ def test_a_failed_pass_leaves_nothing_behind():
 def test_an_attention_that_projects_different_tensors_is_refused():
     lm, adapter = adapted(LlamaConfig)
     attention = lm.model.layers[0].self_attn
-    assert can_join(adapter.layers[0], attention)
+    assert can_join(attention, adapter.layers[0])
     adapter.for_inference(torch.float32)
     attention.q_proj(torch.ones(1, 2, 32))
     with pytest.raises(RuntimeError, match="differ; detach"):

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, StaticCache
 
 from mome.adapters import attach
+from mome.attention import use_matrix_products
 from mome.experts_cpu import can_run
 from mome.precision import compute_dtype
 
@@ -76,7 +77,9 @@ def frozen_lm(sizes: dict, dtype: torch.dtype, device: str) -> nn.Module:
     config = LlamaConfig(**sizes, tie_word_embeddings=True, bos_token_id=0)
     with torch.device(device):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False).eval()
+        lm = AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False).eval()
+    use_matrix_products(lm)
+    return lm
 
 
 def adapted(lm: nn.Module, adapter: str) -> nn.Module:

@@ -18,6 +18,7 @@ python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"   # for the toke
         # shellcheck disable=SC2086
         python tools/bench/train_step.py --geometry llama-3.2-1b --dtype bfloat16 ${options}
     done
+    python tools/bench/attention.py --geometry llama-3.2-1b --dtype bfloat16
     python tools/bench/dispatch.py --dim 2048 --dtype bfloat16 --tokens 8 64 512 2048 8192
     python tools/bench/growth.py --geometry llama-3.2-1b --dtype bfloat16 --output "${output%.txt}.png"
 } | tee "${output}"
