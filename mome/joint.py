@@ -7,8 +7,8 @@ of the output projection: a layer has fewer matrix products with MoME than the f
 and what is left of the experts' own is to choose and to gate. A decoding step, where each operation
 costs more to start than to compute, gains most.
 
-Where the experts run compiled (:mod:`mome.experts_cpu`), which is faster on a CPU, the joint product
-is that of query, key and value alone.
+Where the experts run compiled (:mod:`mome.experts_cpu`), which is faster on a CPU, the joint
+product is that of query, key and value alone.
 
 The LM's weights become views of the joint ones, so that nothing is held twice.
 """
