@@ -56,10 +56,12 @@ def library() -> ctypes.CDLL | None:
         if not path.exists():
             _compile(compiler, path)
         passes = ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
+    # A user without a home folder is a RuntimeError.
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         message = getattr(error, "stderr", None) or str(error)
         logging.warning(
-            "%s could not be compiled: experts are computed by PyTorch, which takes longer: %s",
+            "%s could not be compiled: experts are computed by PyTorch, which takes longer. Name a "
+            "compiler in CXX, a folder that can be written in XDG_CACHE_HOME: %s",
             SOURCE,
             message.strip(),
         )

@@ -172,6 +172,14 @@ def test_a_source_that_does_not_compile_leaves_nothing_and_says_why(monkeypatch,
     assert not list((tmp_path / "mome").iterdir())
 
 
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, caplog, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert experts_cpu.library() is None
+    assert "XDG_CACHE_HOME" in caplog.text
+    assert str(tmp_path / "file") in caplog.text
+
+
 def test_processes_compile_at_once_and_find_it_later(tmp_path):
     """As parallel decoding jobs on a fresh machine do."""
     code = "from mome.experts_cpu import library; assert library()"
