@@ -31,14 +31,16 @@ def can_join(block: nn.Module, experts: MoME | None = None) -> bool:
 
     Experts large enough for grouped products stay beside it.
     """
-    layers = [getattr(block, name, None) for name in (*READS, WRITES)]
-    if not all(type(layer) is nn.Linear for layer in layers):  # not quantised, no LoRA
+    reads = [getattr(block, name, None) for name in READS]
+    writes = [getattr(block, WRITES, None)]
+    if not all(type(layer) is nn.Linear for layer in reads + writes):  # not quantised, no LoRA
         return False
     if experts is not None:
-        layers += [experts.down, experts.up]
+        reads.append(experts.down)
+        writes.append(experts.up)
     return (
-        len({layer.in_features for layer in (*layers[:3], *layers[4:5])}) == 1
-        and len({layer.weight.dtype for layer in layers}) == 1
+        len({layer.in_features for layer in reads}) == 1
+        and len({layer.weight.dtype for layer in reads + writes}) == 1
         and (experts is None or experts.bottleneck < GROUPED_FROM)
     )
 

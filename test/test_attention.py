@@ -3,20 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import SIZES
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mome.attention import NAME, attend, use_matrix_products
-
-SIZES = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
 
 
 def inputs(length=5, seen=7, dtype=torch.float64):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+from tiny import SIZES, prompt_and_step
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mome import experts_cpu
 from mome.adapters import MoMEAdapter
@@ -196,35 +197,23 @@ def test_processes_compile_at_once_and_find_it_later(tmp_path):
 @torch.no_grad()
 def test_an_adapted_lm_computes_the_same(position):
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=60,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
+    config = LlamaConfig(**{**SIZES, "hidden_size": 64})
     lm = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     adapter = MoMEAdapter(lm, position, num_routed=5, top_k=2, bottleneck=3)
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.randint(0, 60, (3, 9))
 
-    def run():
-        cache = DynamicCache(config=config)
-        prompt = lm(ids[:, :-1], past_key_values=cache).logits
-        return torch.cat([prompt, lm(ids[:, -1:], past_key_values=cache).logits], dim=1)
-
-    expected = run()
+    expected = prompt_and_step(lm, ids)
     with adapter.disabled():
-        frozen = run()
+        frozen = prompt_and_step(lm, ids)
     adapter.for_inference(torch.float32)
     assert len(adapter.compiled) == 3
-    assert torch.allclose(run(), expected, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, ids), expected, atol=1e-4)
     assert not torch.allclose(frozen, expected, atol=0.1)
     # Also what needs the experts and the LM apart: the frozen LM alone, routing and gradients.
     with adapter.disabled():
-        assert torch.equal(run(), frozen)
+        assert torch.equal(prompt_and_step(lm, ids), frozen)
     with adapter.recording(torch.ones(3, 9, dtype=torch.bool)):
         assert torch.allclose(lm(ids).logits, expected, atol=1e-4)
         assert adapter.balance_loss() > 0
@@ -235,4 +224,4 @@ def test_an_adapted_lm_computes_the_same(position):
     assert torch.allclose(logits, expected, atol=1e-4)
     assert (embeddings.grad != 0).all()
     adapter.detach()
-    assert torch.equal(run(), frozen)
+    assert torch.equal(prompt_and_step(lm, ids), frozen)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tiny import SIZES, prompt_and_step
 from transformers import (
     AutoModelForCausalLM,
-    DynamicCache,
     Gemma2Config,
     LlamaConfig,
     MistralConfig,
@@ -16,15 +16,6 @@ from transformers import (
 from mome.adapters import MoMEAdapter
 from mome.joint import JointProjections, can_join
 
-SIZES = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
 CONFIGS = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config]
 EXPERTS = [
     {"num_routed": 5, "top_k": 2, "bottleneck": 3},
@@ -45,14 +36,6 @@ def adapted(config_class, dtype=torch.float32, position="mhsa", **experts):
     return lm.to(dtype), adapter
 
 
-@torch.no_grad()
-def run(lm, ids):
-    """Logits of a prompt and of a step after it."""
-    cache = DynamicCache(config=lm.config)
-    prompt = lm(ids[:, :-1], past_key_values=cache).logits
-    return torch.cat([prompt, lm(ids[:, -1:], past_key_values=cache).logits], dim=1)
-
-
 IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
@@ -60,34 +43,34 @@ IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_joint_projections_equal_experts_beside_the_attention(config_class, experts):
     lm, adapter = adapted(config_class, **experts)
-    expected = run(lm, IDS)
+    expected = prompt_and_step(lm, IDS)
     with adapter.disabled():
-        frozen = run(lm, IDS)
+        frozen = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.float32)
     assert all(isinstance(joint, JointProjections) for joint in adapter.joint)
-    assert torch.allclose(run(lm, IDS), expected, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
     assert not torch.allclose(frozen, expected, atol=0.1)
     # Also what needs the experts and the LM apart: the frozen LM alone, and routing.
     with adapter.disabled():
-        assert torch.allclose(run(lm, IDS), frozen, atol=1e-4)
+        assert torch.allclose(prompt_and_step(lm, IDS), frozen, atol=1e-4)
     with adapter.recording(torch.ones(3, 9, dtype=torch.bool)):
         assert torch.allclose(lm(IDS).logits, expected, atol=1e-4)
         assert (adapter.balance_loss() > 0) == (experts["num_routed"] > 0)
     adapter.for_inference(torch.float32)  # again, without effect
-    assert torch.allclose(run(lm, IDS), expected, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
     adapter.detach()
-    assert torch.allclose(run(lm, IDS), frozen, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, IDS), frozen, atol=1e-4)
 
 
 def test_bfloat16_differs_by_rounding_alone():
     """Both forms, as far from float32 as each other."""
     lm, adapter = adapted(LlamaConfig)
-    exact = run(lm, IDS)
+    exact = prompt_and_step(lm, IDS)
     lm.to(torch.bfloat16)
-    beside = run(lm, IDS).float()
+    beside = prompt_and_step(lm, IDS).float()
     adapter.for_inference(torch.bfloat16)
     assert adapter.layers[0].router.weight.dtype == torch.float32
-    joint = run(lm, IDS).float()
+    joint = prompt_and_step(lm, IDS).float()
     assert (joint - exact).norm() < 1.5 * (beside - exact).norm()
     assert (beside - exact).norm() < 0.1 * exact.norm()
 
@@ -114,25 +97,25 @@ def test_what_cannot_be_joined_runs_beside(case):
         lm.model.layers[0].self_attn.q_proj = torch.nn.Sequential(
             lm.model.layers[0].self_attn.q_proj
         )
-    expected = run(lm, IDS)
+    expected = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.float32)
     joined = [joint is not None for joint in adapter.joint]
     assert joined == ([False, True, True] if case == "lora" else [False] * 3)
-    assert torch.allclose(run(lm, IDS), expected, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
 
 
 def test_beside_another_block_the_form_for_inference_gives_the_same_bits():
     lm, adapter = adapted(LlamaConfig, torch.bfloat16, "ffn")
-    before = run(lm, IDS)
+    before = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.bfloat16)
     assert adapter.layers[0].up.weight.dtype == torch.bfloat16
     assert adapter.layers[0].router.weight.dtype == torch.float32
-    assert torch.equal(run(lm, IDS), before)
+    assert torch.equal(prompt_and_step(lm, IDS), before)
 
 
 def test_a_failed_pass_leaves_nothing_behind():
     lm, adapter = adapted(LlamaConfig)
-    expected = run(lm, IDS)
+    expected = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.float32)
     write = lm.model.layers[1].self_attn.o_proj
     forward = write.forward
@@ -140,7 +123,7 @@ def test_a_failed_pass_leaves_nothing_behind():
     with pytest.raises(ZeroDivisionError):
         lm(IDS)
     write.forward = forward
-    assert torch.allclose(run(lm, IDS), expected, atol=1e-4)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
 
 
 def test_an_attention_that_projects_different_tensors_is_refused():

@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
+    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -14,6 +15,18 @@ from transformers import (
 )
 
 WORDS = "place set lay bin the red blue green white book table cup now again soon please one two"
+
+
+# Of a random LM of any Transformers class.
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 
 
 def make_lm(folder: Path, seed: int = 0) -> Path:
@@ -68,3 +81,11 @@ def make_whisper(folder: Path, seed: int = 0) -> Path:
     )
     WhisperModel(config).save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def prompt_and_step(lm, ids):
+    """Logits of a prompt and of a step after it."""
+    cache = DynamicCache(config=lm.config)
+    prompt = lm(ids[:, :-1], past_key_values=cache).logits
+    return torch.cat([prompt, lm(ids[:, -1:], past_key_values=cache).logits], dim=1)
