@@ -11,7 +11,7 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mome", "mome.*"]),
-    package_data={"mome": ["*.cpp"]},
+    package_data={"mome.adapters": ["*.cpp"]},
     python_requires=">=3.12,<3.14",
     install_requires=[
         "torch>=2.11,!=2.12.*",

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mome.data.files import write_bytes
+from mome.common.atomic_files import write_bytes
 from mome.data.kaldi import read_scp
 from mome.data.video import read_video
 

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mome.pretrained.avhubert import convert
+from mome.encoders.avhubert_conversion import convert
 
 
 def main(argv: list[str] | None = None) -> None:

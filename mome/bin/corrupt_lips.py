@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.common.processes import map_items
 from mome.data import corrupt
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings
 from mome.data.video import MediaError, read_lips, video_info, write_lips
-from mome.parallel import map_items
 
 # What the crops depend on beside the command line.
 PARAMETERS = {

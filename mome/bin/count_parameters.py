@@ -12,8 +12,8 @@ import torch
 from espnet2.tasks.abs_task import AbsTask
 from torch import nn
 
-from mome.frozen import Frozen
-from mome.model import AVSRModel
+from mome.common.frozen import Frozen
+from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask
 
 

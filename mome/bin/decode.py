@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mome.data.kaldi import read_scp, write_scp
-from mome.decode.beam import beam_search
-from mome.matryoshka import RatePair, parse_rate_pair
-from mome.model import AVSRModel
+from mome.llm.beam import beam_search
+from mome.models.avsr import AVSRModel
+from mome.models.matryoshka import RatePair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, load_model
 
 STREAMS = {"speech": ("wav.scp", "sound"), "lips": ("lip.scp", "lips")}

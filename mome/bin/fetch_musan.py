@@ -12,8 +12,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mome.common.download import download, unpack_tar
 from mome.data.noise import MUSAN_FOLDERS
-from mome.download import download, unpack_tar
 
 PATH = "resources/17/musan.tar.gz"
 MIRRORS = (
@@ -34,7 +34,8 @@ def fetch_musan(
     """Download and unpack MUSAN unless done before; returns its folder.
 
     Raises:
-        ValueError, RuntimeError: as `mome.download`; or for an archive without MUSAN's folders.
+        ValueError, RuntimeError: as `mome.common.download`; or for an archive without MUSAN's
+            folders.
     """
     folder, mark = downloads / "musan", downloads / ".musan.done"
     if mark.exists() and folder.is_dir():

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.common.processes import map_items
 from mome.data.audio import RATE, audio_seconds, limit_peak, read_audio, write_flac
 from mome.data.augment import add_noise, power
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
@@ -39,7 +40,6 @@ from mome.data.noise import (
     split_utterances,
 )
 from mome.data.video import MediaError
-from mome.parallel import map_items
 
 # dB between the SNR asked for and that of the file.
 SNR_TOLERANCE = 0.05

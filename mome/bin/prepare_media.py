@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mome.common.atomic_files import remove_partial
+from mome.common.processes import map_items
 from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
-from mome.data.files import remove_partial
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
 from mome.lips.extract import extract_lips
 from mome.lips.landmarks import FaceTracker, load_tracker
-from mome.parallel import map_items
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 

@@ -9,11 +9,11 @@ import json
 import re
 from pathlib import Path
 
+from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.data.corrupt import CORRUPTIONS
 from mome.data.corrupt import describe as describe_corruption
 from mome.data.kaldi import read_scp
-from mome.matryoshka import TASKS, parse_rate_pair
-from mome.score import NORMALISATION, Score, guess, score
+from mome.models.matryoshka import TASKS, parse_rate_pair
 
 Key = tuple[str, str, str]  # task, set, rate pair
 

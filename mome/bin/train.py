@@ -5,9 +5,9 @@ is only checked, without data and weights: parameters, tokens and TFLOPs at each
 GPU memory that training will take.
 """
 
-from mome.config import parse
-from mome.dry_run import report
+from mome.analysis.dry_run import report
 from mome.tasks.avsr import AVSRTask
+from mome.tasks.config import parse
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Part of MoME; see the modules."""
+"""Audio, video, noise, Kaldi data folders."""

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import soundfile
 
-from mome.data.files import write_bytes
+from mome.common.atomic_files import write_bytes
 from mome.data.video import COMPLETE, MediaError, start_seconds
 
 RATE = 16000

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mome.data.files import write_bytes
-from mome.parallel import map_items
+from mome.common.atomic_files import write_bytes
+from mome.common.processes import map_items
 
 REQUIRED = ("text", "utt2spk", "spk2utt")
 MEDIA = ("wav.scp", "video.scp", "lip.scp")

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
 
-from mome.data.files import write_bytes
+from mome.common.atomic_files import write_bytes
 
 LIP_SIZE = 96
 LIP_RATE = 25

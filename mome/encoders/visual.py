@@ -12,7 +12,7 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from safetensors.torch import load_file
 from torch import nn
 
-from mome.precision import compute_dtype
+from mome.common.precision import compute_dtype
 
 STEM_FRAMES = 5
 

@@ -7,8 +7,8 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
-from mome.frozen import Frozen
-from mome.precision import compute_dtype
+from mome.common.frozen import Frozen
+from mome.common.precision import compute_dtype
 from mome.pretrained.hub import load, load_config
 
 SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz

@@ -1,1 +1,1 @@
-"""Fetching pretrained parts and converting them to Transformers folders."""
+"""Pretrained models: where they come from, how they are checked and converted."""

@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mome.download import check
+from mome.common.download import check
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from mome.pretrained.geometry import published, words_tokenizer
+from mome.pretrained.model_sizes import published, words_tokenizer
 
 
 def load(loader: Any, name: str, **options: Any) -> Any:

@@ -24,16 +24,16 @@ from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str2bool, str_or_none
 
-from mome.ctc import ProjectorCTCModel
+from mome.common.frozen import Frozen
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
-from mome.decoder import MoMELLMDecoder
 from mome.encoders.avhubert import AVHubertEncoder
 from mome.encoders.visual import VisualEncoder
 from mome.encoders.whisper import WhisperEncoder
-from mome.frozen import Frozen
-from mome.model import AVSRModel
-from mome.schedule import WarmupCosineLR
-from mome.units import VideoUnitsModel
+from mome.llm.decoder import MoMELLMDecoder
+from mome.models.avsr import AVSRModel
+from mome.models.projector_ctc import ProjectorCTCModel
+from mome.models.video_units import VideoUnitsModel
+from mome.tasks.schedule import WarmupCosineLR
 
 asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
 dataset.DATA_TYPES["lips"] = {

@@ -1,7 +1,7 @@
 """The LM's attention by matrix products against PyTorch's fused one, in inference and in training.
 
 Heads and widths are those of a geometry; every position sees those before it. On a GPU the LM
-always takes the fused one (mome/attention.py); this table tells whether that is right.
+always takes the fused one (mome/llm/attention.py); this table tells whether that is right.
 """
 
 import argparse
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from experts import GEOMETRIES
 from timing import machine, ratio, seconds
 
-from mome.attention import attend
-from mome.precision import compute_dtype
-from mome.recompute import recomputed
+from mome.common.activation_checkpointing import recomputed
+from mome.common.precision import compute_dtype
+from mome.llm.attention import attend
 
 
 def fused(query, key, value, mask, scaling) -> torch.Tensor:

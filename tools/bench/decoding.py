@@ -15,9 +15,9 @@ from espnet2.train.dataset import ESPnetDataset
 from timing import machine, seconds, table
 
 from mome.data.kaldi import read_scp
-from mome.decode.beam import beam_search
-from mome.decoder import pack_tree
-from mome.model import AVSRModel
+from mome.llm.beam import beam_search
+from mome.llm.decoder import pack_tree
+from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask, load_model
 
 

@@ -2,7 +2,7 @@
 
 Times one MoME module for experts of growing width, forward pass only: by products over all experts,
 by grouped products over the chosen ones and, on a CPU, compiled. The constants GROUPED_FROM and
-GROUPED_TOKENS of mome/experts.py are chosen from its table.
+GROUPED_TOKENS of mome/adapters/experts.py are chosen from its table.
 """
 
 import argparse
@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from timing import machine, ratio, seconds
 
-from mome import experts
-from mome.experts_cpu import CompiledExperts, can_run
-from mome.precision import compute_dtype
+from mome.adapters import experts
+from mome.adapters.experts_cpu import CompiledExperts, can_run
+from mome.common.precision import compute_dtype
 
 
 def forward(module: experts.MoME, hidden: torch.Tensor, group: bool) -> torch.Tensor:

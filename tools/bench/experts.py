@@ -1,11 +1,11 @@
 """What the experts cost: the adapted LLM against the frozen one, LoRA and a loop over experts.
 
 One prefill and one decoding step of an LLM with random weights. MoME runs compiled on a CPU
-(`mome/experts_cpu.py`), inside the attention's own projections (`mome/joint.py`) and, as in
-training, beside the attention. The loop gathers each expert's tokens, as general
-mixture-of-experts layers do. What the frozen LLM achieves is set against what a large matrix
-product and a copy achieve on the same machine. With --compile also the step by `torch.compile`,
-which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
+(`mome/adapters/experts_cpu.py`), inside the attention's own projections
+(`mome/adapters/experts_fused.py`) and, as in training, beside the attention. The loop gathers each
+expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set against
+what a large matrix product and a copy achieve on the same machine. With --compile also the step by
+`torch.compile`, which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, StaticCache
 
 from mome.adapters import attach
-from mome.attention import use_matrix_products
-from mome.experts_cpu import can_run
-from mome.precision import compute_dtype
+from mome.adapters.experts_cpu import can_run
+from mome.common.precision import compute_dtype
+from mome.llm.attention import use_matrix_products
 
 GEOMETRIES = {
     "smollm2-135m": {

@@ -24,9 +24,9 @@ from timing import machine, seconds, table
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig
 
-from mome import attention
-from mome.decoder import IGNORE, MoMELLMDecoder, Node, pack_tree
-from mome.model import AVSRModel, Features
+from mome.llm import attention
+from mome.llm.decoder import IGNORE, MoMELLMDecoder, Node, pack_tree
+from mome.models.avsr import AVSRModel, Features
 
 FRAMES_PER_SECOND = {"audio": 50, "video": 25}
 WIDTHS = {"audio": 384, "video": 192}
@@ -129,7 +129,9 @@ def as_it_comes(model: BenchModel):
     """PyTorch's fused attention, and all parts of a layer kept for the backward pass."""
     lm = model.decoder.lm.inner
     lm.set_attn_implementation("sdpa")
-    with mock.patch("mome.experts.recomputed", lambda function, *inputs: function(*inputs)):
+    with mock.patch(
+        "mome.adapters.experts.recomputed", lambda function, *inputs: function(*inputs)
+    ):
         yield
     lm.set_attn_implementation(attention.NAME)
 

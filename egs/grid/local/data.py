@@ -19,9 +19,9 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+from mome.common.download import download as download_file
+from mome.common.processes import map_items
 from mome.data.kaldi import spk2utt_of, write_scp
-from mome.download import download as download_file
-from mome.parallel import map_items
 
 RECORD = "https://zenodo.org/api/records/3625687"
 SPEAKERS = [number for number in range(1, 35) if number != 21]

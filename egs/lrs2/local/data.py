@@ -14,7 +14,7 @@ train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/. Writes
 import argparse
 from pathlib import Path
 
-from mome.data.lrs import (
+from mome.corpora.lrs import (
     Clip,
     Part,
     drop_duplicates,

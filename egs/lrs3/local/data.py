@@ -14,7 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
-from mome.data.lrs import Part, drop_duplicates, find_clips, make_parser, prepare_part, write_set
+from mome.corpora.lrs import Part, drop_duplicates, find_clips, make_parser, prepare_part, write_set
 
 
 def hold_out(trainval: Part, args: argparse.Namespace) -> Part:

@@ -28,9 +28,9 @@ from face import FPS, random_identity, render
 from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
+from mome.common.processes import default_jobs, map_items
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
 from mome.data.video import video_info
-from mome.parallel import default_jobs, map_items
 
 LANGUAGES = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp")
 TRAIN_VARIANTS = """

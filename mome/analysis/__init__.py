@@ -1,0 +1,1 @@
+"""What a model does and costs: error rates, parameters, FLOPs and memory."""

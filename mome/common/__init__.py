@@ -1,0 +1,1 @@
+"""Helpers without speech in them: PyTorch, processes, files, downloads."""

@@ -1,0 +1,376 @@
+"""What LRS2 and LRS3 have in common: text files, segments at word boundaries, Kaldi data folders.
+
+Both corpora hold ``<part>/<speaker>/<number>.mp4`` with ``<number>.txt`` beside it::
+
+    Text:  SO {NS} WHAT IS IT
+    Conf:  4
+
+    WORD START END ASDSCORE
+    SO 0.11 0.28 6.3
+    ...
+
+The timings, in seconds, are there in pretrain/ at least; LRS3 has lines ``Ref:`` and
+``FRAME X Y W H`` besides. A clip of pretrain/ may last minutes and is cut into segments; all others
+are sentences and stay whole. Where Auto-AVSR (Ma et al., 2023), whose preparation the MoME paper
+uses, and AV-HuBERT (Shi et al., 2022) differ, an option says which way is taken.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from mome.common.processes import default_jobs, map_items
+from mome.data.kaldi import spk2utt_of, write_scp, write_text
+from mome.data.video import LIP_RATE, video_info
+
+TIMINGS = "WORD START END ASDSCORE"
+PAUSE = 0.4  # s between words, at which AV-HuBERT cuts
+TOLERANCE = 0.2  # s that words may lie beyond the end of their recording
+MARK = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|<[^<>]*>")
+BRACKETS = str.maketrans("", "", "{}[]<>")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as it stands in the file; times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Words that follow each other, and where they are cut from the recording, in seconds."""
+
+    words: tuple[Word, ...]
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video with its text file: ``<root>/<part>/<speaker>/<number>``."""
+
+    part: str
+    speaker: str
+    number: str
+    video: Path
+
+    @property
+    def name(self) -> str:
+        """As the corpora's lists name it, below the corpus."""
+        return f"{self.part}/{self.speaker}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A row of a data folder. ``start`` and ``end`` are in seconds; a whole clip has no end."""
+
+    id: str
+    clip: Clip
+    text: str
+    start: float
+    end: float
+    whole: bool
+
+
+@dataclass
+class Part:
+    """Utterances of a part of the corpus, what cannot be used with its reason, and remarks."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def normalise_text(text: str, marks: str = "drop") -> str:
+    """Lower-case words, apostrophes kept, separated by single blanks.
+
+    Args:
+        text: transcript of the corpora, in upper case, without punctuation.
+        marks: what becomes of ``{NS}``, ``{LG}`` (noise, laughter) and other words in brackets:
+            ``drop`` them; ``keep`` the word without its brackets.
+    """
+    text = MARK.sub(" ", text) if marks == "drop" else text
+    return " ".join(text.translate(BRACKETS).lower().replace("’", "'").split())
+
+
+def read_text(path: Path) -> str:
+    """What stands behind ``Text:``.
+
+    Raises:
+        ValueError: for an empty file or one without such a line.
+    """
+    lines = _read_lines(path)
+    for line in lines:
+        if line.startswith("Text:"):
+            return line.removeprefix("Text:").strip()
+    raise ValueError(f"{path}: {'no line Text:' if lines else 'empty txt'}")
+
+
+def read_words(path: Path) -> list[Word]:
+    """The word timings of a file; empty if it has none.
+
+    Raises:
+        ValueError: for a line that is not a word with its times, or times that go backwards.
+    """
+    lines = _read_lines(path)
+    headers = [number for number, line in enumerate(lines) if line.split() == TIMINGS.split()]
+    words: list[Word] = []
+    earliest = Word("", 0.0, 0.0)
+    for number in range(headers[0] + 1 if headers else len(lines), len(lines)):
+        if not lines[number].strip():
+            break
+        try:
+            text, start, end, *_ = lines[number].split()
+            word = Word(text, float(start), float(end))
+        except ValueError:
+            raise ValueError(f"{path}: no word with its times (line {number + 1})") from None
+        if not (earliest.start <= word.start <= word.end and earliest.end <= word.end):
+            raise ValueError(f"{path}: word times go backwards (line {number + 1})")
+        words.append(word)
+        earliest = word
+    return words
+
+
+def _read_lines(path: Path) -> list[str]:
+    raw = path.read_bytes()
+    try:
+        return raw.decode().splitlines()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").splitlines()
+
+
+def segment_words(
+    words: Sequence[Word], duration: float, max_seconds: float, split: str = "length"
+) -> tuple[list[Chunk], list[Word]]:
+    """Cut a recording at word boundaries into segments of at most ``max_seconds``.
+
+    Args:
+        words: in order.
+        duration: of the recording, in seconds.
+        max_seconds: a recording whose last word ends before this stays in one piece.
+        split: ``length``: as many words to a segment as fit, from the first word's start to the
+            last one's end (Auto-AVSR). ``pause``: at each pause of more than 0.4 s, in its middle
+            (AV-HuBERT); what is still too long is cut by length.
+
+    Returns:
+        segments, and words that are longer than a segment: these are in none.
+    """
+    long = [word for word in words if word.end - word.start >= max_seconds]
+    if words and not long and words[-1].end < max_seconds:
+        return [Chunk(tuple(words), 0.0, min(duration, max_seconds))], []
+    groups: list[list[Word]] = []
+    begin, previous = 0.0, None
+    for word in words:
+        fresh = not groups or word in long or previous in long
+        paused = split == "pause" and previous and word.start - previous.end > PAUSE
+        if fresh or paused or word.end >= begin + max_seconds:
+            groups.append([])
+            # The silence before the first word belongs to it, if there is room.
+            first = previous is None and split == "length" and word.end < max_seconds
+            begin = 0.0 if first else word.start
+        groups[-1].append(word)
+        previous = word
+    chunks = []
+    bounds = [None, *(0.5 * (a[-1].end + b[0].start) for a, b in pairwise(groups)), None]
+    for place, group in enumerate(groups):
+        if group[0] in long:
+            continue
+        start, end = group[0].start, group[-1].end
+        if split == "pause":
+            left, right = bounds[place], bounds[place + 1]
+            wide = 0.0 if left is None else left, duration if right is None else right
+            if wide[1] - wide[0] < max_seconds:
+                start, end = wide
+        elif place == 0 and end < max_seconds:
+            start = 0.0
+        chunks.append(Chunk(tuple(group), start, end))
+    return chunks, long
+
+
+def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart.
+
+    Raises:
+        FileNotFoundError: without the folder, or if it has no video.
+    """
+    stems: dict[str, set[tuple[str, str]]] = {
+        suffix: {(p.parent.name, p.stem) for p in (root / part).glob(f"*/*{suffix}")}
+        for suffix in (".mp4", ".txt")
+    }
+    videos, texts = stems.values()
+    if not videos:
+        raise FileNotFoundError(f"{root / part} holds no <speaker>/<number>.mp4")
+    clips = [Clip(part, s, n, root / part / s / f"{n}.mp4") for s, n in sorted(videos & texts)]
+    alone = [(f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos - texts)]
+    alone += [(f"{part}/{s}/{n}", "txt without mp4") for s, n in sorted(texts - videos)]
+    return clips, alone
+
+
+def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks: str) -> Part:
+    """Utterances of one clip: the whole, or its segments."""
+    result = Part()
+    path = clip.video.with_suffix(".txt")
+    try:
+        text, words = read_text(path), read_words(path) if cut else []
+        info = video_info(clip.video)
+    except (ValueError, FileNotFoundError) as error:
+        result.excluded.append((clip.name, str(error).removeprefix(f"{path.with_suffix('')}.")))
+        return result
+    frames = round(info.num_frames / info.fps * LIP_RATE)
+    name = f"{clip.speaker}_{clip.number}"
+    duration = frames / LIP_RATE
+    if not cut:
+        if text := normalise_text(text, marks):
+            result.utterances.append(Utterance(name, clip, text, 0.0, duration, True))
+            if duration > max_seconds:
+                result.notes.append(f"whole, though longer than {max_seconds:g} s")
+        else:
+            result.excluded.append((clip.name, "no words"))
+        return result
+    if not words:
+        result.excluded.append((clip.name, f"no words after '{TIMINGS}'"))
+        return result
+    if normalise_text(" ".join(word.text for word in words)) != normalise_text(text):
+        result.notes.append("text and word timings disagree; the timed words are taken")
+    chunks, long = segment_words(words, duration, max_seconds, split)
+    reason = f"a word of {max_seconds:g} s or more"
+    result.excluded += [(f"{clip.name}:{word.text}", reason) for word in long]
+    for number, chunk in enumerate(chunks):
+        # Whole frames, rounded down as Auto-AVSR does; the small amount undoes binary fractions.
+        first, last = (int(t * LIP_RATE + 1e-6) for t in (chunk.start, chunk.end))
+        last = min(last, frames)
+        spoken = normalise_text(" ".join(word.text for word in chunk.words), marks)
+        if not spoken:
+            reason = "no words"
+        elif chunk.words[-1].end > duration + TOLERANCE:
+            reason = "words beyond the end of the recording"
+        elif last <= first:
+            reason = "shorter than a frame"
+        else:
+            times = first / LIP_RATE, last / LIP_RATE
+            utterance = Utterance(f"{name}_{number:02d}", clip, spoken, *times, False)
+            result.utterances.append(utterance)
+            continue
+        result.excluded.append((f"{clip.name}_{number:02d}", reason))
+    return result
+
+
+def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = False) -> Part:
+    """Utterances of clips, cut into segments or whole, with the options of `make_parser`.
+
+    Ids are ``<speaker>_<number>`` and for segments ``<speaker>_<number>_<NN>``, the names that
+    Auto-AVSR gives its mouth crops.
+    """
+    options = {"max_seconds": args.max_seconds, "split": args.split, "marks": args.marks}
+    make = partial(make_utterances, cut=cut, **options)
+    clips = list(clips)
+    merged = Part()
+    for result in map_items(make, clips, args.nj, f"texts of {clips[0].part}" if clips else ""):
+        merged.utterances += result.utterances
+        merged.excluded += result.excluded
+        merged.notes += result.notes
+    return merged
+
+
+def drop_duplicates(parts: Iterable[Part]) -> None:
+    """Exclude utterances whose id an earlier one has, in this part or in a part named before."""
+    seen: dict[str, str] = {}
+    for part in parts:
+        kept = []
+        for utterance in part.utterances:
+            if utterance.id in seen:
+                reason = f"duplicate id (of {seen[utterance.id]})"
+                part.excluded.append((utterance.clip.name, reason))
+            else:
+                seen[utterance.id] = utterance.clip.name
+                kept.append(utterance)
+        part.utterances = kept
+
+
+def write_set(folder: Path, parts: Sequence[Part], max_excluded: float) -> None:
+    """Write a data folder, and ``excluded`` beside it: what is left out, with the reason.
+
+    With segments, wav.scp and video.scp list recordings, else utterances.
+
+    Raises:
+        SystemExit: if nothing is left, or more than the share ``max_excluded`` is excluded.
+    """
+    utterances = [utterance for part in parts for utterance in part.utterances]
+    excluded = sorted(pair for part in parts for pair in part.excluded)
+    write_text(folder / "excluded", "".join(f"{name} {why}\n" for name, why in excluded))
+    hours = sum(u.end - u.start for u in utterances) / 3600
+    print(f"{folder}: {len(utterances)} utterances, {hours:.2f} h, {len(excluded)} excluded")
+    for why, count in Counter(why.partition(" (")[0] for _, why in excluded).most_common(10):
+        print(f"  excluded {count}: {why}")
+    for note, count in Counter(note for part in parts for note in part.notes).most_common():
+        print(f"  note on {count}: {note}")
+    if not utterances or len(excluded) > max_excluded * (len(utterances) + len(excluded)):
+        sys.exit(
+            f"{folder}: {len(excluded)} excluded beside {len(utterances)} utterances, more than"
+            f" --max_excluded {max_excluded:g} allows; see {folder / 'excluded'}"
+        )
+    segmented = not all(utterance.whole for utterance in utterances)
+    videos, segments = {}, {}
+    for u in utterances:
+        # In LRS2 a clip of main/ and one of pretrain/ may have the same number.
+        recording = u.id if u.whole else f"{u.clip.part}_{u.clip.speaker}_{u.clip.number}"
+        videos[recording] = str(u.clip.video)
+        segments[u.id] = f"{recording} {u.start:.2f} {u.end:.2f}"
+    utt2spk = {u.id: u.clip.speaker for u in utterances}
+    tables: dict[str, Mapping[str, str]] = {
+        "video.scp": videos,
+        "wav.scp": videos,
+        "text": {u.id: u.text for u in utterances},
+        "utt2spk": utt2spk,
+        "spk2utt": spk2utt_of(utt2spk),
+        "utt2dur": {u.id: f"{u.end - u.start:.2f}" for u in utterances},
+    }
+    (folder / "segments").unlink(missing_ok=True)
+    for name, table in (tables | ({"segments": segments} if segmented else {})).items():
+        write_scp(folder / name, table)
+
+
+def make_parser(
+    description: str, corpus: str
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The command line of a corpus, and its command ``prepare`` for options of its own."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command = parser.add_subparsers(required=True).add_parser(
+        "prepare", help="write Kaldi data folders"
+    )
+    command.add_argument("--corpus", type=Path, required=True, help=f"folder of {corpus}")
+    command.add_argument("--out", type=Path, required=True, help="folder of the data folders")
+    command.add_argument(
+        "--max_seconds",
+        type=float,
+        default=16.0,
+        help="longest segment of pretrain/: 16 in Auto-AVSR (and the paper), 15 in AV-HuBERT",
+    )
+    command.add_argument(
+        "--split",
+        choices=("length", "pause"),
+        default="length",
+        help="cut pretrain/ wherever a segment is full, as Auto-AVSR (and the paper) does, or at"
+        " pauses, as AV-HuBERT does",
+    )
+    command.add_argument(
+        "--marks",
+        choices=("drop", "keep"),
+        default="drop",
+        help="of words in brackets such as {NS}, drop all, as ESPnet does, or the brackets only, as"
+        " Auto-AVSR (and the paper) does",
+    )
+    command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
+    command.add_argument("--nj", type=int, default=default_jobs(), help="processes")
+    return parser, command

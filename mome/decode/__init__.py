@@ -1,1 +1,0 @@
-"""Part of MoME; see the modules."""

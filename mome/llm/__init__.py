@@ -1,0 +1,1 @@
+"""The frozen LLM: trees of prompts, the decoder, attention and beam search."""

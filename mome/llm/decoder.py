@@ -1,0 +1,296 @@
+"""The frozen LLM with its adapter, as an ESPnet decoder.
+
+Training reads one utterance at many compression rates. The prompts share prefixes: with audio rates
+{4, 16} and video rates {2, 5}, the audio tokens at rate 4 begin two of the four AVSR prompts and an
+ASR prompt. A causal LM gives a prefix the same states whatever follows, so the prompts form a tree
+and every shared prefix is computed once: the nodes of the tree lie one after the other in one row,
+and an attention mask lets a node see itself and its ancestors only. Positions count valid tokens
+from the root, so padding inside a node is invisible. The result equals running every prompt by
+itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mome.adapters import attach, choose
+from mome.common.frozen import Frozen
+from mome.common.precision import compute_dtype
+from mome.llm.attention import use_matrix_products
+from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
+
+MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
+IGNORE = -1
+
+
+@dataclass
+class Node:
+    """A piece of prompt or transcript in a tree of prompts.
+
+    Attributes:
+        embeds: (B, L, D) embeddings.
+        mask: (B, L) True for tokens, False for padding.
+        parent: index of the node before it, or None for the root.
+        pair: of a root, the rate pair that its tree belongs to, if the adapter differs by pair.
+    """
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+    parent: int | None
+    pair: str | None = None
+
+
+def node_pairs(nodes: list[Node]) -> list[str | None]:
+    """The rate pair of each node's tree, where the adapter differs by pair."""
+    pairs: list[str | None] = []
+    for node in nodes:
+        pairs.append(node.pair if node.parent is None else pairs[node.parent])
+    return pairs
+
+
+def column_pairs(nodes: list[Node]) -> list[str | None]:
+    """The rate pair of each column of :func:`pack_tree`."""
+    widths = [node.mask.shape[1] for node in nodes]
+    return [
+        pair for pair, width in zip(node_pairs(nodes), widths, strict=True) for _ in range(width)
+    ]
+
+
+def pack_tree(
+    nodes: list[Node],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+    """Lay the nodes of a tree side by side.
+
+    Args:
+        nodes: parents before children.
+
+    Returns:
+        embeds (B, S, D), token mask (B, S), positions (B, S), attention mask (B, 1, S, S) with True
+        where a row's token sees a column's, and the first column of each node.
+    """
+    embeds = torch.cat([node.embeds for node in nodes], dim=1)
+    mask = torch.cat([node.mask for node in nodes], dim=1)
+    positions, offsets, start = [], [], 0
+    ends: list[torch.Tensor] = []
+    for node in nodes:
+        before = 0 if node.parent is None else ends[node.parent][:, None]
+        count = node.mask.cumsum(1)
+        positions.append((before + count - 1).clamp(min=0))
+        ends.append(node.mask.sum(1) + (before if node.parent is None else before[:, 0]))
+        offsets.append(start)
+        start += node.mask.shape[1]
+    sees = torch.zeros(start, start, dtype=torch.bool, device=mask.device)
+    for index, node in enumerate(nodes):
+        rows = slice(offsets[index], offsets[index] + node.mask.shape[1])
+        sees[rows, rows] = True
+        if node.parent is not None:
+            up = slice(
+                offsets[node.parent], offsets[node.parent] + nodes[node.parent].mask.shape[1]
+            )
+            # What the parent's last token sees, and the parent itself, is what a child sees.
+            sees[rows, : offsets[index]] = sees[up.stop - 1, : offsets[index]]
+    sees = sees.tril()
+    # A padded row must see something, or its softmax is undefined: itself.
+    eye = torch.eye(start, dtype=torch.bool, device=mask.device)
+    attention = (sees & mask[:, None, :]) | eye
+    return embeds, mask, torch.cat(positions, dim=1), attention[:, None], offsets
+
+
+class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
+    """Frozen Hugging Face causal LM, adapted by MoME, that reads projected encoder frames.
+
+    As a decoder of ESPnet's own ASR task (``decoder: mome_llm``) it maps the encoder's frames by a
+    linear layer. :class:`mome.models.avsr.AVSRModel` gives it tokens that are projected already and
+    calls :meth:`forward_tree`.
+
+    Args:
+        vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.
+        encoder_output_size: width of the encoder's frames; None when projected outside.
+        lm: hub name or folder of any decoder-only Transformers LM.
+        lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
+        adapter: ``mome``, ``lora``, ``rate_lora`` or ``none``.
+        adapter_conf: the adapter's arguments.
+        prompt: text between the frames and the transcript, for ESPnet's ASR task.
+        load_pretrained: False builds the architecture with random weights (tests, dry runs).
+        gradient_checkpointing: recompute the LM's layers in the backward pass to save memory.
+
+    Raises:
+        ValueError: if ``vocab_size`` is larger than the LM's vocabulary.
+        OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        encoder_output_size: int | None = None,
+        lm: str = "meta-llama/Llama-3.2-1B",
+        lm_dtype: str = "float32",
+        adapter: str = "mome",
+        adapter_conf: Mapping[str, Any] | None = None,
+        prompt: str = "Transcribe speech to text.",
+        load_pretrained: bool = True,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        dtype = compute_dtype(lm_dtype)
+        if load_pretrained:
+            model = load(AutoModelForCausalLM, lm, dtype=dtype)
+            tokenizer = load(AutoTokenizer, lm)
+        else:
+            model = AutoModelForCausalLM.from_config(load_config(lm), dtype=dtype)
+            tokenizer = load_tokenizer_or_words(lm)
+        use_matrix_products(model)
+        self.tokenizer = tokenizer
+        self.lm = Frozen(model)
+        self.adapter = attach(model, adapter, adapter_conf)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            for module in model.modules():  # active only in layers that believe they train
+                if hasattr(module, "gradient_checkpointing"):
+                    module.training = True
+        self.vocab_size = model.get_input_embeddings().num_embeddings
+        self.output_size = vocab_size or self.vocab_size
+        if self.output_size > self.vocab_size:
+            raise ValueError(
+                f"a token list of {vocab_size} needs an LM with as many tokens; {lm} has "
+                f"{self.vocab_size}: make the list from the LM's own tokenizer"
+            )
+        self.dim = model.get_input_embeddings().embedding_dim
+        self.bos_id = tokenizer.bos_token_id
+        self.eos_id = tokenizer.eos_token_id
+        self.prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        # A marker starts as the mean of the LM's embeddings of its spelling.
+        spelled = [tokenizer.encode(marker, add_special_tokens=False) for marker in MARKERS]
+        table = model.get_input_embeddings().weight.detach().float()
+        self.markers = nn.Parameter(torch.stack([table[ids].mean(0) for ids in spelled]))
+        self.linear_in = (
+            None if encoder_output_size is None else nn.Linear(encoder_output_size, self.dim)
+        )
+
+    @property
+    def table(self) -> torch.Tensor:
+        """The LM's input embeddings (V, D), frozen."""
+        return self.lm.inner.get_input_embeddings().weight
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """(..., L) token ids -> (..., L, D) embeddings in the LM's dtype."""
+        return self.lm.inner.get_input_embeddings()(ids)
+
+    def text_node(self, ids: list[int], batch: int, parent: int | None) -> Node:
+        """A node of the same text for the whole batch."""
+        device = self.markers.device
+        embeds = self.embed(torch.tensor(ids, device=device)).expand(batch, -1, -1)
+        return Node(embeds, torch.ones(batch, len(ids), dtype=torch.bool, device=device), parent)
+
+    def root(self, batch: int) -> Node:
+        """Beginning of sentence; LMs without such a token start with the end-of-sentence token."""
+        return self.text_node([self.eos_id if self.bos_id is None else self.bos_id], batch, None)
+
+    def marked(self, kind: str, tokens: torch.Tensor, lengths: torch.Tensor, parent: int) -> Node:
+        """A node ``<kind>`` tokens ``</kind>``.
+
+        Args:
+            kind: ``audio`` or ``video``.
+            tokens: (B, T, D) projected tokens.
+            lengths: (B,) valid tokens.
+            parent: index of the node before it.
+        """
+        opening, closing = (
+            self.markers[MARKERS.index(f"<{kind}>")].expand(len(tokens), 1, -1),
+            self.markers[MARKERS.index(f"</{kind}>")].expand(len(tokens), 1, -1),
+        )
+        embeds = torch.cat([opening, tokens.float(), closing], dim=1)
+        valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        mask = F.pad(valid, (1, 1), value=True)
+        return Node(embeds.to(self.lm.inner.dtype), mask, parent)
+
+    def forward_tree(
+        self, nodes: list[Node], columns: Iterable[tuple[int, int, int]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Run a tree of prompts and give logits where they are asked for.
+
+        Args:
+            nodes: parents before children.
+            columns: (node, first, last + 1) in columns of that node.
+
+        Returns:
+            logits (B, last + 1 - first, V) for each request, and the adapter's balance loss (zero
+            outside training).
+        """
+        embeds, mask, positions, attention, offsets = pack_tree(nodes)
+        # As numbers once, or every layer would convert it and keep its own for the backward pass.
+        sees = torch.zeros_like(attention, dtype=embeds.dtype)
+        attention = sees.masked_fill(~attention, -torch.inf)
+        wanted = [torch.arange(offsets[n] + a, offsets[n] + b) for n, a, b in columns]
+        recorder = self.adapter if self.adapter is not None and self.training else None
+        arguments = {
+            "inputs_embeds": embeds,
+            "attention_mask": attention,
+            "position_ids": positions,
+            "use_cache": False,
+            "logits_to_keep": torch.cat(wanted).to(embeds.device),
+        }
+        choose(self.adapter, column_pairs(nodes))
+        if recorder is None:
+            logits = self.lm(**arguments).logits
+            balance = self.markers.new_zeros(())
+        else:
+            with recorder.recording(mask):
+                logits = self.lm(**arguments).logits
+                balance = recorder.balance_loss()
+        return list(logits.split([len(columns) for columns in wanted], dim=1)), balance
+
+    def forward(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        ys_in_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """ESPnet's decoder interface.
+
+        Args:
+            hs_pad: (B, T, D) encoder frames.
+            hlens: (B,) frames.
+            ys_in_pad: (B, L) tokens, the first of them ``<sos>``; its place is taken by the prompt.
+            ys_in_lens: (B,) tokens.
+
+        Returns:
+            scores before softmax (B, L, vocab_size) and (B,) lengths.
+        """
+        if self.linear_in is None:
+            raise ValueError("MoMELLMDecoder needs encoder_output_size to read encoder frames")
+        batch, length = ys_in_pad.shape
+        tokens = self.embed(ys_in_pad[:, 1:].clamp(min=0))
+        valid = torch.arange(1, length, device=ys_in_pad.device) < ys_in_lens[:, None]
+        nodes = [
+            self.root(batch),
+            self.marked("audio", self.linear_in(hs_pad), hlens, parent=0),
+            self.text_node(self.prompt_ids, batch, parent=1),
+            Node(tokens, valid, parent=2),
+        ]
+        last = len(self.prompt_ids) - 1
+        (first, rest), _ = self.forward_tree(nodes, [(2, last, last + 1), (3, 0, length - 1)])
+        logits = torch.cat([first, rest], dim=1)[..., : self.output_size]
+        return logits.float(), ys_in_lens
+
+    def score(self, ys: torch.Tensor, state: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """ESPnet's scorer: log-probabilities (V,) of the token after ``ys`` (L,), given ``x``."""
+        scores, _ = self.batch_score(ys[None], [state], x[None])
+        return scores[0], None
+
+    def batch_score(
+        self, ys: torch.Tensor, states: list[Any], xs: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """ESPnet's batched scorer: log-probabilities (B, V) of the tokens after ``ys`` (B, L)."""
+        hlens = torch.full((len(xs),), xs.shape[1], device=xs.device)
+        ylens = torch.full((len(ys),), ys.shape[1], device=ys.device)
+        logits, _ = self.forward(xs, hlens, ys, ylens)
+        return logits[:, -1].log_softmax(-1), [None] * len(ys)

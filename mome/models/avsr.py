@@ -1,0 +1,324 @@
+"""The AVSR model: encoders, compression at every rate, projectors and the adapted LLM."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import nn
+from transformers import AutoTokenizer
+
+from mome.adapters.rate_lora import RateLoRAAdapter
+from mome.common.distributed import of_first_process
+from mome.common.frozen import Frozen
+from mome.llm.decoder import IGNORE, MoMELLMDecoder, Node
+from mome.models.matryoshka import TASKS, RatePair, compress, rate_pairs
+from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
+from mome.pretrained.hub import load
+
+PROMPTS = {
+    "asr": "Transcribe speech to text.",
+    "vsr": "Transcribe video to text.",
+    "avsr": "Transcribe speech and video to text.",
+}
+
+Features = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class AVSRModel(AbsESPnetModel):
+    """Matryoshka audio-visual speech recognition with a frozen, adapted LLM.
+
+    One class serves AVSR, ASR and VSR: ``tasks`` names what one model learns, from
+    ``(avsr,)`` for the paper's AVSR model to all three, which then share all weights.
+
+    Args:
+        decoder: the adapted LLM.
+        tokenizer: hub name or folder of a tokenizer for the prompts; None takes the decoder's.
+        audio_encoder: encoder of waveforms (frozen inside), or None for VSR.
+        video_encoder: encoder of mouth crops, or None for ASR; wrapped by :class:`Frozen` if it is
+            not to be trained.
+        tasks: any of avsr, asr, vsr.
+        audio_rates, video_rates: compression rates trained.
+        compression: ``average`` or ``stack``.
+        projector: ``per_rate`` (one for each rate, as in the predecessors) or ``shared``.
+        projector_conf: arguments of :class:`Projector`.
+        readout_conf: arguments of :class:`mome.models.projector.EmbeddingReadout`, through which
+            the LLM reads the projectors; None gives it their output as it is, as in the paper.
+        balance_weight: weight of the load-balancing loss (0.01 in the paper).
+        pair_weights: weight c_ij of a rate pair in the loss, by name (``a4_v2``); 1 if not named.
+        pairs_per_step: draw so many (task, rate pair) of all for each training batch; None takes
+            all, as the paper does. The expected gradient is the same, a step is cheaper, and for
+            the same time more utterances are seen. Validation takes all.
+    """
+
+    def __init__(
+        self,
+        decoder: MoMELLMDecoder,
+        tokenizer: str | None,
+        audio_encoder: AbsEncoder | None,
+        video_encoder: AbsEncoder | Frozen | None,
+        tasks: Sequence[str] = ("avsr",),
+        audio_rates: Sequence[int] = (4, 16),
+        video_rates: Sequence[int] = (2, 5),
+        compression: str = "average",
+        projector: str = "per_rate",
+        projector_conf: Mapping[str, object] | None = None,
+        readout_conf: Mapping[str, float] | None = None,
+        balance_weight: float = 0.01,
+        pair_weights: Mapping[str, float] | None = None,
+        pairs_per_step: int | None = None,
+    ):
+        super().__init__()
+        self.tasks = list(tasks)
+        self.pairs = {task: rate_pairs(task, audio_rates, video_rates) for task in self.tasks}
+        if not self.pairs:
+            raise ValueError(f"tasks must name at least one of {', '.join(TASKS)}")
+        if projector not in ("per_rate", "shared"):
+            raise ValueError(f"projector {projector!r} must be per_rate or shared")
+        if projector == "shared" and compression == "stack":
+            raise ValueError("stacked tokens differ in width: use projector: per_rate")
+        self.compression = compression
+        self.per_rate = projector == "per_rate"
+        self.balance_weight = balance_weight
+        self.pair_weights = dict(pair_weights or {})
+        known = {str(pair) for pairs in self.pairs.values() for pair in pairs}
+        if not set(self.pair_weights) <= known:
+            raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
+        choices = sum(len(pairs) for pairs in self.pairs.values())
+        if pairs_per_step is not None and not 1 <= pairs_per_step <= choices:
+            raise ValueError(f"pairs_per_step {pairs_per_step} must lie between 1 and {choices}")
+        self.pairs_per_step = pairs_per_step
+        self.decoder = decoder
+        self.tokenizer = load(AutoTokenizer, tokenizer) if tokenizer else decoder.tokenizer
+        self.prompt_ids = {
+            task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
+            for task in self.tasks
+        }
+
+        uses = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}
+        encoders = {"audio": audio_encoder, "video": video_encoder}
+        self.rates = {}
+        for kind, tasks_of_kind in uses.items():
+            if not tasks_of_kind & set(self.tasks):
+                encoders[kind] = None
+            elif encoders[kind] is None:
+                raise ValueError(f"tasks {self.tasks} need a {kind} encoder")
+            else:
+                self.rates[kind] = list(audio_rates if kind == "audio" else video_rates)
+        self.audio_encoder, self.video_encoder = encoders["audio"], encoders["video"]
+        self.norms, self.projectors = nn.ModuleDict(), nn.ModuleDict()
+        for kind, rates in self.rates.items():
+            encoder = encoders[kind]
+            width = (encoder.inner if isinstance(encoder, Frozen) else encoder).output_size()
+            self.norms[kind] = FeatureNorm(width)
+            for rate in rates if self.per_rate else [1]:
+                size = width * rate if compression == "stack" else width
+                name = f"{kind}_{rate}" if self.per_rate else kind
+                self.projectors[name] = Projector(size, decoder.dim, **(projector_conf or {}))
+        self.readout = (
+            None if readout_conf is None else EmbeddingReadout(decoder.dim, **readout_conf)
+        )
+
+    def encode(
+        self,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        lips: torch.Tensor | None = None,
+        lips_lengths: torch.Tensor | None = None,
+    ) -> Features:
+        """Run the encoders once; every rate pair reuses what they give.
+
+        Args:
+            speech: (B, N) waveforms at 16 kHz, with (B,) samples.
+            lips: (B, T, 88, 88) normalised crops at 25 fps, zero beyond (B,) frames.
+
+        Returns:
+            per modality (``audio``, ``video``) standardised frames (B, T, D), float32, and their
+            lengths (B,).
+        """
+        features = {}
+        if self.audio_encoder is not None and speech is not None:
+            frames, lengths, _ = self.audio_encoder(speech, speech_lengths)
+            features["audio"] = self.norms["audio"](frames, lengths), lengths
+        if self.video_encoder is not None and lips is not None:
+            frozen = isinstance(self.video_encoder, Frozen)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                frames, lengths, _ = self.video_encoder(lips, lips_lengths)
+            features["video"] = self.norms["video"](frames, lengths), lengths
+        return features
+
+    def project(
+        self, features: Features, kind: str, rate: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compress a modality's frames and project them: (B, T', D) LLM tokens, (B,) lengths.
+
+        Raises:
+            ValueError: for a rate that was not trained or a modality that was not given.
+        """
+        if rate not in self.rates.get(kind, []):
+            raise ValueError(
+                f"{kind} rate {rate} was not trained; this model knows {self.rates.get(kind, [])}"
+            )
+        if kind not in features:
+            raise ValueError(f"this task reads {kind}, but the batch has none")
+        frames, lengths = features[kind]
+        tokens, lengths = compress(frames, lengths, rate, self.compression)
+        return self.projectors[f"{kind}_{rate}" if self.per_rate else kind](tokens), lengths
+
+    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
+        """A modality's tokens at a rate as a node of the prompt tree; see :meth:`project`."""
+        tokens, lengths = self.project(features, kind, rate)
+        if self.readout is not None:
+            tokens = self.readout(tokens, self.decoder.table)
+        return self.decoder.marked(kind, tokens, lengths, parent)
+
+    def modality_tree(
+        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+    ) -> tuple[list[Node], list[int]]:
+        """The tree of what is read before the text prompts.
+
+        Args:
+            features: of B utterances, see :meth:`encode`.
+            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes,
+                unless the adapter differs by pair.
+
+        Returns:
+            nodes, parents before children, and for each condition its last node.
+        """
+        batch = len(next(iter(features.values()))[0])
+        by_pair = isinstance(self.decoder.adapter, RateLoRAAdapter)
+        nodes, last = [], []
+        place: dict[tuple[int, str, int], int] = {}
+        for _, pair in conditions:
+            if by_pair or not nodes:
+                nodes.append(self.decoder.root(batch))
+                nodes[-1].pair = str(pair) if by_pair else None
+            parent = len(nodes) - 1 if by_pair else 0
+            for kind, rate in (("audio", pair.audio), ("video", pair.video)):
+                if rate is not None:
+                    key = (parent, kind, rate)
+                    if key not in place:
+                        place[key] = len(nodes)
+                        nodes.append(self.tokens(features, kind, rate, parent))
+                    parent = place[key]
+            last.append(parent)
+        return nodes, last
+
+    def prompts(
+        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+    ) -> tuple[list[Node], list[int]]:
+        """The prompts of tasks at rate pairs, for decoding: their tree and its leaves.
+
+        Raises:
+            ValueError: for a task or rate pair that was not trained or a modality not given.
+        """
+        for task, pair in conditions:
+            if pair not in self.pairs.get(task, []):
+                trained = {t: [str(p) for p in pairs] for t, pairs in self.pairs.items()}
+                raise ValueError(
+                    f"task {task} at {pair} was not trained; this model knows {trained}"
+                )
+        nodes, parents = self.modality_tree(features, conditions)
+        batch = len(nodes[0].embeds)
+        leaves = range(len(nodes), len(nodes) + len(parents))
+        for (task, _), parent in zip(conditions, parents, strict=True):
+            nodes.append(self.decoder.text_node(self.prompt_ids[task], batch, parent))
+        return nodes, list(leaves)
+
+    def draw(self) -> list[tuple[str, RatePair]]:
+        """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random.
+
+        All processes of a training draw the same, as they average the losses of each.
+        """
+        choices = [(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
+        if not self.training or self.pairs_per_step is None:
+            return choices
+        order = of_first_process(torch.randperm(len(choices)), self.decoder.markers.device)
+        return [choices[index] for index in sorted(order[: self.pairs_per_step].tolist())]
+
+    def forward(
+        self,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        lips: torch.Tensor | None = None,
+        lips_lengths: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Loss over all tasks and rates of a batch.
+
+        Args:
+            text: (B, L) token ids of the transcripts without special tokens, padded by -1.
+            text_lengths: (B,).
+
+        Returns:
+            loss, statistics per task and rate pair, and their weight for ESPnet's trainer. All are
+            means over the batch's target tokens, so their number is the weight: processes of a
+            distributed training then get the gradient of the whole batch.
+        """
+        drawn = self.draw()
+        if not any(pair.audio for _, pair in drawn):
+            speech = None
+        if not any(pair.video for _, pair in drawn):
+            lips = None
+        features = self.encode(speech, speech_lengths, lips, lips_lengths)
+        loss, stats = self.loss(features, text, text_lengths, drawn)
+        # The transcripts' tokens and an end of sentence each.
+        weight = (text_lengths + 1).sum()
+        return force_gatherable((loss, stats, weight), loss.device)
+
+    def loss(
+        self,
+        features: Features,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        conditions: Sequence[tuple[str, RatePair]],
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted mean of the cross-entropies of tasks at rate pairs, plus the balance loss.
+
+        Args:
+            features: of B utterances, see :meth:`encode`.
+            text: (B, L) token ids, padded by -1, with (B,) lengths.
+            conditions: tasks and rate pairs.
+
+        Returns:
+            loss and statistics per task and rate pair.
+        """
+        batch, length = text.shape
+        valid = torch.arange(length, device=text.device) < text_lengths[:, None]
+        transcript = self.decoder.embed(text.clamp(min=0))
+        target = F.pad(text.masked_fill(~valid, IGNORE), (0, 1), value=IGNORE)
+        target[torch.arange(batch, device=text.device), text_lengths] = self.decoder.eos_id
+
+        nodes, parents = self.modality_tree(features, conditions)
+        columns: list[tuple[int, int, int]] = []
+        for (task, _), parent in zip(conditions, parents, strict=True):
+            prompt = self.decoder.text_node(self.prompt_ids[task], batch, parent)
+            start = prompt.mask.shape[1] - 1  # this column predicts the transcript's first token
+            columns.append((len(nodes), start, start + length + 1))
+            embeds = torch.cat([prompt.embeds, transcript], dim=1)
+            nodes.append(Node(embeds, torch.cat([prompt.mask, valid], dim=1), parent))
+
+        all_logits, balance = self.decoder.forward_tree(nodes, columns)
+        stats, losses, weights = {}, [], []
+        for (task, pair), logits in zip(conditions, all_logits, strict=True):
+            loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
+            right = (logits.argmax(-1) == target).sum() / (target != IGNORE).sum()
+            stats[f"loss_{task}_{pair}"] = loss.detach()
+            stats[f"acc_{task}_{pair}"] = right
+            losses.append(loss)
+            weights.append(self.pair_weights.get(str(pair), 1.0))
+        losses = torch.stack(losses)
+        loss = (losses * losses.new_tensor(weights)).mean()
+        stats["loss_balance"] = balance.detach()
+        stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
+        loss = loss + self.balance_weight * balance
+        stats["loss"] = loss.detach()
+        return loss, stats
+
+    def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Nothing to collect: normalisation is fixed by the pretrained encoders."""
+        return {}

@@ -1,0 +1,117 @@
+"""From encoder frames to LLM tokens: standardise the frames, then project what is compressed."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mome.common.distributed import sum_over_processes
+
+
+class FeatureNorm(nn.Module):
+    """Standardise each channel of an encoder's frames: zero mean, unit variance.
+
+    The channels of Whisper differ tenfold in scale and have means of several standard deviations.
+    A projector learns from such input slowly: most of its gradient points along the means. The
+    statistics are those of the valid frames of the first training batches and then stay.
+
+    Args:
+        size: channels D.
+        batches: training batches that the statistics are taken from.
+    """
+
+    def __init__(self, size: int, batches: int = 50):
+        super().__init__()
+        self.batches = batches
+        self.register_buffer("seen", torch.tensor(0))
+        self.register_buffer("frames", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("square", torch.ones(size, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, frames: torch.Tensor, valid: torch.Tensor) -> None:
+        """Take in a batch, of all processes: frames (B, T, D), valid (B, T)."""
+        values = frames[valid].double()
+        sums = torch.stack([torch.ones_like(values).sum(0), values.sum(0), values.square().sum(0)])
+        count, total, squares = sum_over_processes(sums)
+        self.seen += 1
+        self.frames += count[0]
+        share = count / self.frames
+        self.mean += share * (total / count - self.mean)
+        self.square += share * (squares / count - self.square)
+
+    def forward(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) frames of any floating dtype and (B,) lengths -> (B, T, D) float32."""
+        if self.training and self.seen < self.batches:
+            valid = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+            self.update(frames.detach(), valid)
+        variance = (self.square - self.mean.square()).clamp(min=1e-6)
+        return (frames.float() - self.mean.float()) * variance.rsqrt().float()
+
+
+class Projector(nn.Module):
+    """Linear -> ReLU -> Linear -> LayerNorm, as in Llama-AVSR.
+
+    Args:
+        input_size: width of a compressed token (D, or rate * D when frames are stacked).
+        output_size: width of the LLM's embeddings.
+        hidden_size: width between the two layers; ``output_size`` when None.
+        norm_gain: initial gain of the LayerNorm. LLM embeddings are small (about 0.1 a unit for
+            SmolLM2); tokens of unit variance would drown the text prompt at the start.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_size: int | None = None,
+        norm_gain: float = 0.1,
+    ):
+        super().__init__()
+        hidden_size = hidden_size or output_size
+        self.layers = nn.Sequential(
+            nn.Linear(input_size, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, output_size),
+            nn.LayerNorm(output_size),
+        )
+        nn.init.constant_(self.layers[-1].weight, norm_gain)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, T, input_size) -> (B, T, output_size), float32."""
+        return self.layers(tokens.float())
+
+
+class EmbeddingReadout(nn.Module):
+    """Say what a projector gives in the LLM's own embeddings, the only tokens a frozen LLM knows.
+
+    A projected token is compared with every input embedding of the LLM and with one for *blank*
+    (nothing is said here); what the LLM reads is the mean of these embeddings, weighted by the
+    posteriors. This is LegoSLM's bridge from a CTC encoder to an LLM (Ma et al., 2025). A small LLM
+    then copies from its input after some fifty steps of training; where free vectors are projected,
+    it first has to learn a code that it has never seen.
+
+    Args:
+        dim: width of the LLM's embeddings.
+        scale: inverse temperature of the products of tokens and embeddings.
+        top: likeliest embeddings that the mean is taken of; the rest has no weight worth its cost.
+    """
+
+    def __init__(self, dim: int, scale: float = 20.0, top: int = 32):
+        super().__init__()
+        self.scale = scale
+        self.top = top
+        self.blank = nn.Parameter(0.1 * torch.randn(1, dim))
+
+    def log_probs(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Log-posteriors (..., 1 + K) of blank and of embeddings (K, D), by tokens (..., D)."""
+        candidates = torch.cat([self.blank, embeddings.float()])
+        return F.linear(self.scale * tokens, candidates).log_softmax(-1)
+
+    def forward(self, tokens: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Read out tokens (B, T, D) through the LLM's embedding table (V, D): (B, T, D)."""
+        with torch.no_grad():
+            near = F.linear(tokens.to(table.dtype), table).topk(min(self.top, len(table)), dim=-1)
+        candidates = F.pad(F.embedding(near.indices, table).to(tokens.dtype), (0, 0, 1, 0))
+        candidates[..., 0, :] = self.blank
+        weights = (candidates @ (self.scale * tokens)[..., None]).softmax(-2)
+        return (weights * candidates).sum(-2)

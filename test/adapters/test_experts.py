@@ -1,0 +1,173 @@
+"""The MoME module against a plain loop, and its balance loss against the formula."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mome.adapters.experts import MoME, balance_loss
+
+
+def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
+    """The formula of the paper, token by token and expert by expert."""
+    output = torch.zeros_like(hidden)
+    r = module.bottleneck
+    for index, token in enumerate(hidden):
+        gates = torch.ones(module.num_shared)
+        if module.num_routed:
+            logits = module.router.weight @ token
+            probs = logits.softmax(0)
+            best = sorted(range(module.num_routed), key=lambda n: -float(logits[n]))
+            routed = torch.zeros(module.num_routed)
+            for n in best[: module.top_k]:
+                if module.gate == "softmax_topk":
+                    routed[n] = probs[n]
+                else:
+                    routed[n] = logits[n].exp() / sum(logits[m].exp() for m in best[: module.top_k])
+            gates = torch.cat([routed, gates])
+        for n, gate in enumerate(gates):
+            if gate > 0:
+                down = module.down.weight[n * r : (n + 1) * r]
+                up = module.up.weight[:, n * r : (n + 1) * r]
+                output[index] += gate * (up @ F.gelu(down @ token))
+    return output
+
+
+@pytest.mark.parametrize("gate", ["softmax_topk", "topk_softmax"])
+@pytest.mark.parametrize(
+    ("routed", "shared", "bottleneck", "top_k"),
+    [(23, 1, 12, 4), (4, 0, 24, 2), (23, 2, 1, 4), (0, 1, 48, 4), (5, 3, 2, 5)],
+)
+def test_equals_a_plain_loop(routed, shared, bottleneck, top_k, gate):
+    torch.manual_seed(routed + bottleneck)
+    module = MoME(16, routed, shared, bottleneck, top_k, gate)
+    torch.nn.init.normal_(module.up.weight)
+    hidden = torch.randn(9, 16)
+    output, gates, _ = module(hidden)
+    assert torch.allclose(output, loop_over_experts(module, hidden), atol=1e-5)
+    assert ((gates > 0).sum(-1) == (top_k if routed else 0)).all()
+
+
+def test_a_fresh_module_adds_nothing():
+    assert MoME(8, 4, 1, 2, 2)(torch.randn(3, 8))[0].abs().max() == 0
+
+
+def test_gradients_are_those_of_the_formula():
+    torch.manual_seed(0)
+    module = MoME(6, 4, 1, 2, 2).double()
+    torch.nn.init.normal_(module.up.weight)
+    hidden = torch.randn(3, 6, dtype=torch.double, requires_grad=True)
+
+    def experts(h, down, router):
+        inner = F.gelu(h @ down.T)
+        probs = (h @ router.T).softmax(-1)
+        top = probs.topk(2, -1)
+        gates = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
+        gates = torch.cat([gates, torch.ones(3, 1, dtype=h.dtype)], -1)
+        return (inner * gates.repeat_interleave(2, -1)) @ module.up.weight.T
+
+    weights = (module.down.weight, module.router.weight)
+    expected = torch.autograd.grad(experts(hidden, *weights).sum(), (hidden, *weights))
+    actual = torch.autograd.grad(module(hidden)[0].sum(), (hidden, *weights))
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)  # routing runs in float32
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_grouped_products_equal_the_plain_loop_and_have_the_gradients_of_dense_ones(shared):
+    torch.manual_seed(0)
+    module = MoME(16, 6, shared, 128, 2)
+    torch.nn.init.normal_(module.up.weight, std=0.1)
+    with torch.no_grad():
+        module.router.weight[5] = -module.router.weight[:5].sum(0)
+        module.router.weight[5] *= 100  # an expert that many tokens, or none, choose
+    hidden, base = torch.randn(2, 600, 16)
+    assert module._group(hidden)
+    assert not module._group(hidden[:70])
+    output = module(hidden, base)[0]
+    assert torch.allclose(output, base + loop_over_experts(module, hidden), atol=1e-4)
+    weights = tuple(module.parameters())
+    target = torch.randn_like(output)
+    grouped = torch.autograd.grad((output * target).sum(), weights)
+    module._group = lambda _: False
+    dense = torch.autograd.grad((module(hidden, base)[0] * target).sum(), weights)
+    for a, b in zip(grouped, dense, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_base_is_added_in_any_shape():
+    torch.manual_seed(0)
+    module = MoME(8, 4, 1, 2, 2)
+    torch.nn.init.normal_(module.up.weight)
+    hidden, base = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    output, gates, probs = module(hidden, base)
+    assert torch.allclose(output, base + module(hidden)[0], atol=1e-6)
+    assert gates.shape == probs.shape == (2, 3, 4)
+
+
+def test_balance_loss_is_one_for_uniform_routing():
+    probs = torch.full((6, 4), 0.25)
+    gates = torch.zeros(6, 4).scatter(-1, torch.tensor([[0, 1], [2, 3], [0, 1]] * 2), 0.25)
+    assert balance_loss(gates, probs) == pytest.approx(1.0)
+
+
+def test_balance_loss_equals_its_formula_and_ignores_padding():
+    torch.manual_seed(1)
+    probs = torch.randn(2, 7, 5).softmax(-1)
+    top = probs.topk(2, -1)
+    gates = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    counts, sums, tokens = [0] * 5, [0.0] * 5, 0
+    for b in range(2):
+        for t in range(7):
+            if mask[b, t]:
+                tokens += 1
+                for n in range(5):
+                    counts[n] += int(gates[b, t, n] > 0)
+                    sums[n] += float(probs[b, t, n])
+    expected = 5 * sum(c / (2 * tokens) * s / tokens for c, s in zip(counts, sums, strict=True))
+    assert float(balance_loss(gates, probs, mask)) == pytest.approx(expected, abs=1e-5)
+    changed = probs.clone()
+    changed[1, 4:] = torch.tensor([1.0, 0, 0, 0, 0])
+    assert balance_loss(gates, changed, mask) == balance_loss(gates, probs, mask)
+
+
+def test_balance_loss_of_a_collapsed_router_is_large():
+    probs = torch.tensor([[1.0, 0, 0, 0]]).repeat(5, 1)
+    assert balance_loss(probs, probs) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_routed": 0, "num_shared": 0},
+        {"top_k": 9, "num_routed": 4},
+        {"bottleneck": 0},
+        {"gate": "hard"},
+    ],
+)
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"MoME|top_k|gate"):
+        MoME(8, **sizes)
+
+
+def balance_of_a_half(rank: int, folder: str, gates: torch.Tensor, probs: torch.Tensor) -> None:
+    """One of two processes, with its half of the batch."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2
+    )
+    torch.save(balance_loss(gates[rank], probs[rank]), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_balance_the_whole_batch(tmp_path):
+    torch.manual_seed(0)
+    # The first half of the batch prefers the first experts, the second half the last.
+    logits = torch.randn(2, 50, 8) + torch.linspace(2, -2, 8) * torch.tensor([1, -1])[:, None, None]
+    probs = logits.softmax(-1)
+    values, index = probs.topk(2)
+    gates = torch.zeros_like(probs).scatter(-1, index, values)
+    torch.multiprocessing.spawn(balance_of_a_half, (str(tmp_path), gates, probs), nprocs=2)
+    together = sum(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)) / 2
+    torch.testing.assert_close(together, balance_loss(gates, probs))
+    alone = sum(balance_loss(gates[half], probs[half]) for half in (0, 1)) / 2
+    assert alone > together + 0.3

@@ -1,0 +1,136 @@
+"""The experts inside the attention's projections against the experts beside the attention."""
+
+import pytest
+import torch
+from tiny import SIZES, prompt_and_step
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from mome.adapters import MoMEAdapter
+from mome.adapters.experts_fused import JointProjections, can_join
+
+CONFIGS = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config]
+EXPERTS = [
+    {"num_routed": 5, "top_k": 2, "bottleneck": 3},
+    {"num_routed": 6, "num_shared": 2, "top_k": 3, "bottleneck": 1, "gate": "topk_softmax"},
+    {"num_routed": 0, "num_shared": 1, "bottleneck": 4},
+]
+
+
+def adapted(config_class, dtype=torch.float32, position="mhsa", **experts):
+    torch.manual_seed(0)
+    sizes = {k: v for k, v in SIZES.items() if config_class is not OPTConfig or k[:2] != "in"}
+    lm = AutoModelForCausalLM.from_config(config_class(**sizes)).eval().requires_grad_(False)
+    for parameter in lm.parameters():  # biases too
+        parameter.normal_(std=0.2)
+    adapter = MoMEAdapter(lm, position, **(experts or EXPERTS[0]))
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return lm.to(dtype), adapter
+
+
+IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_joint_projections_equal_experts_beside_the_attention(config_class, experts):
+    lm, adapter = adapted(config_class, **experts)
+    expected = prompt_and_step(lm, IDS)
+    with adapter.disabled():
+        frozen = prompt_and_step(lm, IDS)
+    adapter.for_inference(torch.float32)
+    assert all(isinstance(joint, JointProjections) for joint in adapter.joint)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
+    assert not torch.allclose(frozen, expected, atol=0.1)
+    # Also what needs the experts and the LM apart: the frozen LM alone, and routing.
+    with adapter.disabled():
+        assert torch.allclose(prompt_and_step(lm, IDS), frozen, atol=1e-4)
+    with adapter.recording(torch.ones(3, 9, dtype=torch.bool)):
+        assert torch.allclose(lm(IDS).logits, expected, atol=1e-4)
+        assert (adapter.balance_loss() > 0) == (experts["num_routed"] > 0)
+    adapter.for_inference(torch.float32)  # again, without effect
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
+    adapter.detach()
+    assert torch.allclose(prompt_and_step(lm, IDS), frozen, atol=1e-4)
+
+
+def test_bfloat16_differs_by_rounding_alone():
+    """Both forms, as far from float32 as each other."""
+    lm, adapter = adapted(LlamaConfig)
+    exact = prompt_and_step(lm, IDS)
+    lm.to(torch.bfloat16)
+    beside = prompt_and_step(lm, IDS).float()
+    adapter.for_inference(torch.bfloat16)
+    assert adapter.layers[0].router.weight.dtype == torch.float32
+    joint = prompt_and_step(lm, IDS).float()
+    assert (joint - exact).norm() < 1.5 * (beside - exact).norm()
+    assert (beside - exact).norm() < 0.1 * exact.norm()
+
+
+def test_weights_are_held_once():
+    lm, adapter = adapted(LlamaConfig)
+    adapter.for_inference(torch.float32)
+    attention, experts = lm.model.layers[1].self_attn, adapter.layers[1]
+    for layers in (
+        (attention.q_proj, attention.k_proj, attention.v_proj, experts.down),
+        (attention.o_proj, experts.up),
+    ):
+        assert len({layer.weight.untyped_storage().data_ptr() for layer in layers}) == 1
+
+
+@pytest.mark.parametrize("case", ["names", "position", "large", "lora"])
+def test_what_cannot_be_joined_runs_beside(case):
+    lm, adapter = adapted(
+        OPTConfig if case == "names" else LlamaConfig,
+        position="ffn" if case == "position" else "mhsa",
+        **(EXPERTS[0] | ({"bottleneck": 128} if case == "large" else {})),
+    )
+    if case == "lora":
+        lm.model.layers[0].self_attn.q_proj = torch.nn.Sequential(
+            lm.model.layers[0].self_attn.q_proj
+        )
+    expected = prompt_and_step(lm, IDS)
+    adapter.for_inference(torch.float32)
+    joined = [joint is not None for joint in adapter.joint]
+    assert joined == ([False, True, True] if case == "lora" else [False] * 3)
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
+
+
+def test_beside_another_block_the_form_for_inference_gives_the_same_bits():
+    lm, adapter = adapted(LlamaConfig, torch.bfloat16, "ffn")
+    before = prompt_and_step(lm, IDS)
+    adapter.for_inference(torch.bfloat16)
+    assert adapter.layers[0].up.weight.dtype == torch.bfloat16
+    assert adapter.layers[0].router.weight.dtype == torch.float32
+    assert torch.equal(prompt_and_step(lm, IDS), before)
+
+
+def test_a_failed_pass_leaves_nothing_behind():
+    lm, adapter = adapted(LlamaConfig)
+    expected = prompt_and_step(lm, IDS)
+    adapter.for_inference(torch.float32)
+    write = lm.model.layers[1].self_attn.o_proj
+    forward = write.forward
+    write.forward = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        lm(IDS)
+    write.forward = forward
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
+
+
+def test_an_attention_that_projects_different_tensors_is_refused():
+    lm, adapter = adapted(LlamaConfig)
+    attention = lm.model.layers[0].self_attn
+    assert can_join(attention, adapter.layers[0])
+    adapter.for_inference(torch.float32)
+    attention.q_proj(torch.ones(1, 2, 32))
+    with pytest.raises(RuntimeError, match="differ; detach"):
+        attention.k_proj(torch.zeros(1, 2, 32))

@@ -1,0 +1,227 @@
+"""The dry run against a model that really runs, and every configuration of the paper's table."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_avsr import collate, utterances
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from mome.analysis.dry_run import (
+    build,
+    encoder_flops,
+    heaviest,
+    llm_flops,
+    report,
+    step_peak,
+    weight_bytes,
+)
+from mome.encoders.avhubert import SIZES
+from mome.encoders.avhubert import build as build_avhubert
+from mome.encoders.whisper import TAIL
+from mome.tasks.avsr import AVSRTask
+from mome.tasks.config import parse, read_config
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "egs/lrs3/conf"
+LLMS = ["meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B"]
+ROWS = ["llama_avsr", "llama_mtsk_ss", "llama_mtsk_mss", "mome_mhsa", "mome_layer"]
+RATES = {"mome_asr": ("asr", [4, 8, 12, 16, 20]), "mome_vsr": ("vsr", [1, 2, 3, 4, 5])}
+STREAMS = ("speech", "speech_lengths", "lips", "lips_lengths")
+SECONDS = 2.0
+
+
+def tiny_args(lm: str, whisper: str):
+    """A configuration of tiny parts, all in float32."""
+    args = parse(["--config", str(CONF / "mome_mhsa.yaml")])
+    args.decoder_conf |= {"lm": lm, "lm_dtype": "float32"}
+    args.decoder_conf["adapter_conf"] = {"num_routed": 3, "top_k": 2, "bottleneck": 2}
+    args.audio_encoder_conf |= {"model": whisper, "dtype": "float32"}
+    args.video_encoder = "visual"
+    args.video_encoder_conf = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+    return args
+
+
+def clip(seconds: float) -> dict[str, torch.Tensor]:
+    """One real clip of this length with as many text tokens as the dry run assumes."""
+    item = utterances(1)[0]
+    item["speech"] = torch.randn(round(seconds * 16000))
+    item["lips"] = torch.randn(round(seconds * 25), 88, 88)
+    item["text"] = torch.randint(5, 60, (round(seconds * 4),))
+    return item
+
+
+@pytest.fixture
+def plain_attention():
+    """Attention as products of matrices; of fused kernels PyTorch counts CUDA's alone."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_flops_are_those_of_the_running_model(tiny_lm, tiny_whisper, plain_attention):
+    args = tiny_args(tiny_lm, tiny_whisper)
+    real, meta = AVSRTask.build_model(args).eval(), build(args)
+    batch = collate([clip(SECONDS)])
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as audio:
+            real.audio_encoder(batch["speech"], batch["speech_lengths"])
+        with FlopCounterMode(display=False) as video:
+            real.video_encoder(batch["lips"], batch["lips_lengths"])
+        features = real.encode(*(batch[key] for key in STREAMS))
+        # The spectrogram is not the encoder's: 201 bins to 80 mel bands, two frames a step.
+        mel = 2 * 201 * 80 * 2 * (round(SECONDS * 50) + TAIL)
+        assert encoder_flops(meta, "audio", SECONDS) == audio.get_total_flops() - mel
+        assert encoder_flops(meta, "video", SECONDS) == video.get_total_flops()
+        for condition in real.draw():
+            with FlopCounterMode(display=False) as counter:
+                real.loss(features, batch["text"], batch["text_lengths"], [condition])
+            assert llm_flops(meta, condition, SECONDS) == counter.get_total_flops() > 0
+
+
+def measured_peak(step) -> int:
+    """Most bytes that PyTorch's CPU allocator gave out at once, by its profiler's log."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    alive = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_memory_is_that_of_the_running_model(tiny_lm, tiny_whisper, checkpointing):
+    args = tiny_args(tiny_lm, tiny_whisper)
+    args.decoder_conf["gradient_checkpointing"] = checkpointing == "true"
+    real, meta = AVSRTask.build_model(args).train(), build(args)
+    batch = collate([clip(10.0)] * 4)
+    features = real.encode(*(batch[key] for key in STREAMS))
+    features = {kind: (frames.detach(), lengths) for kind, (frames, lengths) in features.items()}
+
+    def step():
+        loss, _ = real.loss(features, batch["text"], batch["text_lengths"], real.draw())
+        loss.backward()
+
+    step()
+    real.zero_grad(set_to_none=True)
+    given = sum(frames.nbytes for frames, _ in features.values())
+    expected = step_peak(meta, 4, 10.0)["LLM, forward and backward"]
+    assert expected == pytest.approx(measured_peak(step) + given, rel=0.15)
+    encoder = step_peak(meta, 4, 10.0)["video encoder"]
+    with torch.no_grad():
+        measured = measured_peak(lambda: real.video_encoder(batch["lips"], batch["lips_lengths"]))
+    crops = batch["lips"].nbytes
+    assert encoder == pytest.approx(measured, abs=3 * crops, rel=0.2)
+
+
+def test_weights_are_summed_by_type(tiny_lm, tiny_whisper):
+    args = tiny_args(tiny_lm, tiny_whisper)
+    args.decoder_conf["lm_dtype"] = "auto"  # bfloat16 on a GPU
+    model = build(args)
+    sizes = weight_bytes(model)
+    assert sizes["bfloat16"] == 2 * sum(p.numel() for p in model.decoder.lm.inner.parameters())
+    assert sizes["float32"] > 4 * sum(p.numel() for p in model.parameters())
+
+
+def number(text: str, row: str, column: int) -> int:
+    """A number of the report's table of parameters."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {row}"))
+    return int(line.split("|")[column + 1].replace(",", ""))
+
+
+@pytest.mark.parametrize("lm", LLMS)
+@pytest.mark.parametrize("row", [*ROWS, *RATES])
+def test_every_configuration_of_the_table_builds_and_is_counted(row, lm):
+    task, _ = RATES.get(row, ("avsr", None))
+    args = parse(["--config", str(CONF / f"{row}.yaml"), "--decoder_conf", f"lm={lm}"])
+    model = build(args)
+    assert list(model.pairs) == [task]
+    assert str(model.decoder.lm.inner.device) == "meta"
+    rates = {"audio": [4, 16], "video": [2, 5]}
+    if row in RATES:
+        rates = {"audio" if task == "asr" else "video": RATES[row][1]}
+    if row == "llama_avsr":
+        rates = {"audio": [4], "video": [2]}
+    assert model.rates == rates
+    width, layers, values = {"1B": (2048, 16, 512), "3B": (3072, 28, 1024), "8B": (4096, 32, 1024)}[
+        lm[-2:]
+    ]
+    active = model.decoder.adapter.num_active_parameters()
+    if "mome" in row:
+        assert active == layers * (5 * 2 * 12 * width + 23 * width)
+    else:
+        lora = layers * (width // 32) * (width + width + width + values)
+        assert active == lora * (2 if row.endswith("mss") else 1)
+
+
+def test_the_papers_lora_has_its_number_of_parameters_with_llama_3b():
+    args = parse(["--config", str(CONF / "llama_mtsk_mss.yaml"), "--decoder_conf", f"lm={LLMS[1]}"])
+    text = report(args)
+    assert number(text, "adapter", 2) == 55_050_240  # MSS; the paper rounds it to 55.0 M
+    assert number(text, "LLM", 3) == 3_212_749_824
+    speed = re.findall(r"\| avsr a(\d+)_v(\d+) +\| +([\d.]+) ", text)
+    assert {(int(a), int(v)): float(tokens) for a, v, tokens in speed} == {
+        (4, 2): 25.0,
+        (4, 5): 17.5,
+        (16, 2): 15.6,
+        (16, 5): 8.1,
+    }
+
+
+def test_avhuberts_published_sizes_have_their_published_number_of_parameters():
+    for size, millions in (("base", 103), ("large", 325)):  # Shi et al., 2022
+        with torch.device("meta"):
+            model = build_avhubert(SIZES[size])
+        assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1)
+
+
+def test_lrs2_has_the_same_rows_on_its_own_schedule():
+    for row in [*ROWS, *RATES]:
+        ours, lrs3 = (read_config(ROOT / f"egs/{c}/conf/{row}.yaml") for c in ("lrs2", "lrs3"))
+        assert ours.pop("num_iters_per_epoch") < lrs3.pop("num_iters_per_epoch")
+        assert ours.pop("scheduler_conf") != lrs3.pop("scheduler_conf")
+        assert ours == lrs3
+
+
+def test_bases_are_merged_as_options_are(tmp_path):
+    (tmp_path / "train.yaml").write_text(
+        "model: avsr\ndecoder_conf: {lm: a, adapter_conf: {x: 1}}\n"
+    )
+    (tmp_path / "row.yaml").write_text("base: train.yaml\ndecoder_conf: {adapter_conf: {y: 2}}\n")
+    merged = read_config(tmp_path / "row.yaml")
+    assert merged == {"model": "avsr", "decoder_conf": {"lm": "a", "adapter_conf": {"y": 2}}}
+    args = parse(["--config", str(tmp_path / "row.yaml"), "--decoder_conf", "lm=b"])
+    assert args.decoder_conf == {"lm": "b", "adapter_conf": {"y": 2}}
+    assert args.config == str(tmp_path / "row.yaml")
+
+
+def test_broken_configurations_are_named(tmp_path, capsys):
+    (tmp_path / "loop.yaml").write_text("base: loop.yaml\n")
+    (tmp_path / "lost.yaml").write_text("base: nothing.yaml\n")
+    (tmp_path / "text.yaml").write_text("words\n")
+    (tmp_path / "typo.yaml").write_text("modle: avsr\n")
+    for name, words in (
+        ("loop", "is its own base"),
+        ("lost", "nothing.yaml does not exist"),
+        ("text", "is no configuration"),
+        ("typo", "unknown keys modle"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(["--config", str(tmp_path / f"{name}.yaml")])
+        assert words in capsys.readouterr().err
+
+
+def test_a_step_that_draws_pairs_is_counted_at_its_heaviest(tiny_lm, tiny_whisper):
+    args = tiny_args(tiny_lm, tiny_whisper)
+    args.model_conf |= {"pairs_per_step": 2}
+    model = build(args)
+    assert [str(pair) for _, pair in heaviest(model)] == ["a4_v2", "a4_v5"]
+    text = report(args)
+    assert "clips of 10 s a GPU" in text
+    assert "| avsr, not compressed |     75.0 |" in text

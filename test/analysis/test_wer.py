@@ -1,0 +1,130 @@
+"""Word error rates against jiwer on the whole set, and the guessing baselines."""
+
+import json
+
+import jiwer
+import numpy as np
+import pytest
+
+from mome.analysis.wer import guess, normalise, score
+from mome.bin import score as score_bin
+
+REFERENCES = {"a": "set the red book", "b": "bin blue now", "c": "lay green"}
+HYPOTHESES = {"a": "set a red red book", "b": "bin now", "c": "lay green"}
+
+
+def test_counts_equal_jiwer_on_the_whole_set():
+    result = score(REFERENCES, HYPOTHESES)
+    names = list(REFERENCES)
+    whole = jiwer.process_words([REFERENCES[n] for n in names], [HYPOTHESES[n] for n in names])
+    assert (result.substitutions, result.deletions, result.insertions) == (
+        whole.substitutions,
+        whole.deletions,
+        whole.insertions,
+    )
+    assert result.wer == pytest.approx(100 * whole.wer)
+    assert (result.words, result.utterances) == (9, 3)
+    assert result.low <= result.wer <= result.high
+    assert score(REFERENCES, REFERENCES).high == 0
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(60):
+        wrong = rng.random((80, 5)) < 0.2
+        references = {str(i): "a b c d e" for i in range(80)}
+        hypotheses = {
+            str(i): " ".join("x" if w else "abcde"[j] for j, w in enumerate(row))
+            for i, row in enumerate(wrong)
+        }
+        result = score(references, hypotheses, seed=trial)
+        covered += result.low <= 20 <= result.high
+    assert 51 <= covered <= 60
+
+
+def test_case_marks_and_punctuation_do_not_count():
+    assert normalise("It’s {NS} A-B, <unk> ok.") == "it's a b ok"
+
+
+def test_transcripts_of_lrs_are_scored_as_auto_avsr_does():
+    """Its distance is that of the words of lower-cased texts; numbers and apostrophes are as is."""
+    texts = {
+        "a": "IT'S THE 11TH OF THE '90S O'CLOCK",
+        "b": "CAN'T DO 2 THINGS",
+        "c": "I WON A 100 TIMES",
+    }
+    hypotheses = {
+        "a": "its the eleventh of '90s o'clock",
+        "b": "can't do two things now",
+        "c": "i won a 100 times",
+    }
+    for utterance, text in texts.items():
+        reference, hypothesis = text.lower().split(), hypotheses[utterance].lower().split()
+        row = list(range(len(hypothesis) + 1))
+        for i, word in enumerate(reference, start=1):
+            previous, row[0] = row[0], i
+            for j, other in enumerate(hypothesis, start=1):
+                best = min(previous + (word != other), row[j] + 1, row[j - 1] + 1)
+                previous, row[j] = row[j], best
+        found = score({"u": text}, {"u": hypotheses[utterance]})
+        assert found.wer == pytest.approx(100 * row[-1] / len(reference))
+
+
+def test_missing_utterances_and_empty_references_are_named():
+    with pytest.raises(ValueError, match="no hypothesis, the first is c"):
+        score(REFERENCES, {"a": "", "b": ""})
+    with pytest.raises(ValueError, match="no reference, the first is d"):
+        score(REFERENCES, HYPOTHESES | {"d": "x"})
+    with pytest.raises(ValueError, match="a: the reference has no words"):
+        score({"a": "..."}, {"a": "x"})
+
+
+def test_guessing_knows_the_training_texts_alone():
+    train = ["bin blue now", "bin red now", "set blue again"]
+    guesses = guess(train, {"u": "bin blue now", "v": "set red again"})
+    assert guesses["most frequent words"].wer == pytest.approx(50)
+    assert guesses["random training sentence"].utterances == 2
+
+
+def test_tables_of_a_folder(tmp_path):
+    for pair, text in (("a4_v2", "a one\nb two\n"), ("a16_v5", "a one\nb\n")):
+        folder = tmp_path / "exp/decode/avsr/test" / pair
+        folder.mkdir(parents=True)
+        (folder / "text").write_text(text)
+        settings = {"beam": 2, "max_new_tokens": 8, "search_seconds": 1.0, "command": "decode"}
+        (folder / "decode.json").write_text(json.dumps(settings))
+    (tmp_path / "dump/test").mkdir(parents=True)
+    (tmp_path / "dump/test/text").write_text("a one\nb two\n")
+    (tmp_path / "train").write_text("x one\ny three\n")
+    score_bin.main(
+        ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+        + ["--train_text", str(tmp_path / "train")]
+    )
+    scores = json.loads((tmp_path / "exp/scores.json").read_text())
+    assert scores["avsr/test/a4_v2"]["wer"] == 0
+    assert scores["avsr/test/a16_v5"]["deletions"] == 1
+    assert scores["avsr/test/a16_v5"]["wer"] == 50
+    table = (tmp_path / "exp/RESULTS.md").read_text()
+    assert table.index("a4_v2") < table.index("a16_v5")
+    assert "guessing" in table
+    with pytest.raises(FileNotFoundError, match="no transcripts"):
+        score_bin.collect(tmp_path / "nothing", tmp_path)
+
+
+def test_conditions_are_named_and_ordered():
+    names = {
+        "test": "test, clean",
+        "test_swapaudio": "test, audio of another utterance",
+        "test_babble_snr10": "test, babble at 10 dB",
+        "test_babble_snr-5": "test, babble at -5 dB",
+        "test_noise_snr2.5": "test, noise at 2.5 dB",
+        "test_blur1": "test, lips at 1/2 resolution",
+        "test_blur3": "test, lips at 1/8 resolution",
+        "test_babble_snr-5_drop2": "test, babble at -5 dB, 40 % of lip frames dropped",
+        "test_other_set": "test_other_set, clean",
+        "test_other_set_babble_snr0": "test_other_set, babble at 0 dB",
+        "test_other_set_occlusion1": "test_other_set, patch of 33 % width on 40 % of lip frames",
+    }
+    assert {name: score_bin.describe(name) for name in names} == names
+    assert sorted(sorted(names), key=score_bin.set_order) == list(names)

@@ -1,0 +1,115 @@
+"""mome.common.processes."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mome.common.processes import WorkerError, map_items
+from mome.data.audio import write_flac
+from mome.data.kaldi import spk2utt_of, write_scp
+
+ROOT = Path(__file__).parents[2]
+
+
+def square_but(number: int, bad: int | None = None) -> tuple[int, int]:
+    """Square, except of one number; and the process that did it."""
+    if number == bad:
+        raise ValueError("cannot square this")
+    return number * number, os.getpid()
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_results_are_in_order(nj):
+    results = map_items(square_but, range(20), nj, "squares")
+    assert [square for square, _ in results] == [n * n for n in range(20)]
+    assert (os.getpid() in {pid for _, pid in results}) == (nj == 1)
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_failure_names_work_item_and_reason(nj):
+    with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this") as caught:
+        map_items(partial(square_but, bad=7), range(20), nj, "squares")
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_nothing_to_do_and_no_job():
+    assert map_items(square_but, [], 2) == []
+    with pytest.raises(ValueError, match="nj=0"):
+        map_items(square_but, [1], 0)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Path:
+    """The YAML of a Dask cluster of two processes on this machine."""
+    pytest.importorskip("dask_jobqueue", reason="data stages on a cluster need Dask")
+    path = tmp_path_factory.mktemp("dask") / "local.yaml"
+    options = {"threads_per_worker": 1, "dashboard_address": None}
+    path.write_text(yaml.safe_dump({"env": "local", "n_workers": 2, "options": options}))
+    return path
+
+
+def test_cluster_gives_results_in_order_and_names_a_failure(cluster):
+    results = map_items(square_but, range(20), desc="squares", cluster=cluster)
+    assert [square for square, _ in results] == [n * n for n in range(20)]
+    assert os.getpid() not in {pid for _, pid in results}
+    with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this"):
+        map_items(partial(square_but, bad=7), range(20), desc="squares", cluster=cluster)
+
+
+def write_speakers(folder: Path) -> None:
+    """A dump of four speakers with two utterances each, and a test set of two of them."""
+    rng = np.random.default_rng(0)
+    wavs = {f"s{n // 2}_{n % 2}": folder / f"audio/{n}.flac" for n in range(8)}
+    for wav in wavs.values():
+        write_flac(wav, rng.normal(0, 0.1, 16000).astype(np.float32))
+    for name, chosen in (("train", list(wavs)), ("test", ["s0_0", "s1_1"])):
+        speakers = {utterance: utterance[:2] for utterance in chosen}
+        write_scp(folder / name / "wav.scp", {u: wavs[u] for u in chosen})
+        write_scp(folder / name / "utt2spk", speakers)
+        write_scp(folder / name / "spk2utt", spk2utt_of(speakers))
+        write_scp(folder / name / "utt2dur", dict.fromkeys(chosen, "1.00"))
+        write_scp(folder / name / "text", dict.fromkeys(chosen, "red"))
+
+
+def make_noise(folder: Path, *options: object, **env: str) -> dict[str, str]:
+    """Run stage 3's command; the SHA-256 of each file made, by path."""
+    write_speakers(folder)
+    command = [sys.executable, "-m", "mome.bin.make_noise", "--dump", ".", "--snrs", "0"]
+    command += ["--num_train", "2", "--num_test", "1", "--seconds", "2", *map(str, options)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+    assert result.returncode == 0, result.stderr[-4000:]
+    made = [*folder.glob("noise/*/*.flac"), *folder.glob("test_babble_snr0/**/*")]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in made
+        if path.is_file()
+    }
+
+
+def test_a_slurm_cluster_makes_the_same_files(cluster, tmp_path):
+    """Dask's own job script runs, started by a stand-in for sbatch."""
+    conf = yaml.safe_load((ROOT / "egs/TEMPLATE/avsr1/conf/dask_slurm.yaml").read_text())
+    conf["n_workers"] = 1
+    conf["options"] |= {"interface": "lo", "log_directory": str(tmp_path / "log")}
+    (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(conf))
+    here = make_noise(tmp_path / "here", "--nj", 1)
+    there = make_noise(
+        tmp_path / "there",
+        "--parallel",
+        tmp_path / "slurm.yaml",
+        PATH=f"{ROOT / 'test/slurm'}:{os.environ['PATH']}",
+        SBATCH_LOG=str(tmp_path / "sbatch"),
+    )
+    assert len(here) > 5
+    assert there == here
+    script = (tmp_path / "sbatch.sh").read_text().split("\n")
+    asked = {"-p cpu", "--cpus-per-task=1", "--mem=4G", "-t 12:00:00"}
+    assert asked <= {line.removeprefix("#SBATCH ") for line in script}

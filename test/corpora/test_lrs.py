@@ -1,0 +1,548 @@
+"""LRS2 and LRS3: texts, segments, cutting, and both recipes on tiny corpora in their layouts."""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import data as mini_av
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from espnet2.utils.nested_dict_action import NestedDictAction
+from media import talking_head, write_clip
+from sentences import distinct_sentences
+
+from mome.bin.prepare_media import main as prepare_main
+from mome.corpora.lrs import Word, normalise_text, read_text, read_words, segment_words
+from mome.data.audio import read_audio
+from mome.data.kaldi import read_scp, read_segments, validate_data_dir, write_scp
+from mome.data.video import cut_video, read_lips, read_video, write_lips
+
+ROOT = Path(__file__).parents[2]
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
+LANDMARKS = DOWNLOADS / "dlib/shape_predictor_68_face_landmarks.dat"
+
+
+def recipe_module(name: str):
+    """local/data.py of a recipe."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "egs" / name / "local/data.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def text_file(text: str, words: list[Word] = (), frames: int = 0) -> str:
+    """A text file as the corpora have it; with ``frames`` face boxes, as LRS3."""
+    lines = [f"Text:  {text}", "Conf:  4"]
+    if frames:
+        lines += ["Ref:   UGtFXtnWME4", "", "FRAME \tX \tY \tW \tH"]
+        lines += [f"{i:06d} \t0.40 \t0.20 \t0.10 \t0.20" for i in range(frames)]
+    if words:
+        lines += ["", "WORD START END ASDSCORE"]
+        lines += [f"{word.text} {word.start:.2f} {word.end:.2f} 6.3" for word in words]
+    return "\n".join(lines) + "\n"
+
+
+def spread(text: str, seconds: float) -> list[Word]:
+    """Words of equal length that fill a clip."""
+    words = text.split()
+    step = seconds / len(words)
+    return [Word(w, round(i * step, 2), round((i + 0.9) * step, 2)) for i, w in enumerate(words)]
+
+
+# Texts and segments.
+
+
+def test_texts_are_read(tmp_path):
+    path = tmp_path / "00001.txt"
+    words = [Word("SO", 0.11, 0.28), Word("{NS}", 0.3, 0.5), Word("IT'S", 0.5, 0.8)]
+    path.write_text(text_file("SO {NS} IT'S", words, frames=3))
+    assert read_text(path) == "SO {NS} IT'S"
+    assert read_words(path) == words
+    path.write_text(text_file("SO", frames=2))
+    assert read_words(path) == []
+    path.write_bytes(b"Text:  CAF\xe9\n")
+    assert read_text(path) == "CAFé"
+
+
+def test_text_is_normalised():
+    text = "IT’S {NS} THE [LAUGHTER]  11TH O'CLOCK <UNK>"
+    assert normalise_text(text) == "it's the 11th o'clock"
+    assert normalise_text(text, "keep") == "it's ns the laughter 11th o'clock unk"
+    assert normalise_text("{LG} }") == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty txt"),
+        ("Conf:  4\n", "no line Text:"),
+        ("Text:  A\n\nWORD START END ASDSCORE\nA 0.1\n", r"no word with its times \(line 4\)"),
+        ("Text:  A\n\nWORD START END ASDSCORE\nA 0.1 x 1\n", r"its times \(line 4\)"),
+        ("Text:  A\n\nWORD START END ASDSCORE\nA 2 1 1\n", r"go backwards \(line 4\)"),
+        ("Text:  A\n\nWORD START END ASDSCORE\nA 1 2 1\nB 0 3 1\n", r"backwards \(line 5\)"),
+    ],
+)
+def test_bad_texts_are_named(tmp_path, content, message):
+    path = tmp_path / "00001.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"00001\.txt: .*{message}"):
+        read_text(path), read_words(path)
+
+
+def random_words(rng: np.random.Generator, longest: float = 1.0) -> tuple[list[Word], float]:
+    """Words at random times in hundredths of a second, and the length of their recording."""
+    gaps = rng.choice([0.0, 0.05, 0.3, 0.7], int(rng.integers(1, 60)))
+    lengths = np.round(rng.uniform(0.05, longest, len(gaps)), 2)
+    ends = np.cumsum(gaps + lengths)
+    words = [
+        Word(f"w{i}", round(float(end - length), 2), round(float(end), 2))
+        for i, (end, length) in enumerate(zip(ends, lengths, strict=True))
+    ]
+    return words, words[-1].end + float(rng.uniform(0, 0.5))
+
+
+@pytest.mark.parametrize("split", ["length", "pause"])
+def test_segments_hold_every_word_once_and_are_short_enough(split):
+    rng = np.random.default_rng(0)
+    pieces = longs = 0
+    for trial in range(400):
+        words, duration = random_words(rng, longest=1.0 if trial % 2 else 9.0)
+        chunks, long = segment_words(words, duration, 8.0, split)
+        assert [w for chunk in chunks for w in chunk.words] == [w for w in words if w not in long]
+        assert all(word.end - word.start >= 8.0 for word in long)
+        for chunk in chunks:
+            assert 0 <= chunk.start <= chunk.words[0].start
+            assert chunk.words[-1].end <= chunk.end <= duration + 1e-9
+            assert chunk.end - chunk.start <= 8.0
+            # A word that is in no segment is not heard in any.
+            assert all(w.end <= chunk.start or w.start >= chunk.end for w in long)
+        for one, other in pairwise(chunks):
+            assert one.end <= other.start + 1e-9
+        pieces += len(chunks)
+        longs += len(long)
+    assert pieces > 800
+    assert longs > 100
+
+
+def test_segments_are_those_of_auto_avsr():
+    """Its rule, word by word: a segment is closed by the word that ends 16 s after its start."""
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        words, duration = random_words(rng)
+        expected = [[0.0, 0.0, []]]
+        for word in words:
+            if word.end >= expected[-1][0] + 16:
+                expected.append([word.start, 0.0, []])
+            expected[-1][1] = word.end
+            expected[-1][2].append(word)
+        if len(expected) == 1:
+            expected[0][1] = min(duration, 16.0)
+        chunks, _ = segment_words(words, duration, 16.0)
+        assert [[c.start, c.end, list(c.words)] for c in chunks] == expected
+
+
+def test_pauses_are_cut_in_their_middle():
+    words = [Word("a", 0.5, 1.0), Word("b", 2.0, 3.0), Word("c", 3.2, 4.0), Word("d", 6.0, 7.0)]
+    chunks, _ = segment_words(words, 7.5, 5.0, "pause")
+    assert [(c.start, c.end) for c in chunks] == [(0.0, 1.5), (1.5, 5.0), (5.0, 7.5)]
+    assert segment_words(words, 7.5, 8.0, "pause")[0][0].words == tuple(words)
+
+
+# Cutting.
+
+
+def test_frames_are_cut_exactly(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, num_frames=30)
+    whole = read_video(path, grey=True)
+    for span in ((0, 30), (0, 1), (7, 19), (29, 30), (25, 40)):
+        cut = np.stack(list(cut_video(path, span, grey=True, rate=25)))
+        np.testing.assert_array_equal(cut, whole[slice(*span)])
+    with pytest.raises(ValueError, match="ends before frame 30"):
+        list(cut_video(path, (30, 40)))
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A data folder with a recording in segments; each frame's brightness; the sound."""
+    root = tmp_path_factory.mktemp("recording")
+    rng = np.random.default_rng(0)
+    brightness = 0.6 + 0.4 * rng.permutation(60) / 59
+    frames = (talking_head(60, 224) * brightness[:, None, None, None]).astype(np.uint8)
+    video = root / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, frames)
+    sound = np.round(rng.normal(0, 0.1, 60 * 640) * 32768).clip(-32768, 32767).astype(np.int16)
+    soundfile.write(root / "sound.flac", sound, 16000)
+    data = root / "data"
+    write_scp(data / "video.scp", {"rec": video})
+    write_scp(data / "wav.scp", {"rec": root / "sound.flac"})
+    segments = {"anna_00001_00": "rec 0.00 0.80", "anna_00001_01": "rec 0.84 2.40"}
+    write_scp(data / "segments", segments)
+    write_scp(data / "text", dict.fromkeys(segments, "place red"))
+    write_scp(data / "utt2spk", dict.fromkeys(segments, "anna"))
+    write_scp(data / "spk2utt", {"anna": " ".join(segments)})
+    assert validate_data_dir(data, check_media=True) == []
+    return data, brightness, sound
+
+
+def prepare(data: Path, dump: Path, *options) -> None:
+    arguments = ["--data", data, "--dump", dump, "--landmarks", LANDMARKS, *options]
+    prepare_main([str(argument) for argument in arguments])
+
+
+def test_segments_of_a_recording_are_cut_at_their_frames(tmp_path, recording):
+    data, brightness, sound = recording
+    prepare(data, tmp_path)
+    assert validate_data_dir(tmp_path, check_media=True, tolerance=0.001) == []
+    for utterance, span in (("anna_00001_00", (0, 20)), ("anna_00001_01", (21, 60))):
+        lips = read_lips(read_scp(tmp_path / "lip.scp")[utterance])
+        assert len(lips) == span[1] - span[0]
+        # The flicker of the recording tells which frame is which.
+        seen = lips.mean((1, 2))
+        assert np.corrcoef(seen, brightness[slice(*span)])[0, 1] > 0.98
+        heard = read_audio(read_scp(tmp_path / "wav.scp")[utterance])
+        np.testing.assert_array_equal(
+            np.round(heard * 32768), sound[span[0] * 640 : span[1] * 640].astype(float)
+        )
+    assert read_scp(tmp_path / "utt2num_frames") == {"anna_00001_00": "20", "anna_00001_01": "39"}
+    # Other segments of the same names are made anew.
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    segments = {"anna_00001_00": "rec 0.04 0.84", "anna_00001_01": "rec 0.84 2.40"}
+    write_scp(other / "segments", segments)
+    prepare(other, tmp_path)
+    heard = read_audio(read_scp(tmp_path / "wav.scp")["anna_00001_00"])
+    np.testing.assert_array_equal(np.round(heard * 32768), sound[640 : 21 * 640].astype(float))
+
+
+def test_segments_that_cannot_be_cut_are_named(tmp_path, recording):
+    data = tmp_path / "data"
+    shutil.copytree(recording[0], data)
+    names = [f"anna_00001_0{i}" for i in range(4)]
+    places = ["0 0.8", "2.0 2.9", "2.6 3.0", "1.0 1.01"]
+    write_scp(data / "segments", {u: f"rec {p}" for u, p in zip(names, places, strict=True)})
+    write_scp(data / "text", dict.fromkeys(names, "place red"))
+    write_scp(data / "utt2spk", dict.fromkeys(names, "anna"))
+    write_scp(data / "spk2utt", {"anna": " ".join(names)})
+    found = validate_data_dir(data, check_media=True)
+    assert found == ["rec: 2.40 s long, but a segment ends at 3.00 s"]
+    prepare(data, tmp_path / "dump", "--max_excluded", "0.8")
+    excluded = read_scp(tmp_path / "dump/excluded")
+    assert list(excluded) == names[1:]
+    assert "10 frames for a segment of 22" in excluded[names[1]]
+    assert "ends before frame 65" in excluded[names[2]]
+    assert "shorter than a frame" in excluded[names[3]]
+
+
+def test_a_truncated_recording_costs_all_its_segments(tmp_path, recording):
+    data = tmp_path / "data"
+    shutil.copytree(recording[0], data)
+    video = Path(read_scp(data / "video.scp")["rec"])
+    content = video.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(content[: len(content) // 2])
+    write_scp(data / "video.scp", {"rec": cut})
+    write_scp(data / "wav.scp", {"rec": cut})
+    with pytest.raises(SystemExit, match="2 of 2 utterances are excluded"):
+        prepare(data, tmp_path / "dump")
+    excluded = read_scp(tmp_path / "dump/excluded").values()
+    assert all("cut.mp4: truncated" in reason for reason in excluded)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("pretrain/anna/00001_00", "pretrain/anna/00001_01"),  # Auto-AVSR
+        ("short-pretrain/anna/00001_0", "short-pretrain/anna/00001_1"),  # AV-HuBERT
+    ],
+)
+def test_crops_of_segments_are_found_by_their_predecessors_names(tmp_path, recording, names):
+    crops = tmp_path / "crops"
+    paths = [crops / f"{name}.mp4" for name in names]
+    for path, length in zip(paths, (20, 39), strict=True):
+        write_lips(path, np.full((length, 96, 96), 128, np.uint8))
+    # The crop of the whole recording must not be taken for that of a segment.
+    write_lips(crops / "pretrain/anna/00001.mp4", np.full((60, 96, 96), 128, np.uint8))
+    prepare(recording[0], tmp_path / "dump", "--lip_dir", crops)
+    assert list(read_scp(tmp_path / "dump/lip.scp").values()) == [str(path) for path in paths]
+    write_lips(paths[1], np.full((30, 96, 96), 128, np.uint8))
+    prepare(recording[0], tmp_path / "dump", "--lip_dir", crops, "--max_excluded", "0.5")
+    reason = read_scp(tmp_path / "dump/excluded")["anna_00001_01"]
+    assert reason.endswith("30 frames for a segment of 39")
+
+
+# The recipes.
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory) -> list[tuple[Path, str, float]]:
+    """Generated clips that any place of a corpus may take: video, sentence, seconds."""
+    root = tmp_path_factory.mktemp("talks")
+    sentences = distinct_sentences(18, np.random.default_rng(0))
+    voices = ("en-us+m1", "en-us+f1", "en-us+m3")
+    clips = []
+    for number in range(12):
+        # The last three are long ones, for pretrain/.
+        sentence = " ".join(sentences[number:][:: 3 if number >= 9 else 18][:3])
+        voice = mini_av.Voice(voices[number % 3], 190, 50, 50)
+        clip = mini_av.Clip("train", f"voice{number % 3}", number, sentence, voice, number % 3)
+        mini_av.make_clip(clip, root, DOWNLOADS / "espeak", 0)
+        path = clip.path(root)
+        clips.append((path, sentence.upper(), mini_av.video_info(path).seconds))
+    return clips
+
+
+def place(talk: tuple[Path, str, float], path: Path, timed: bool, frames: int = 0) -> None:
+    """Put a clip into a corpus."""
+    video, text, seconds = talk
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(video, path)
+    words = spread(text, seconds) if timed else []
+    path.with_suffix(".txt").write_text(text_file(text, words, frames))
+
+
+SPEAKERS = ("00j9bKdiOjk", "0Fi83BHQsMA", "-UGtF_tnWMx")
+
+
+@pytest.fixture(scope="module")
+def lrs3(tmp_path_factory, talks) -> Path:
+    """LRS3's layout, with defects."""
+    root = tmp_path_factory.mktemp("lrs3")
+    for number, talk in enumerate(talks):
+        speaker = SPEAKERS[number % 3]
+        part = "pretrain" if number >= 9 else "test" if speaker == SPEAKERS[2] else "trainval"
+        first = 1 if part == "pretrain" else 50001
+        place(talk, root / part / speaker / f"{first + number:05d}.mp4", True, frames=4)
+    one = root / "trainval" / SPEAKERS[0]
+    place(talks[0], one / "50020.mp4", True)
+    (one / "50020.txt").write_text("")
+    place(talks[0], one / "50021.mp4", True)
+    (one / "50021.txt").unlink()
+    (one / "50022.txt").write_text(text_file("ALONE"))
+    place(talks[0], one / "50023.mp4", True)
+    (one / "50023.mp4").write_bytes(talks[0][0].read_bytes()[:20000])
+    place(talks[0], one / "50024.mp4", True)
+    (one / "50024.txt").write_text(text_file("{NS}"))
+    # The same name in test/ and trainval/.
+    place(talks[2], root / "trainval" / SPEAKERS[2] / "50003.mp4", True)
+    # A word that no segment can hold.
+    path = root / "pretrain" / SPEAKERS[0] / "00010.txt"
+    timings = [Word("AND", 0.0, 0.3), Word("THEN", 0.3, 3.5), Word("NOW", 3.6, 4.0)]
+    path.write_text(text_file("AND THEN NOW", timings, frames=4))
+    return root
+
+
+@pytest.fixture(scope="module")
+def lrs2(tmp_path_factory, talks) -> Path:
+    """LRS2's layout, with defects."""
+    root = tmp_path_factory.mktemp("lrs2")
+    speakers = ("5535415699068794046", "6330311066473698535", "6400000000000000001")
+    lists = {name: [] for name in ("train", "val", "test", "pretrain")}
+    for number, talk in enumerate(talks):
+        name = f"{speakers[number % 3]}/{number % 9 // 3 + 1:05d}"
+        part = "pretrain" if number >= 9 else "main"
+        place(talk, root / "mvlrs_v1" / part / f"{name}.mp4", part == "pretrain")
+        kinds = ["train", "train", "test", "train", "train", "test", "val", "val", "train"]
+        lists["pretrain" if number >= 9 else kinds[number]].append(name)
+    lists["test"] = [f"{name} {mark}" for name, mark in zip(lists["test"], ("NF", "MV"))]  # noqa: B905
+    lists["train"] += [lists["train"][0], f"{speakers[0]}/00099"]
+    place(talks[0], root / "mvlrs_v1/main" / speakers[0] / "00090.mp4", False)
+    (root / "mvlrs_v1/main" / speakers[0] / "00091.txt").write_text(text_file("ALONE"))
+    for name, lines in lists.items():
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+PREPARE = ["--max_seconds", "3", "--max_excluded", "0.6", "--nj", "1"]
+
+
+def excluded(folder: Path) -> dict[str, str]:
+    return read_scp(folder / "excluded")
+
+
+def test_lrs3_folders(tmp_path, lrs3, capsys):
+    main = recipe_module("lrs3").main
+    arguments = ["prepare", "--corpus", str(lrs3), "--out", str(tmp_path), *PREPARE]
+    main([*arguments, "--num_valid", "2"])
+    sets = {name: read_scp(tmp_path / name / "text") for name in os.listdir(tmp_path)}
+    assert set(sets) == {"train_433h", "train_30h", "valid", "test"}
+    assert all(validate_data_dir(tmp_path / name, check_media=True) == [] for name in sets)
+    assert len(sets["test"]) == 3
+    assert len(sets["valid"]) == 2
+    assert len(sets["train_30h"]) == 4
+    assert not set(sets["valid"]) & set(sets["train_30h"])
+    assert set(sets["train_30h"]) < set(sets["train_433h"])
+    cut = sorted(set(sets["train_433h"]) - set(sets["train_30h"]))
+    assert len(cut) >= 6
+    assert all(utterance.rpartition("_")[2] in ("00", "01", "02", "03") for utterance in cut)
+    segments = read_segments(tmp_path / "train_433h/segments")
+    assert all(segments[u].end - segments[u].start <= 3 for u in cut)
+    # Every word of a recording of pretrain/ is in one of its segments, in order.
+    lines = (lrs3 / "pretrain" / SPEAKERS[1] / "00011.txt").read_text().splitlines()
+    pieces = [sets["train_433h"][u] for u in cut if u.startswith(f"{SPEAKERS[1]}_00011")]
+    assert f"Text:  {' '.join(pieces).upper()}" == lines[0]
+    assert not (tmp_path / "train_30h/segments").exists()
+    one = f"trainval/{SPEAKERS[0]}"
+    small = {
+        f"{one}/50020": "txt: empty txt",
+        f"{one}/50021": "mp4 without txt",
+        f"{one}/50022": "txt without mp4",
+        f"{one}/50023": excluded(tmp_path / "train_30h")[f"{one}/50023"],
+        f"{one}/50024": "no words",
+        f"trainval/{SPEAKERS[2]}/50003": f"duplicate id (of test/{SPEAKERS[2]}/50003)",
+    }
+    assert excluded(tmp_path / "train_30h") == small
+    assert "corrupt or truncated" in small[f"{one}/50023"]
+    long = {f"pretrain/{SPEAKERS[0]}/00010:THEN": "a word of 3 s or more"}
+    assert excluded(tmp_path / "train_433h") == small | long
+    assert "6 excluded" in capsys.readouterr().out
+    # The validation clips follow the seed, or a list.
+    main([*arguments, "--num_valid", "2", "--seed", "0"])
+    assert read_scp(tmp_path / "valid/text") == sets["valid"]
+    chosen = tmp_path / "valid.id"
+    chosen.write_text(f"trainval/{SPEAKERS[1]}/50002\ntrainval/none/50001\n")
+    main([*arguments, "--valid_list", str(chosen)])
+    assert list(read_scp(tmp_path / "valid/text")) == [f"{SPEAKERS[1]}_50002"]
+    assert list(excluded(tmp_path / "valid")) == ["trainval/none/50001"]
+    with pytest.raises(SystemExit, match="6 excluded beside"):
+        main(["prepare", "--corpus", str(lrs3), "--out", str(tmp_path), "--num_valid", "2"])
+    with pytest.raises(SystemExit, match="trainval/ has 6 clips"):
+        main([*arguments, "--num_valid", "6"])
+
+
+def test_lrs2_folders(tmp_path, lrs2, capsys):
+    main = recipe_module("lrs2").main
+    arguments = ["prepare", "--out", str(tmp_path), *PREPARE, "--corpus"]
+    main([*arguments, str(lrs2)])
+    sets = {name: read_scp(tmp_path / name / "text") for name in os.listdir(tmp_path)}
+    assert set(sets) == {"train", "train_main", "valid", "test"}
+    assert all(validate_data_dir(tmp_path / name, check_media=True) == [] for name in sets)
+    assert [len(sets[name]) for name in ("train_main", "valid", "test")] == [5, 2, 2]
+    # A clip of main/ and one of pretrain/ have the same number, and both are there.
+    assert "5535415699068794046_00001" in sets["train"]
+    assert "5535415699068794046_00001_00" in sets["train"]
+    recordings = read_scp(tmp_path / "train/video.scp")
+    assert "/main/" in recordings["5535415699068794046_00001"]
+    assert "/pretrain/" in recordings["pretrain_5535415699068794046_00001"]
+    assert excluded(tmp_path / "train") == {
+        "train.txt:6:5535415699068794046/00001": "duplicate id (in the list)",
+        "train.txt:7:5535415699068794046/00099": "list entry without file",
+    }
+    assert excluded(tmp_path / "test") == {}
+    assert "1 clips are in no list" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=r"test\.txt.*--lrs2 names the folder"):
+        main([*arguments, str(lrs2 / "mvlrs_v1")])
+
+
+def start_recipe(name: str, corpus: Path, folder: Path, *options) -> subprocess.Popen:
+    """Run the stages with tiny models in place of the real ones."""
+    conf = yaml.safe_load((ROOT / f"egs/{name}/conf/train.yaml").read_text())
+    conf["decoder_conf"]["adapter_conf"] |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
+    conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
+    conf["video_encoder"] = "visual"
+    conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+    conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_bins": 150, "num_workers": 0}
+    config = folder / "train.yaml"
+    config.write_text(yaml.safe_dump(conf))
+    arguments = [f"--{name}", corpus, "--datadir", folder / "data", "--dumpdir", folder / "dump"]
+    arguments += [
+        "--expdir",
+        folder / "exp",
+        "--train_config",
+        config,
+        "--train_opts",
+        "--log_interval 1",
+    ]
+    arguments += ["--video_weights", "", "--nj", "1", "--beam", "2"]
+    arguments += ["--noise_opts", "--num_train 1 --num_test 1 --seconds 4"]
+    arguments += ["--decode_opts", "--max_new_tokens 4 --num_workers 0"]
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen(
+            [str(ROOT / f"egs/{name}/run.sh"), *map(str, [*arguments, *options])],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, lrs3, lrs2, tiny_lm, tiny_whisper) -> dict[str, Path]:
+    """Both recipes, side by side: the folder of each."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("lrs3", "lrs2")}
+    models = ["--lm", tiny_lm, "--audio_model", tiny_whisper]
+    options = {
+        "lrs3": ["--snrs", "0", "--prepare_opts", f"{' '.join(PREPARE)} --num_valid 2"],
+        # The environment and the pretrained parts of stage 0 are those of the other run.
+        "lrs2": ["--stage", "1", "--snrs", "", "--prepare_opts", " ".join(PREPARE)],
+    }
+    corpora = {"lrs3": lrs3, "lrs2": lrs2}
+    processes = {
+        name: start_recipe(name, corpora[name], folder, *models, *options[name])
+        for name, folder in folders.items()
+    }
+    codes = {name: process.wait() for name, process in processes.items()}
+    for name, code in codes.items():
+        assert code == 0, (folders[name] / "log").read_text()[-4000:]
+    return folders
+
+
+@pytest.mark.parametrize("name", ["lrs3", "lrs2"])
+def test_recipe(runs, name):
+    folder = runs[name]
+    scores = json.loads((folder / "exp/mome/scores.json").read_text())
+    sets = ["test", "test_swapvideo", "test_swapaudio"]
+    sets += ["test_babble_snr0"] if name == "lrs3" else []
+    pairs = ("a4_v2", "a4_v5", "a16_v2", "a16_v5")
+    expected = {f"avsr/{each}/{pair}" for each in sets for pair in pairs}
+    assert {key for key in scores if not key.startswith("guess/")} == expected
+    assert "| test, clean |" in (folder / "exp/mome/RESULTS.md").read_text()
+    # Training has read segments, none longer than 3 s.
+    train = "train_433h" if name == "lrs3" else "train"
+    frames = read_scp(folder / "dump" / train / "utt2num_frames")
+    cut = {u: int(n) for u, n in frames.items() if re.search(r"_\d{5}_\d\d$", u)}
+    assert len(cut) >= 6
+    assert max(cut.values()) <= 75
+    assert len(frames) > len(cut)
+
+
+@pytest.mark.parametrize("path", ["lrs3/run.sh", "lrs3/RESULTS.md", "lrs2/RESULTS.md"])
+def test_options_in_scripts_and_documents_reach_the_configuration(path):
+    """A key that ESPnet misreads becomes a new one, and training goes on with the old value."""
+    conf = yaml.safe_load(
+        (ROOT / "egs" / path).with_name("conf").joinpath("train.yaml").read_text()
+    )
+    options = re.findall(r"--(\w+_conf) ([\w.=]+)", (ROOT / "egs" / path).read_text())
+    assert options
+    for name, value in options:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--conf", action=NestedDictAction, default=conf[name])
+        result = parser.parse_args(["--conf", value]).conf
+        assert result != conf[name], value
+        assert result.keys() == conf[name].keys(), value
+        if name == "decoder_conf":
+            assert result["adapter_conf"].keys() == conf[name]["adapter_conf"].keys(), value
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lrs3", [], "--lrs3 <folder of the corpus> is missing"),
+        ("lrs3", ["--lrs3", "/", "--subset", "5h"], "--subset is 433h or 30h, not 5h"),
+        ("lrs2", [], "--lrs2 <folder of the corpus> is missing"),
+        ("lrs2", ["--lrs2", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_wrong_calls_are_explained(name, options, message):
+    command = [str(ROOT / f"egs/{name}/run.sh"), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert message in result.stderr

@@ -1,0 +1,147 @@
+"""Beam search against exhaustive search and Transformers' own generate."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mome.llm.beam import Hypothesis, beam_search
+from mome.llm.decoder import Node
+
+
+def make_lm(vocab: int, seed: int = 0, scale: float = 3.0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        tie_word_embeddings=False,
+    )
+    lm = LlamaForCausalLM(config).eval()
+    lm.lm_head.weight.data.mul_(scale * 20)  # peaked, so that beams differ
+    return lm
+
+
+def prompts(count: int, length: int, seed: int = 0, holes: bool = True):
+    generator = torch.Generator().manual_seed(seed)
+    embeds = torch.randn(count, length, 16, generator=generator)
+    mask = torch.rand(count, length, generator=generator) > (0.3 if holes else -1)
+    mask[:, 0] = True
+    return embeds, mask
+
+
+def search(lm, embeds, mask, **options) -> list[list[Hypothesis]]:
+    """One prompt for each utterance: its hypotheses."""
+    return beam_search(lm, [Node(embeds, mask, None)], [0], **options)[0]
+
+
+def test_a_wide_beam_finds_the_best_of_all_sentences():
+    lm = make_lm(vocab=5, scale=0.3)
+    embeds, mask = prompts(1, 4, holes=False)
+    limit, best = 4, None
+    for length in range(limit):
+        for words in itertools.product([0, 2, 3, 4], repeat=length):
+            ids = torch.tensor([*words, 1])
+            with torch.no_grad():
+                given = torch.cat([embeds, lm.get_input_embeddings()(ids[:-1])[None]], 1)
+                logp = lm(inputs_embeds=given).logits[0, -len(ids) :].log_softmax(-1)
+            score = float(logp[torch.arange(len(ids)), ids].sum())
+            if best is None or score > best[0]:
+                best = score, list(words)
+    found = search(lm, embeds, mask, beam=300, max_new_tokens=limit, eos_id=1)[0]
+    finished = [hypothesis for hypothesis in found if hypothesis.finished]
+    assert finished[0].tokens == best[1]
+    assert finished[0].score == pytest.approx(best[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equals_transformers_generate(beam, seed):
+    lm = make_lm(vocab=30, seed=seed)
+    embeds, _ = prompts(3, 6, seed, holes=False)
+    mask = torch.ones(3, 6, dtype=torch.bool)
+    ours = search(lm, embeds, mask, beam=beam, max_new_tokens=10, eos_id=1)
+    theirs = lm.generate(
+        inputs_embeds=embeds,
+        attention_mask=mask.long(),
+        num_beams=beam,
+        max_new_tokens=10,
+        do_sample=False,
+        length_penalty=0.0,
+        early_stopping="never",
+    )
+    for row in range(3):
+        expected = theirs[row].tolist()
+        expected = expected[: expected.index(1)] if 1 in expected else expected
+        assert ours[row][0].tokens == expected
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_an_utterance_decodes_the_same_alone_and_in_any_batch(beam):
+    lm = make_lm(vocab=30, seed=3)
+    embeds, mask = prompts(6, 12, seed=3)
+    together = search(lm, embeds, mask, beam=beam, max_new_tokens=8, eos_id=1)
+    for row in range(6):
+        short = embeds[row][mask[row]][None]
+        whole = torch.ones(1, short.shape[1], dtype=torch.bool)
+        alone = search(lm, short, whole, beam=beam, max_new_tokens=8, eos_id=1)[0]
+        assert alone[0].tokens == together[row][0].tokens
+        assert alone[0].score == pytest.approx(together[row][0].score, abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_prompts_of_a_tree_decode_as_each_does_alone(beam):
+    lm = make_lm(vocab=30, seed=4)
+    nodes = []
+    for seed, parent in enumerate([None, 0, 1, 1, 0]):
+        nodes.append(Node(*prompts(3, 6, seed=10 + seed), parent))
+    paths = {2: (0, 1, 2), 3: (0, 1, 3), 4: (0, 4)}
+    together = beam_search(lm, nodes, list(paths), beam=beam, max_new_tokens=8, eos_id=1)
+    texts = set()
+    for found, path in zip(together, paths.values(), strict=True):
+        embeds = torch.cat([nodes[index].embeds for index in path], dim=1)
+        mask = torch.cat([nodes[index].mask for index in path], dim=1)
+        alone = search(lm, embeds, mask, beam=beam, max_new_tokens=8, eos_id=1)
+        for ours, expected in zip(found, alone, strict=True):
+            assert [h.tokens for h in ours] == [h.tokens for h in expected]
+            assert ours[0].score == pytest.approx(expected[0].score, abs=1e-4)
+            texts.add(tuple(ours[0].tokens))
+    assert len(texts) > 5  # the prompts matter
+
+
+def test_scores_are_those_of_the_tokens():
+    lm = make_lm(vocab=20, seed=5)
+    embeds, mask = prompts(2, 5, seed=5)
+    for row, hypotheses in enumerate(search(lm, embeds, mask, beam=4, max_new_tokens=6, eos_id=1)):
+        for hypothesis in hypotheses:
+            ids = torch.tensor(hypothesis.tokens + [1] * hypothesis.finished)
+            given = embeds[row][mask[row]]
+            given = torch.cat([given, lm.get_input_embeddings()(ids[:-1])])[None]
+            with torch.no_grad():
+                logp = lm(inputs_embeds=given).logits[0, -len(ids) :].log_softmax(-1)
+            expected = float(logp[torch.arange(len(ids)), ids].sum())
+            assert hypothesis.score == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_limit_ends_a_sentence_that_never_stops():
+    lm = make_lm(vocab=20, seed=1)
+    embeds, mask = prompts(2, 5)
+    for hypotheses in search(lm, embeds, mask, beam=3, max_new_tokens=4, eos_id=19_999):
+        assert [len(h.tokens) for h in hypotheses] == [4, 4, 4]
+        assert not any(h.finished for h in hypotheses)
+
+
+def test_bad_arguments_are_refused():
+    lm = make_lm(vocab=20)
+    embeds, mask = prompts(2, 5)
+    with pytest.raises(ValueError, match="at least 1"):
+        search(lm, embeds, mask, beam=0, max_new_tokens=4, eos_id=1)
+    with pytest.raises(ValueError, match="no tokens"):
+        search(lm, embeds, mask & False, beam=2, max_new_tokens=4, eos_id=1)

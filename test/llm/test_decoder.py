@@ -1,0 +1,141 @@
+"""The adapted LLM: trees of prompts against plain prompts, adapters against the frozen LM."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mome.adapters import LoRAAdapter, MoMEAdapter
+from mome.llm.decoder import MoMELLMDecoder, Node, pack_tree
+
+
+def small_decoder(lm: str, **options) -> MoMELLMDecoder:
+    conf = {"num_routed": 5, "top_k": 2, "bottleneck": 3}
+    return MoMELLMDecoder(lm=lm, adapter_conf=conf, **options)
+
+
+@pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
+def test_adapter_starts_as_the_frozen_lm_and_can_be_removed(tiny_lm, position):
+    lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
+    ids = torch.randint(2, 40, (2, 9))
+    expected = lm(ids).logits
+    adapter = MoMEAdapter(lm, position, num_routed=5, top_k=2, bottleneck=1)
+    assert torch.equal(lm(ids).logits, expected)
+    for layer in adapter.layers:
+        torch.nn.init.normal_(layer.up.weight)
+    assert not torch.allclose(lm(ids).logits, expected)
+    with adapter.disabled():
+        assert torch.equal(lm(ids).logits, expected)
+    adapter.detach()
+    assert torch.equal(lm(ids).logits, expected)
+
+
+def test_mome_beside_attention_adds_to_what_attention_gives(tiny_lm):
+    lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
+    adapter = MoMEAdapter(lm, "mhsa", num_routed=5, top_k=2, bottleneck=3)
+    torch.nn.init.normal_(adapter.layers[1].up.weight)  # the other layers add nothing
+    seen = []
+    lm.model.layers[1].self_attn.register_forward_hook(
+        lambda _, args, kwargs, out: seen.append((kwargs["hidden_states"], out[0])),
+        with_kwargs=True,
+    )
+    ids = torch.randint(2, 40, (2, 9))
+    lm(ids)
+    with adapter.disabled():
+        lm(ids)
+    (hidden, after), (same_hidden, before) = seen
+    assert torch.equal(hidden, same_hidden)
+    assert not torch.allclose(after, before)
+    assert torch.allclose(after, before + adapter.layers[1](hidden)[0], atol=1e-6)
+
+
+def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
+    lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
+    ids = torch.randint(2, 40, (2, 9))
+    expected = lm(ids).logits
+    adapter = LoRAAdapter(lm, rank=2)
+    assert torch.equal(lm(ids).logits, expected)
+    for weight in adapter.weights:
+        torch.nn.init.normal_(weight)
+    assert not torch.allclose(lm(ids).logits, expected)
+    with adapter.disabled():
+        assert torch.allclose(lm(ids).logits, expected, atol=1e-6)
+
+
+def random_tree(dim: int, generator: torch.Generator) -> list[Node]:
+    """root -> (a -> (b, c), d), with padding at random places of every node but the root."""
+    nodes = []
+    for parent, length in [(None, 2), (0, 4), (1, 5), (1, 3), (0, 4)]:
+        mask = torch.rand(3, length, generator=generator) > 0.3
+        mask[:, -1] = True
+        if parent is None:
+            mask[:] = True
+        nodes.append(Node(torch.randn(3, length, dim, generator=generator), mask, parent))
+    return nodes
+
+
+def test_a_tree_equals_its_paths_one_by_one(tiny_lm):
+    decoder = small_decoder(tiny_lm).eval()
+    for layer in decoder.adapter.layers:
+        torch.nn.init.normal_(layer.up.weight, std=0.3)
+    nodes = random_tree(decoder.dim, torch.Generator().manual_seed(0))
+    for leaf, path in [(2, [0, 1, 2]), (3, [0, 1, 3]), (4, [0, 4])]:
+        length = nodes[leaf].embeds.shape[1]
+        (logits,), _ = decoder.forward_tree(nodes, [(leaf, 0, length)])
+        for row in range(3):  # each row alone, without any padding
+            kept = [nodes[n].embeds[row][nodes[n].mask[row]] for n in path]
+            alone = decoder.lm(inputs_embeds=torch.cat(kept)[None]).logits[0]
+            wanted = logits[row][nodes[leaf].mask[row]]
+            assert torch.allclose(wanted, alone[-len(wanted) :], atol=1e-4)
+
+
+def test_packed_positions_count_valid_tokens_from_the_root():
+    nodes = random_tree(4, torch.Generator().manual_seed(1))
+    _, mask, positions, _, offsets = pack_tree(nodes)
+    for row in range(3):
+        before = int(nodes[0].mask[row].sum() + nodes[1].mask[row].sum())
+        start = offsets[3]
+        valid = positions[row, start : start + 3][mask[row, start : start + 3]]
+        assert valid.tolist() == list(range(before, before + len(valid)))
+
+
+def test_only_adapter_and_markers_train(tiny_lm):
+    decoder = small_decoder(tiny_lm, encoder_output_size=8)
+    assert {name.split(".")[0] for name, _ in decoder.named_parameters()} == {
+        "markers",
+        "adapter",
+        "linear_in",
+    }
+    logits, _ = decoder(
+        torch.randn(2, 6, 8), torch.tensor([6, 4]), torch.full((2, 5), 7), torch.tensor([5, 3])
+    )
+    assert logits.shape == (2, 5, decoder.vocab_size)
+    logits.sum().backward()
+    assert all(p.grad is None for p in decoder.lm.inner.parameters())
+    assert not any(key.startswith("lm") for key in decoder.state_dict())
+
+
+def test_a_frozen_lm_keeps_its_dtype(tiny_lm):
+    decoder = small_decoder(tiny_lm, lm_dtype="bfloat16").to(torch.float32)
+    assert decoder.lm.inner.dtype == torch.bfloat16
+    assert decoder.markers.dtype == torch.float32
+    assert not decoder.train().lm.inner.training
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_lm):
+    torch.manual_seed(0)
+    nodes = random_tree(32, torch.Generator().manual_seed(2))
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        decoder = small_decoder(tiny_lm, gradient_checkpointing=checkpointing).train()
+        for layer in decoder.adapter.layers:
+            torch.nn.init.normal_(layer.up.weight, std=0.3)
+        logits, balance = decoder.forward_tree(nodes, [(2, 0, 5)])
+        (logits[0].sum() + balance).backward()
+        gradients.append([p.grad for p in decoder.adapter.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_token_list_larger_than_the_lm_is_refused(tiny_lm):
+    with pytest.raises(ValueError, match="token list"):
+        small_decoder(tiny_lm, vocab_size=100_000)

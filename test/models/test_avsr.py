@@ -1,0 +1,193 @@
+"""The AVSR model: its loss against separate rate pairs, what trains, what is saved."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_avsr import build, collate, utterances
+
+from mome.common.frozen import Frozen
+from mome.models.avsr import AVSRModel
+from mome.models.matryoshka import RatePair, rate_pairs
+from mome.models.projector import FeatureNorm
+
+
+def loss_of_one_pair(model, item, task, pair) -> torch.Tensor:
+    """Sum of the cross-entropy and its tokens: one utterance, one prompt, all logits."""
+    batch = collate([item])
+    features = model.encode(
+        batch["speech"], batch["speech_lengths"], batch["lips"], batch["lips_lengths"]
+    )
+    nodes, _ = model.prompts(features, [(task, pair)])
+    assert all(node.mask.all() for node in nodes)
+    embeds = torch.cat([node.embeds for node in nodes], dim=1)
+    target = torch.cat([item["text"], torch.tensor([model.decoder.eos_id])])
+    embeds = torch.cat([embeds, model.decoder.embed(item["text"])[None]], dim=1)
+    logits = model.decoder.lm(inputs_embeds=embeds).logits[0, -len(target) :]
+    return F.cross_entropy(logits, target, reduction="sum")
+
+
+@pytest.mark.parametrize("tasks", [("avsr",), ("asr",), ("vsr",), ("avsr", "asr", "vsr")])
+@pytest.mark.parametrize("compression", ["average", "stack"])
+def test_loss_equals_a_loop_over_utterances_and_pairs(tiny_lm, tiny_whisper, tasks, compression):
+    model = build(tiny_lm, tiny_whisper, tasks=tasks, compression=compression).eval()
+    items = utterances(3)
+    loss, stats, _ = model(**collate(items))
+    tokens = sum(len(item["text"]) + 1 for item in items)
+    losses = []
+    for task in tasks:
+        for pair in rate_pairs(task, (4, 16), (2, 5)):
+            losses.append(sum(loss_of_one_pair(model, i, task, pair) for i in items) / tokens)
+            assert float(stats[f"loss_{task}_{pair}"]) == pytest.approx(float(losses[-1]), abs=1e-4)
+    assert float(loss) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)
+
+
+def test_gradients_equal_those_of_the_loop(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, freeze_video=False).eval()
+    items = utterances(2)
+    loss, _, _ = model(**collate(items))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    actual = torch.autograd.grad(loss, parameters, allow_unused=True)
+    tokens = sum(len(item["text"]) + 1 for item in items)
+    pairs = rate_pairs("avsr", (4, 16), (2, 5))
+    total = sum(loss_of_one_pair(model, i, "avsr", p) for i in items for p in pairs)
+    expected = torch.autograd.grad(total / tokens / len(pairs), parameters, allow_unused=True)
+    for name, a, b in zip(names, actual, expected, strict=True):
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_padding_of_the_batch_does_not_change_the_loss(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, tasks=("avsr", "asr", "vsr")).eval()
+    short, long = utterances(2)
+    alone = float(model(**collate([short]))[0])
+    other = float(model(**collate([long]))[0])
+    together = float(model(**collate([short, long]))[0])
+    a, b = len(short["text"]) + 1, len(long["text"]) + 1
+    assert together == pytest.approx((a * alone + b * other) / (a + b), abs=1e-5)
+
+
+@pytest.mark.parametrize("freeze_video", [True, False])
+def test_gradients_reach_only_what_should_train(tiny_lm, tiny_whisper, freeze_video):
+    model = build(tiny_lm, tiny_whisper, freeze_video=freeze_video).train()
+    loss, _, _ = model(**collate(utterances(2)))
+    loss.backward()
+    with_gradient = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == {"decoder", "projectors"} | (
+        set() if freeze_video else {"video_encoder"}
+    )
+    frozen = [m.inner for m in model.modules() if isinstance(m, Frozen)]
+    assert len(frozen) == (3 if freeze_video else 2)
+    assert all(p.grad is None for module in frozen for p in module.parameters())
+
+
+@pytest.mark.parametrize("adapter", ["mome", "lora"])
+def test_a_checkpoint_holds_trained_tensors_only_and_restores_them(tiny_lm, tiny_whisper, adapter):
+    model = build(tiny_lm, tiny_whisper, adapter=adapter).eval()
+    batch = collate(utterances(2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    model(**batch)[0].backward()
+    optimizer.step()
+    states = model.state_dict()
+    assert {name.split(".")[0] for name in states} == {"decoder", "projectors", "norms"}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    statistics = sum(b.numel() for b in model.norms.buffers())
+    assert sum(t.numel() for t in states.values()) == trained + statistics
+    fresh = build(tiny_lm, tiny_whisper, seed=1, adapter=adapter).eval()
+    fresh.video_encoder.inner.load_state_dict(model.video_encoder.inner.state_dict())
+    assert float(fresh(**batch)[0]) != pytest.approx(float(model(**batch)[0]), abs=1e-4)
+    fresh.load_state_dict(states)
+    assert float(fresh(**batch)[0]) == pytest.approx(float(model(**batch)[0]), abs=1e-6)
+
+
+def test_eos_is_a_target_although_it_is_the_padding_token(tiny_lm, tiny_whisper):
+    """Predecessors masked EOS out of the loss where pad = EOS, and never stopped speaking."""
+    model = build(tiny_lm, tiny_whisper).eval()
+    item = utterances(1)[0]
+    with_eos = float(loss_of_one_pair(model, item, "avsr", RatePair(4, 2)))
+    stats = model(**collate([item]))[1]
+    assert float(stats["loss_avsr_a4_v2"]) == pytest.approx(
+        with_eos / (len(item["text"]) + 1), abs=1e-5
+    )
+
+
+def test_pair_weights_scale_their_pair(tiny_lm, tiny_whisper):
+    batch = collate(utterances(2))
+    plain = build(tiny_lm, tiny_whisper).eval()
+    weighted = build(tiny_lm, tiny_whisper, pair_weights={"a4_v2": 3.0}).eval()
+    stats = plain(**batch)[1]
+    extra = 2 * float(stats["loss_avsr_a4_v2"]) / 4
+    assert float(weighted(**batch)[0]) == pytest.approx(float(stats["loss"]) + extra, abs=1e-5)
+
+
+def test_drawn_pairs_have_the_loss_of_all_on_average(tiny_lm, tiny_whisper):
+    """Every draw trains its pairs alone; over all draws the losses are those of all pairs."""
+    everything = build(tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), balance_weight=0.0)
+    drawing = build(
+        tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), balance_weight=0.0, pairs_per_step=2
+    )
+    batch = collate(utterances(2))
+    for model in (everything, drawing):
+        model.encode(**{k: v for k, v in batch.items() if "text" not in k})  # fixes the statistics
+        for norm in model.norms.values():
+            norm.batches = 1
+    stats = everything.train()(**batch)[1]
+    seen = set()
+    for _ in range(12):
+        loss, drawn, _ = drawing.train()(**batch)
+        names = [name for name in drawn if name.startswith("loss_") and "sr_" in name]
+        assert len(names) == 2
+        seen |= set(names)
+        mean = sum(float(stats[name]) for name in names) / 2
+        assert float(loss) == pytest.approx(mean, abs=1e-4)
+    assert seen == {name for name in stats if name.startswith("loss_") and "sr_" in name}
+    assert drawing.eval()(**batch)[1].keys() == stats.keys()  # validation takes all
+    with pytest.raises(ValueError, match="between 1 and 6"):
+        build(tiny_lm, tiny_whisper, tasks=("avsr", "vsr"), pairs_per_step=7)
+
+
+def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper)
+    batch = collate(utterances(1))
+    features = model.encode(batch["speech"], batch["speech_lengths"])
+    with pytest.raises(ValueError, match="was not trained"):
+        model.prompts(features, [("avsr", RatePair(8, 2))])
+    with pytest.raises(ValueError, match="batch has none"):
+        model.prompts(features, [("avsr", RatePair(4, 2))])
+    with pytest.raises(ValueError, match="was not trained"):
+        model.prompts(features, [("vsr", RatePair(None, 2))])
+    with pytest.raises(ValueError, match="pair_weights"):
+        build(tiny_lm, tiny_whisper, pair_weights={"a1_v1": 2.0})
+    with pytest.raises(ValueError, match="need a video encoder"):
+        AVSRModel(model.decoder, tiny_lm, model.audio_encoder, None)
+    with pytest.raises(ValueError, match="differ in width"):
+        build(tiny_lm, tiny_whisper, compression="stack", projector="shared")
+
+
+def test_one_batch_can_be_learned_by_heart(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, tasks=("avsr", "asr", "vsr")).train()
+    batch = collate(utterances(3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss, stats, _ = model(**batch)
+        loss.backward()
+        optimizer.step()
+    assert float(stats["acc"]) > 0.95
+
+
+def test_frames_are_standardised_by_the_first_batches_without_padding():
+    torch.manual_seed(0)
+    norm = FeatureNorm(6, batches=3)
+    scale, shift = torch.linspace(0.2, 9, 6), torch.linspace(-8, 8, 6)
+    batches, lengths = torch.randn(5, 4, 20, 6) * scale + shift, torch.randint(5, 21, (5, 4))
+    valid = torch.arange(20) < lengths[..., None]
+    batches[~valid] = 1e4  # padding must not count
+    assert torch.equal(norm.eval()(batches[0], lengths[0]), batches[0])  # nothing is known yet
+    norm.train()
+    for frames, length in zip(batches, lengths, strict=True):
+        norm(frames, length)
+    known = batches[:3][valid[:3]].double()  # the last two came too late
+    expected = (batches[4].double() - known.mean(0)) / known.std(0, correction=0)
+    actual = norm.eval()(batches[4], lengths[4])
+    torch.testing.assert_close(actual[valid[4]], expected[valid[4]].float(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,60 @@
+"""The readout through the LLM's embeddings against its formula."""
+
+import pytest
+import torch
+
+from mome.models.projector import EmbeddingReadout
+
+
+def slow_readout(token, blank, table, scale):
+    """One token's mean embedding, entry by entry over the whole table, in float64."""
+    entries = [blank, *table]
+    scores = [scale * float((token @ entry).detach()) for entry in entries]
+    highest = max(scores)
+    weights = [torch.exp(torch.tensor(score - highest, dtype=torch.float64)) for score in scores]
+    return sum(w * e for w, e in zip(weights, entries, strict=True)) / sum(weights)
+
+
+@pytest.fixture
+def readout():
+    torch.manual_seed(0)
+    return EmbeddingReadout(8, scale=3.0, top=50)
+
+
+def test_readout_equals_its_formula(readout):
+    tokens, table = torch.randn(2, 3, 8), torch.randn(50, 8)
+    out = readout(tokens, table)
+    for batch in range(2):
+        for place in range(3):
+            expected = slow_readout(
+                tokens[batch, place].double(), readout.blank[0].double(), table.double(), 3.0
+            )
+            torch.testing.assert_close(out[batch, place].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_likeliest_stand_for_all(readout):
+    table = torch.randn(50, 8)
+    tokens = 2 * table[:6][None] + 0.1 * torch.randn(1, 6, 8)
+    full = readout(tokens, table)
+    readout.top = 20
+    torch.testing.assert_close(readout(tokens, table), full, atol=1e-3, rtol=0)
+
+
+def test_posteriors_of_training_and_readout_agree(readout):
+    tokens, table = torch.randn(2, 3, 8), torch.randn(50, 8)
+    probabilities = readout.log_probs(tokens, table).exp()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3))
+    mean = probabilities @ torch.cat([readout.blank, table])
+    torch.testing.assert_close(mean, readout(tokens, table), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients(readout):
+    readout.double()
+    table = torch.randn(50, 8, dtype=torch.float64)
+    tokens = torch.randn(1, 2, 8, dtype=torch.float64, requires_grad=True)
+
+    def run(tokens, blank):
+        return torch.func.functional_call(readout, {"blank": blank}, (tokens, table))
+
+    blank = readout.blank.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(run, (tokens, blank))

@@ -1,0 +1,126 @@
+"""The warm start of the projectors: its loss, what it trains, what it hands over."""
+
+import jiwer
+import pytest
+import torch
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+from tiny_avsr import build as build_avsr
+from tiny_avsr import collate, utterances
+
+from mome.common.frozen import Frozen
+from mome.encoders.visual import VisualEncoder
+from mome.encoders.whisper import WhisperEncoder
+from mome.llm.decoder import MoMELLMDecoder
+from mome.models.projector_ctc import ProjectorCTCModel, token_error_rate
+
+
+def build(lm, whisper, freeze_video=True, **options) -> ProjectorCTCModel:
+    torch.manual_seed(0)
+    video = VisualEncoder(width=4, output_size=16, layers=1, heads=2, dropout=0.0)
+    return ProjectorCTCModel(
+        decoder=MoMELLMDecoder(lm=lm, adapter="none"),
+        tokenizer=lm,
+        audio_encoder=WhisperEncoder(model=whisper),
+        video_encoder=Frozen(video) if freeze_video else video,
+        readout_conf={"scale": 20.0},
+        **options,
+    )
+
+
+def slow_ctc(log_probs: torch.Tensor, labels: list[int]) -> float:
+    """Minus log-probability of ``labels``, by the forward algorithm, state by state."""
+    states = [0]
+    for label in labels:
+        states += [label, 0]
+    alpha = [float(log_probs[0, s]) if i < 2 else -torch.inf for i, s in enumerate(states)]
+    for frame in log_probs[1:]:
+        before = torch.tensor(alpha)
+        for i, state in enumerate(states):
+            ways = [before[i]] + [before[i - 1]] * (i >= 1)
+            if i >= 2 and state != 0 and state != states[i - 2]:
+                ways.append(before[i - 2])
+            alpha[i] = float(torch.logsumexp(torch.stack(ways), 0) + frame[state])
+    return -float(torch.logsumexp(torch.tensor(alpha[-2:]), 0))
+
+
+def test_loss_equals_the_forward_algorithm_utterance_by_utterance(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper).eval()
+    items = utterances(3)
+    items[2]["text"] = torch.tensor([7, 7, 9])  # a repeated token needs a blank between
+    _, stats, _ = model(**collate(items))
+    table = torch.cat([model.readout.blank, model.decoder.table])
+    for kind, rate in (("audio", 4), ("audio", 16), ("video", 2), ("video", 5)):
+        losses, short = [], []
+        for item in items:
+            batch = collate([item])
+            features = model.encode(*[batch[k] for k in batch if "text" not in k])
+            tokens, lengths = model.project(features, kind, rate)
+            log_probs = (20 * tokens[0] @ table.T).log_softmax(-1).detach()
+            loss = slow_ctc(log_probs, (item["text"] + 1).tolist())
+            repeats = int((item["text"][1:] == item["text"][:-1]).sum())
+            short.append(int(lengths) < len(item["text"]) + repeats)
+            assert short[-1] == (loss == torch.inf)
+            losses.append(0.0 if short[-1] else loss / len(item["text"]))
+        name = f"{kind[0]}{rate}"
+        assert float(stats[f"loss_{name}"]) == pytest.approx(sum(losses) / 3, rel=1e-3)
+        assert float(stats[f"short_{name}"]) == pytest.approx(sum(short) / 3)
+
+
+def test_the_sampled_softmax_holds_the_batch_and_bounds_the_full_one(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, negatives=20)
+    batch = collate(utterances(3))
+    ids = model.train().candidates(batch["text"])
+    assert set(batch["text"][batch["text"] >= 0].tolist()) <= set(ids.tolist())
+    assert ids.tolist() == sorted(set(ids.tolist()))
+    assert len(ids) < model.decoder.vocab_size
+    for norm in model.norms.values():
+        norm.batches = 0
+    sampled = model.train()(**batch)[0]
+    assert float(sampled) < float(model.eval()(**batch)[0])
+    assert len(model.candidates(batch["text"])) == model.decoder.vocab_size
+
+
+@pytest.mark.parametrize("freeze_video", [True, False])
+def test_what_is_learned_is_taken_over(tiny_lm, tiny_whisper, tmp_path, freeze_video):
+    model = build(tiny_lm, tiny_whisper, freeze_video, negatives=50).train()
+    batch = collate(utterances(3))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    first = float(model.eval()(**batch)[0])
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.train()(**batch)[0].backward()
+        optimizer.step()
+    parts = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert parts == {"projectors", "readout"} | (set() if freeze_video else {"video_encoder"})
+    assert all(p.grad is not None for p in trained)
+    stats = model.eval()(**batch)[1]
+    assert float(stats["loss"]) < 0.5 * first
+    assert float(stats["ter_v2"]) < 50
+    torch.save(model.state_dict(), tmp_path / "projectors.pth")
+    for tasks in (("avsr",), ("asr",)):
+        avsr = build_avsr(tiny_lm, tiny_whisper, seed=3, tasks=tasks, readout_conf={})
+        load_pretrained_model(str(tmp_path / "projectors.pth"), avsr, True)
+        taken = avsr.state_dict()
+        for name in taken:
+            if name.split(".")[0] in ("projectors", "readout", "norms"):
+                assert torch.equal(taken[name], model.state_dict()[name]), name
+
+
+def test_without_a_readout_there_is_nothing_to_train(tiny_lm, tiny_whisper):
+    with pytest.raises(ValueError, match="set readout_conf"):
+        ProjectorCTCModel(
+            decoder=MoMELLMDecoder(lm=tiny_lm, adapter="none"),
+            tokenizer=tiny_lm,
+            audio_encoder=WhisperEncoder(model=tiny_whisper),
+            video_encoder=None,
+            tasks=("asr",),
+        )
+
+
+def test_token_error_rate_is_that_of_collapsed_paths():
+    paths = torch.tensor([[-1, 5, 5, -1, 5, 6, 9], [4, 4, 4, 4, 4, 4, 4]])
+    text = torch.tensor([[5, 5, 6], [4, 8, -1]])
+    rate = token_error_rate(paths, torch.tensor([6, 3]), text)
+    assert float(rate) == pytest.approx(100 * jiwer.wer(["5 5 6", "4 8"], ["5 5 6", "4"]))
+    assert float(rate) == pytest.approx(20.0)

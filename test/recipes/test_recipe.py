@@ -1,0 +1,158 @@
+"""The recipe from end to end: stages 0 to 5 on a handful of generated clips.
+
+Speech synthesis, rendering, dlib, ESPnet's trainer, decoding and scoring are the real ones; the LLM
+and Whisper are tiny and random.
+"""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "egs/mini_av"
+PAIRS = {
+    "avsr": ["a4_v2", "a4_v5", "a16_v2", "a16_v5"],
+    "asr": ["a4", "a16"],
+    "vsr": ["v2", "v5"],
+}
+
+
+def run(arguments: list[str], check: bool = True) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        [str(RECIPE / "run.sh"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    if check:
+        assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
+    """A finished run and its options."""
+    folder = tmp_path_factory.mktemp("recipe")
+    train = yaml.safe_load((RECIPE / "conf/train.yaml").read_text())
+    train["decoder_conf"]["adapter_conf"] |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
+    video = yaml.safe_load((RECIPE / "conf/video_encoder.yaml").read_text())
+    video["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+    video["model_conf"]["num_units"] = 4
+    projectors = yaml.safe_load((RECIPE / "conf/projectors.yaml").read_text())
+    for name, conf in (("train", train), ("projectors", projectors), ("video_encoder", video)):
+        conf |= {"max_epoch": 1, "num_iters_per_epoch": 3, "batch_size": 2, "valid_batch_size": 2}
+        # The tiny encoder's shape; avsr.sh names its weights.
+        conf["video_encoder_conf"] = video["video_encoder_conf"]
+        if name != "video_encoder":
+            conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
+    options = ["--datadir", folder / "data", "--dumpdir", folder / "dump", "--nj", "2"]
+    options += ["--expdir", folder / "exp", "--corpus", folder / "corpus"]
+    options += ["--lm", tiny_lm, "--audio_model", tiny_whisper, "--tasks", "avsr asr vsr"]
+    options += ["--train_config", folder / "train.yaml", "--snrs", "-5 10", "--beam", "2"]
+    options += ["--video_config", folder / "video_encoder.yaml", "--units_opts", "--num_units 4"]
+    options += ["--projector_config", folder / "projectors.yaml"]
+    options += ["--download_opts", "--num_train 8 --num_valid 2 --num_test 3"]
+    options += ["--decode_opts", "--max_new_tokens 4", "--corruptions", "drop"]
+    options += ["--corrupt_sets", "test test_babble_snr-5"]
+    run(options)
+    return folder, options
+
+
+def test_all_conditions_are_decoded_and_scored(recipe):
+    folder, _ = recipe
+    exp = folder / "exp/mome"
+    scores = json.loads((exp / "scores.json").read_text())
+    noisy = ["test_babble_snr-5", "test_babble_snr10"]
+    expected = {f"{task}/test/{pair}" for task, pairs in PAIRS.items() for pair in pairs}
+    expected |= {f"{t}/{s}/{p}" for t in ("avsr", "asr") for s in noisy for p in PAIRS[t]}
+    expected |= {
+        f"avsr/{s}/{p}" for s in ("test_swapvideo", "test_swapaudio") for p in PAIRS["avsr"]
+    }
+    dropped = [f"drop{strength}" for strength in (1, 2, 3)]
+    expected |= {f"{t}/test_{d}/{p}" for d in dropped for t in ("avsr", "vsr") for p in PAIRS[t]}
+    expected |= {f"avsr/test_babble_snr-5_{d}/{p}" for d in dropped for p in PAIRS["avsr"]}
+    assert {key for key in scores if not key.startswith("guess/")} == expected
+    assert len([key for key in scores if key.startswith("guess/")]) == 2
+    assert all(score["utterances"] == 3 for score in scores.values())
+    table = (exp / "RESULTS.md").read_text()
+    assert "## VSR" in table
+    assert "test, babble at -5 dB" in table
+    assert "test, babble at -5 dB, 60 % of lip frames dropped" in table
+    assert "adapter" in (exp / "parameters.txt").read_text()
+
+
+def test_a_second_run_does_nothing_again(recipe):
+    folder, options = recipe
+    before = {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("*.pth")}
+    before |= {p: p.stat().st_mtime_ns for p in (folder / "dump").rglob("*.mp4")}
+    result = run(options)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "done already" in result.stderr
+    assert "epoch started" not in result.stdout + result.stderr
+
+
+def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
+    folder, options = recipe
+    jobs = [*options, "--stage", "5", "--tag", "jobs", "--decode_nj", "2", "--snrs", ""]
+    (folder / "exp/jobs").mkdir()
+    (folder / "exp/jobs/config.yaml").write_bytes((folder / "exp/mome/config.yaml").read_bytes())
+    result = run(jobs, check=False)
+    assert result.returncode != 0
+    assert "job 1 failed" in result.stdout + result.stderr
+    assert "valid.acc.best.pth does not exist" in result.stdout + result.stderr
+    weights = (folder / "exp/mome/valid.acc.best.pth").read_bytes()
+    (folder / "exp/jobs/valid.acc.best.pth").write_bytes(weights)
+    run(jobs)
+    texts = sorted((folder / "exp/jobs/decode").glob("*/*/*/text"))
+    whole = folder / "exp/mome"
+    every = [text.relative_to(whole) for text in whole.glob("decode/*/*/*/text")]
+    clean = {str(text) for text in every if not re.search(r"_snr[-.\d]+$", text.parts[2])}
+    assert {str(text.relative_to(folder / "exp/jobs")) for text in texts} == clean
+    assert len(clean) < len(every)
+    for text in texts:
+        same = whole / text.relative_to(folder / "exp/jobs")
+        assert text.read_bytes() == same.read_bytes()
+        parts = [text.parents[3] / f"split2/{i}" / text.relative_to(text.parents[3]) for i in "12"]
+        assert [len(part.read_text().splitlines()) for part in parts] == [2, 1]
+
+
+def test_training_goes_on_from_its_checkpoint(recipe):
+    folder, options = recipe
+    exp = folder / "exp/mome"
+    first = torch.load(exp / "checkpoint.pth", weights_only=False)
+    assert first["reporter"]["epoch"] == 1
+    (exp / ".done").unlink()
+    run([*options, "--stage", "4", "--stop_stage", "4", "--train_opts", "--max_epoch 2"])
+    second = torch.load(exp / "checkpoint.pth", weights_only=False)
+    assert second["reporter"]["epoch"] == 2
+    assert set(second["reporter"]["stats"]) == {1, 2}
+    trained = torch.load(exp / "2epoch.pth", weights_only=True)
+    parts = {name.split(".")[0] for name in trained}
+    assert parts == {"decoder", "projectors", "norms", "readout"}
+    assert sum(tensor.numel() for tensor in trained.values()) < 50_000
+
+
+def test_untrained_rates_and_missing_files_are_named(recipe):
+    options = [*recipe[1], "--stage", "5"]
+    result = run([*options, "--decode_opts", "--rates a8_v2"], check=False)
+    assert result.returncode != 0
+    assert "a8_v2 was not trained" in result.stdout + result.stderr
+    result = run([*options, "--tag", "nothing"], check=False)
+    assert result.returncode != 0
+    assert "exp/nothing/config.yaml does not exist" in result.stdout + result.stderr
+    result = run([*options, "--stag", "4"], check=False)
+    assert result.returncode != 0
+    assert "unknown option --stag" in result.stderr
+
+
+def test_help_names_the_stages():
+    result = run(["--help"])
+    assert "stage 5" in result.stdout

@@ -1,0 +1,222 @@
+"""utils/: shell helpers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mome.data.kaldi import validate_data_dir
+
+UTILS = Path(__file__).resolve().parents[2] / "utils"
+SCRIPT = f"""
+set -euo pipefail
+nj=2
+stage=0
+tasks="avsr asr"
+skip_train=false
+empty=
+help_message="usage: recipe [--nj N]"
+. {UTILS}/parse_options.sh
+echo "nj=$nj stage=$stage tasks=$tasks skip_train=$skip_train empty=$empty rest=$*"
+"""
+
+
+def parse(*arguments, script=SCRIPT, env=None):
+    command = ["bash", "-c", script, "recipe", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+DEFAULTS = {"nj": "2", "stage": "0", "tasks": "avsr asr", "skip_train": "false", "empty": ""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed", "rest"),
+    [
+        ([], {}, ""),
+        (["--nj", "4", "a", "b"], {"nj": "4"}, "a b"),
+        (["--tasks", "vsr  x"], {"tasks": "vsr  x"}, ""),
+        (["--skip-train", "true"], {"skip_train": "true"}, ""),
+        (["--skip_train=true", "--empty=a=b"], {"skip_train": "true", "empty": "a=b"}, ""),
+        (["--stage", "-5", "--", "--nj", "9"], {"stage": "-5"}, "--nj 9"),
+        (["a", "--nj", "9"], {}, "a --nj 9"),
+        (["--tasks", "", "--nj", "$(echo 3)"], {"tasks": "", "nj": "$(echo 3)"}, ""),
+    ],
+)
+def test_options_set_variables(arguments, changed, rest):
+    result = parse(*arguments)
+    assert result.returncode == 0, result.stderr
+    values = " ".join(f"{name}={value}" for name, value in {**DEFAULTS, **changed}.items())
+    assert result.stdout == f"{values} rest={rest}\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--njobs", "4"], "unknown option --njobs"),
+        (["--PATH", "/tmp"], "unknown option --PATH"),
+        (["--nj;ls", "4"], "unknown option --nj;ls"),
+        (["--nj"], "option --nj needs a value"),
+        (["--skip_train", "yes"], "option --skip_train must be true or false, not 'yes'"),
+        (["--config", "/nowhere/conf"], "--config: cannot read '/nowhere/conf'"),
+    ],
+)
+def test_bad_options_are_errors_and_show_the_help(arguments, message):
+    result = parse(*arguments)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert f"recipe: {message}\n" in result.stderr
+    assert "usage: recipe [--nj N]" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(option):
+    result = parse("--nj", "3", option)
+    assert (result.returncode, result.stdout) == (0, "usage: recipe [--nj N]\n")
+
+
+def test_config_file_yields_to_options(tmp_path):
+    (tmp_path / "conf").write_text("nj=7\nstage=3\n")
+    result = parse("--nj", "4", "--config", str(tmp_path / "conf"))
+    assert result.stdout.startswith("nj=4 stage=3 "), result.stderr
+
+
+def test_caller_keeps_its_names():
+    """The helper leaves no variable or function of its own behind."""
+    names = "compgen -v | grep -vx 'BASH.*\\|_\\|PIPESTATUS' | sort"
+    script = "\n".join(
+        [
+            f"nj=1 before= after=; before=$({names})",
+            f". {UTILS}/parse_options.sh",
+            f"after=$({names})",
+            '[ "$before" = "$after" ] && echo same',
+            "compgen -A function || echo none",
+        ]
+    )
+    assert parse("--nj", "1", script=script).stdout == "same\nnone\n"
+
+
+def test_spk2utt():
+    utt2spk = "b_1 b\na_2 a\na_1 a\n"
+    command = [UTILS / "utt2spk_to_spk2utt.sh"]
+    result = subprocess.run(command, input=utt2spk, capture_output=True, text=True, check=True)
+    assert result.stdout == "a a_1 a_2\nb b_1\n"
+    bad = subprocess.run(command, input="a_1\n", capture_output=True, text=True, check=False)
+    assert bad.returncode != 0
+    assert 'line "a_1"' in bad.stderr
+
+
+def test_validation_from_the_shell(tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    (folder / "text").write_text("b_1 red\na_1 blue\n")
+    (folder / "utt2spk").write_text("b_1 b\na_1 a\n")
+    (folder / "wav.scp").write_text("a_1 x.wav\nb_1 y.wav\nc_1 z.wav\n")
+
+    def call(name):
+        command = [UTILS / name, folder]
+        env = {**os.environ, "LC_ALL": "C.UTF-8"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+    result = call("validate_data_dir.sh")
+    assert result.returncode == 1
+    for problem in ("spk2utt is missing", "out of order", "unknown 1 utterances: c_1"):
+        assert problem in result.stdout
+    result = call("fix_data_dir.sh")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (folder / "spk2utt").read_text() == "a a_1\nb b_1\n"
+    assert call("validate_data_dir.sh").returncode == 0
+
+
+def launch(name, *arguments, tmp_path, **env):
+    path = f"{UTILS.parent / 'test/slurm'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "SBATCH_LOG": str(tmp_path / "sbatch"), **env}
+    command = [UTILS / name, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.parametrize("name", ["run.pl", "slurm.pl"])
+def test_launchers_run_arrays_and_single_jobs(name, tmp_path):
+    say = ["bash", "-c", 'echo "it\'s $1 of $0"; test "$1" != 2', "a JOB"]
+    log = tmp_path / "log/say.JOB.log"
+    result = launch(name, "JOB=1:3", log, *say, "JOB", tmp_path=tmp_path)
+    assert result.returncode == 1
+    assert f"{name}: job 2 failed; the end of {tmp_path}/log/say.2.log:" in result.stderr
+    assert "job 1" not in result.stderr
+    assert "it's 3 of a 3\n# Ended (code 0)\n" in (tmp_path / "log/say.3.log").read_text()
+    assert launch(name, tmp_path / "one.log", *say, "1", tmp_path=tmp_path).returncode == 0
+    assert "it's 1 of a JOB\n" in (tmp_path / "one.log").read_text()
+    assert launch(name, tmp_path / "one.log", tmp_path=tmp_path).returncode == 2
+
+
+def test_run_pl_waits_for_stopped_jobs_and_ends_with_them(tmp_path):
+    """A job that is stopped for a while has not failed; an interrupt reaches what jobs started."""
+    command = [UTILS / "run.pl", "JOB=1:2", tmp_path / "JOB.log", "bash", "-c", "sleep 30; true"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        jobs: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(jobs) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            jobs = [p.pid for p in psutil.Process(run.pid).children() if p.name() == "bash"]
+        for signal_ in (signal.SIGSTOP, signal.SIGCONT):
+            for job in jobs:
+                os.killpg(job, signal_)
+            time.sleep(0.2)
+        assert run.poll() is None
+        started = [p for job in jobs for p in psutil.Process(job).children(recursive=True)]
+        assert {"sleep"} <= {p.name() for p in started}
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert psutil.wait_procs(started, timeout=10)[1] == []
+
+
+def test_run_pl_spreads_jobs_over_gpus(tmp_path):
+    command = ["bash", "-c", "echo gpu=$CUDA_VISIBLE_DEVICES"]
+    arguments = ["--gpu", "1", "JOB=1:3", tmp_path / "JOB.log", *command]
+    launch("run.pl", *arguments, tmp_path=tmp_path, CUDA_VISIBLE_DEVICES="4,7")
+    seen = [(tmp_path / f"{job}.log").read_text().split("\n")[1] for job in (1, 2, 3)]
+    assert seen == ["gpu=4", "gpu=7", "gpu=4"]
+
+
+def test_slurm_pl_asks_for_resources(tmp_path):
+    arguments = ["--partition", "gpu", "--gpu", "2", "--num_threads", "4", "--num_nodes", "3"]
+    result = launch("slurm.pl", *arguments, tmp_path / "train.log", "true", tmp_path=tmp_path)
+    assert result.returncode == 0, result.stderr
+    asked = set((tmp_path / "sbatch").read_text().split("\n"))
+    expected = ["wait", "job-name=train", "cpus-per-task=4", "gres=gpu:2", "nodes=3"]
+    expected += ["ntasks-per-node=1", "partition=gpu"]
+    assert {f"--{option}" for option in expected} <= asked
+    assert f"--output={tmp_path}/train.log" in asked
+
+
+def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
+    root = tmp_path / "checkout"
+    for folder in ("utils", "egs/TEMPLATE", "egs/mini_av/conf"):
+        shutil.copytree(UTILS.parent / folder, root / folder, symlinks=True)
+    command = [root / "utils/new_recipe.sh", "my_corpus"]
+    subprocess.run(command, check=True)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    recipe = root / "egs/my_corpus"
+    assert "CORPUS" not in (recipe / "local/data.py").read_text()
+    assert (recipe / "conf/train.yaml").is_file()
+    for name, speakers in (("train", "ab"), ("valid", "c"), ("test", "d")):
+        for speaker in speakers:
+            clip = tmp_path / "corpus" / name / speaker / "1.mp4"
+            clip.parent.mkdir(parents=True)
+            clip.touch()
+            clip.with_suffix(".txt").write_text("Good  morning\n")
+    command = [sys.executable, recipe / "local/data.py", "prepare"]
+    command += ["--corpus", tmp_path / "corpus", "--out", tmp_path / "data"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(UTILS.parent)})
+    assert (tmp_path / "data/train/text").read_text() == "a_1 Good morning\nb_1 Good morning\n"
+    for name in ("train", "valid", "test"):
+        assert validate_data_dir(tmp_path / "data" / name) == []
