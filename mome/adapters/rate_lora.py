@@ -1,8 +1,8 @@
 """LoRA chosen by rate pair: the baselines Llama-MTSK MS (one LoRA per pair) and MSS (and a shared).
 
-All pairs run in one forward pass, side by side (see :mod:`mome.llm.decoder`). Their LoRAs are held
-as one pair of matrices, and what is not a column's own is zeroed between the two, as gates do in
-:mod:`mome.adapters.experts`. A prefix has other states under each LoRA, so prompts of different
+All pairs run in one forward pass, side by side (see :mod:`mome.llm.prompt_tree`). Their LoRAs are
+held as one pair of matrices, and what is not a column's own is zeroed between the two, as gates do
+in :mod:`mome.adapters.experts`. A prefix has other states under each LoRA, so prompts of different
 pairs share no nodes.
 """
 
@@ -13,18 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-def lora_rank(lm: nn.Module, rank: int | None, reduction: int | None) -> int:
-    """The rank, or the LM's width over ``reduction``, as the predecessors give it; 32 by default.
-
-    Raises:
-        ValueError: if both are given.
-    """
-    if rank is not None and reduction is not None:
-        raise ValueError(f"LoRA takes rank={rank} or reduction={reduction}, not both")
-    if reduction is not None:
-        return lm.config.get_text_config().hidden_size // reduction
-    return 32 if rank is None else rank
+from mome.adapters.lora import lora_rank
 
 
 class RateLoRA(nn.Module):

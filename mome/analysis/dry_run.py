@@ -27,13 +27,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mome.bin.count_parameters import markdown, table
+from mome.analysis.parameters import markdown, table
 from mome.common.frozen import Frozen
 from mome.data.video import LIP_RATE
 from mome.encoders.avhubert import AVHubertEncoder
 from mome.encoders.visual import STEM_FRAMES
 from mome.encoders.whisper import TAIL, WhisperEncoder
-from mome.llm.decoder import Node
+from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
 from mome.models.matryoshka import RatePair
 from mome.tasks.avsr import AVSRTask

@@ -29,8 +29,9 @@ from mome.common.processes import map_items
 from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
+from mome.lips.detectors import load_tracker
 from mome.lips.extract import extract_lips
-from mome.lips.landmarks import FaceTracker, load_tracker
+from mome.lips.landmarks import FaceTracker
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 

@@ -7,7 +7,6 @@ look in the next one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -276,21 +275,3 @@ def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
     times = np.arange(len(landmarks))
     filled = np.stack([np.interp(times, known, column) for column in flat.T], axis=1)
     return filled.reshape(len(landmarks), -1, 2)
-
-
-@lru_cache(maxsize=1)
-def load_tracker(
-    model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
-) -> FaceTracker:
-    """The tracker of this process; loading takes half a second.
-
-    Args:
-        model: dlib's landmark model, or the folder with those of MediaPipe.
-        detect_every, detect_side: as of `FaceTracker`.
-        detector: ``dlib`` or ``mediapipe``.
-    """
-    if detector == "mediapipe":
-        from mome.lips.mediapipe import MediaPipeTracker
-
-        return MediaPipeTracker(model, detect_every, detect_side)
-    return FaceTracker(model, detect_every, detect_side)

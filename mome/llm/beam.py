@@ -15,7 +15,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from mome.adapters import choose
-from mome.llm.decoder import Node, column_pairs, node_pairs, pack_tree
+from mome.llm.prompt_tree import Node, column_pairs, node_pairs, pack_tree
 
 
 @dataclass(frozen=True)

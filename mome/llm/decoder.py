@@ -1,16 +1,6 @@
-"""The frozen LLM with its adapter, as an ESPnet decoder.
-
-Training reads one utterance at many compression rates. The prompts share prefixes: with audio rates
-{4, 16} and video rates {2, 5}, the audio tokens at rate 4 begin two of the four AVSR prompts and an
-ASR prompt. A causal LM gives a prefix the same states whatever follows, so the prompts form a tree
-and every shared prefix is computed once: the nodes of the tree lie one after the other in one row,
-and an attention mask lets a node see itself and its ancestors only. Positions count valid tokens
-from the root, so padding inside a node is invisible. The result equals running every prompt by
-itself.
-"""
+"""The frozen LLM with its adapter, as an ESPnet decoder."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,83 +14,11 @@ from mome.adapters import attach, choose
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
+from mome.llm.prompt_tree import Node, column_pairs, pack_tree
 from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 IGNORE = -1
-
-
-@dataclass
-class Node:
-    """A piece of prompt or transcript in a tree of prompts.
-
-    Attributes:
-        embeds: (B, L, D) embeddings.
-        mask: (B, L) True for tokens, False for padding.
-        parent: index of the node before it, or None for the root.
-        pair: of a root, the rate pair that its tree belongs to, if the adapter differs by pair.
-    """
-
-    embeds: torch.Tensor
-    mask: torch.Tensor
-    parent: int | None
-    pair: str | None = None
-
-
-def node_pairs(nodes: list[Node]) -> list[str | None]:
-    """The rate pair of each node's tree, where the adapter differs by pair."""
-    pairs: list[str | None] = []
-    for node in nodes:
-        pairs.append(node.pair if node.parent is None else pairs[node.parent])
-    return pairs
-
-
-def column_pairs(nodes: list[Node]) -> list[str | None]:
-    """The rate pair of each column of :func:`pack_tree`."""
-    widths = [node.mask.shape[1] for node in nodes]
-    return [
-        pair for pair, width in zip(node_pairs(nodes), widths, strict=True) for _ in range(width)
-    ]
-
-
-def pack_tree(
-    nodes: list[Node],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
-    """Lay the nodes of a tree side by side.
-
-    Args:
-        nodes: parents before children.
-
-    Returns:
-        embeds (B, S, D), token mask (B, S), positions (B, S), attention mask (B, 1, S, S) with True
-        where a row's token sees a column's, and the first column of each node.
-    """
-    embeds = torch.cat([node.embeds for node in nodes], dim=1)
-    mask = torch.cat([node.mask for node in nodes], dim=1)
-    positions, offsets, start = [], [], 0
-    ends: list[torch.Tensor] = []
-    for node in nodes:
-        before = 0 if node.parent is None else ends[node.parent][:, None]
-        count = node.mask.cumsum(1)
-        positions.append((before + count - 1).clamp(min=0))
-        ends.append(node.mask.sum(1) + (before if node.parent is None else before[:, 0]))
-        offsets.append(start)
-        start += node.mask.shape[1]
-    sees = torch.zeros(start, start, dtype=torch.bool, device=mask.device)
-    for index, node in enumerate(nodes):
-        rows = slice(offsets[index], offsets[index] + node.mask.shape[1])
-        sees[rows, rows] = True
-        if node.parent is not None:
-            up = slice(
-                offsets[node.parent], offsets[node.parent] + nodes[node.parent].mask.shape[1]
-            )
-            # What the parent's last token sees, and the parent itself, is what a child sees.
-            sees[rows, : offsets[index]] = sees[up.stop - 1, : offsets[index]]
-    sees = sees.tril()
-    # A padded row must see something, or its softmax is undefined: itself.
-    eye = torch.eye(start, dtype=torch.bool, device=mask.device)
-    attention = (sees & mask[:, None, :]) | eye
-    return embeds, mask, torch.cat(positions, dim=1), attention[:, None], offsets
 
 
 class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from mome.adapters.rate_lora import RateLoRAAdapter
 from mome.common.distributed import of_first_process
 from mome.common.frozen import Frozen
-from mome.llm.decoder import IGNORE, MoMELLMDecoder, Node
+from mome.llm.decoder import IGNORE, MoMELLMDecoder
+from mome.llm.prompt_tree import Node
 from mome.models.matryoshka import TASKS, RatePair, compress, rate_pairs
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
 from mome.pretrained.hub import load

@@ -3,7 +3,7 @@
 import pytest
 from tiny_avsr import build
 
-from mome.bin.count_parameters import table
+from mome.analysis.parameters import table
 
 
 @pytest.mark.parametrize("adapter", ["mome", "lora"])

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mome.llm.beam import Hypothesis, beam_search
-from mome.llm.decoder import Node
+from mome.llm.prompt_tree import Node
 
 
 def make_lm(vocab: int, seed: int = 0, scale: float = 3.0) -> LlamaForCausalLM:

@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
-from mome.llm.decoder import MoMELLMDecoder, Node, pack_tree
+from mome.llm.decoder import MoMELLMDecoder
+from mome.llm.prompt_tree import Node, pack_tree
 
 
 def small_decoder(lm: str, **options) -> MoMELLMDecoder:

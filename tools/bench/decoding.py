@@ -16,7 +16,7 @@ from timing import machine, seconds, table
 
 from mome.data.kaldi import read_scp
 from mome.llm.beam import beam_search
-from mome.llm.decoder import pack_tree
+from mome.llm.prompt_tree import pack_tree
 from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask, load_model
 

@@ -3,9 +3,9 @@
 One prefill and one decoding step of an LLM with random weights. MoME runs compiled on a CPU
 (`mome/adapters/experts_cpu.py`), inside the attention's own projections
 (`mome/adapters/experts_fused.py`) and, as in training, beside the attention. The loop gathers each
-expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set against
-what a large matrix product and a copy achieve on the same machine. With --compile also the step by
-`torch.compile`, which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
+expert's tokens, as general mixture-of-experts layers do. What the frozen LLM achieves is set
+against what a large matrix product and a copy achieve on the same machine. With --compile also the
+step by `torch.compile`, which on a GPU replays it as a CUDA graph. Runs on a GPU if there is one.
 """
 
 import argparse
@@ -98,7 +98,9 @@ def adapted(lm: nn.Module, adapter: str) -> nn.Module:
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02)
     if adapter in ("lora", "mome", "joint"):
-        with patch("mome.adapters.can_run", can_run if adapter == "mome" else lambda *_: False):
+        with patch(
+            "mome.adapters.mome.can_run", can_run if adapter == "mome" else lambda *_: False
+        ):
             module.for_inference(lm.dtype)
         return lm
     for layer in module.layers:

@@ -25,7 +25,8 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaConfig
 
 from mome.llm import attention
-from mome.llm.decoder import IGNORE, MoMELLMDecoder, Node, pack_tree
+from mome.llm.decoder import IGNORE, MoMELLMDecoder
+from mome.llm.prompt_tree import Node, pack_tree
 from mome.models.avsr import AVSRModel, Features
 
 FRAMES_PER_SECOND = {"audio": 50, "video": 25}

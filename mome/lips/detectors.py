@@ -1,0 +1,22 @@
+"""The face detectors by name."""
+
+from functools import lru_cache
+
+from mome.lips.landmarks import FaceTracker
+from mome.lips.mediapipe import MediaPipeTracker
+
+
+@lru_cache(maxsize=1)
+def load_tracker(
+    model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
+) -> FaceTracker:
+    """The tracker of this process; loading takes half a second.
+
+    Args:
+        model: dlib's landmark model, or the folder with those of MediaPipe.
+        detect_every, detect_side: as of `FaceTracker`.
+        detector: ``dlib`` or ``mediapipe``.
+    """
+    if detector == "mediapipe":
+        return MediaPipeTracker(model, detect_every, detect_side)
+    return FaceTracker(model, detect_every, detect_side)
