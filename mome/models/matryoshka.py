@@ -27,6 +27,16 @@ class RatePair(NamedTuple):
         )
 
 
+class TaskPair(NamedTuple):
+    """A task at one of its rate pairs: what one prompt asks for, and one column of the tables."""
+
+    task: str
+    pair: RatePair
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.pair}"
+
+
 def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[RatePair]:
     """All rates at which a task is trained: G x L pairs (avsr), G rates (asr) or L rates (vsr).
 
