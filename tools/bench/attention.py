@@ -1,6 +1,6 @@
 """The LM's attention by matrix products against PyTorch's fused one, in inference and in training.
 
-Heads and widths are those of a geometry; every position sees those before it. On a GPU the LM
+Heads and widths are those of an LLM; every position sees those before it. On a GPU the LM
 always takes the fused one (mome/llm/attention.py); this table tells whether that is right.
 """
 
@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from experts import GEOMETRIES
+from experts import LLMS, llm_config
 from timing import machine, ratio, seconds
 
 from mome.common.activation_checkpointing import recomputed
@@ -38,7 +38,7 @@ def train(function, *inputs) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--geometry", choices=GEOMETRIES, default="smollm2-135m")
+    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 50, 100, 200, 400])
@@ -46,10 +46,10 @@ def main() -> None:
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)
-    sizes = GEOMETRIES[args.geometry]
-    heads, shared = sizes["num_attention_heads"], sizes["num_key_value_heads"]
-    width = sizes["hidden_size"] // heads
-    print(f"{args.geometry}, {dtype}, batch {args.batch}; {machine()}\n")
+    config = llm_config(args.lm)
+    heads, shared = config.num_attention_heads, config.num_key_value_heads
+    width = config.hidden_size // heads
+    print(f"{args.lm}, {dtype}, batch {args.batch}; {machine()}\n")
     print("time of matrix products as a multiple of that of the fused attention\n")
     print("| queries | keys | inference | training |\n| ---: | ---: | ---: | ---: |")
     for length in args.lengths:

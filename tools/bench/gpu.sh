@@ -1,24 +1,81 @@
 #!/usr/bin/env bash
-# The benchmarks of the LLM on a GPU, in bfloat16 and with random weights: tools/bench/gpu.sh [output]
+# Everything that a GPU is to be checked and measured for: tools/bench/gpu.sh [options]
+#   --output DIR     the results, one file a part, written as it goes; default: gpu
+#   --parts LIST     of "tests experts train decode devices recipes"; default: "tests experts train decode"
+#   --exp DIR        for devices: a trained model of mini_av; default: egs/mini_av/exp/mome
+#   --data DIR       for devices: a set for it; default: egs/mini_av/dump/test
+#   --recipes LIST   for recipes: trained and decoded, stages 4 and 5; default: "mini_av grid"
+#   --quick true     two layers and little data, to try the script where there is no GPU
+# The first four parts need no data and no pretrained weights. A part that fails or takes too long is
+# reported, and the next one runs.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-output=${1:-gpu.txt}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=egs/TEMPLATE/avsr1/path.sh
-. egs/TEMPLATE/avsr1/path.sh
-if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "gpu.sh: PyTorch finds no GPU; each script of tools/bench runs on a CPU by itself" >&2
+. "${root}/egs/TEMPLATE/avsr1/path.sh"
+
+output=gpu
+parts="tests experts train decode"
+exp=${root}/egs/mini_av/exp/mome
+data=${root}/egs/mini_av/dump/test
+recipes="mini_av grid"
+quick=false
+help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}")
+# shellcheck source=utils/parse_options.sh
+. "${root}/utils/parse_options.sh"
+
+mkdir -p "${output}"
+output=$(cd "${output}" && pwd)
+if ! "${quick}" && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "gpu.sh: PyTorch finds no GPU; --quick true tries the script without one" >&2
     exit 1
 fi
-python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"   # for the tokenizer
-{
-    for geometry in smollm2-135m llama-3.2-1b llama-3.1-8b; do
-        python tools/bench/experts.py --geometry "${geometry}" --dtype bfloat16 --compile
-    done
-    for options in "" --gradient_checkpointing; do
-        # shellcheck disable=SC2086
-        python tools/bench/train_step.py --geometry llama-3.2-1b --dtype bfloat16 ${options}
-    done
-    python tools/bench/attention.py --geometry llama-3.2-1b --dtype bfloat16
-    python tools/bench/dispatch.py --dim 2048 --dtype bfloat16 --tokens 8 64 512 2048 8192
-    python tools/bench/growth.py --geometry llama-3.2-1b --dtype bfloat16 --output "${output%.txt}.png"
-} | tee "${output}"
+
+# part NAME SECONDS COMMAND...: into NAME.txt, at most so many seconds.
+part() {
+    local name=$1 limit=$2 started=${SECONDS} status=0
+    shift 2
+    echo "## ${name}: $*"
+    timeout "${limit}" "$@" > >(tee "${output}/${name}.txt") 2> "${output}/${name}.err" || status=$?
+    if [ "${status}" -ne 0 ]; then
+        echo "## ${name} ended with status ${status}; the end of ${output}/${name}.err:"
+        tail -n 15 "${output}/${name}.err"
+    fi
+    echo "## ${name}: $((SECONDS - started)) s"
+}
+
+cd "${root}/tools/bench"
+for name in ${parts}; do
+    case ${name} in
+        tests)
+            part tests 150 python -m pytest -q -x --maxfail 5 "${root}/test/gpu"
+            ;;
+        experts)
+            sizes=(--dtype bfloat16 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
+            if "${quick}"; then
+                sizes=(--dtype float32 --layers 2 --repetitions 1 --prefill 1x10 --step 1x10)
+            fi
+            # Bottlenecks as the paper has them: the LLM's width over 256, of the largest over 512.
+            part experts-1b 90 python experts.py --lm llama-3.2-1b --bottleneck 8 "${sizes[@]}"
+            part experts-3b 90 python experts.py --lm llama-3.2-3b --bottleneck 12 "${sizes[@]}"
+            part experts-8b 120 python experts.py --lm llama-3.1-8b --bottleneck 8 "${sizes[@]}"
+            ;;
+        train | decode)
+            sizes=()
+            if "${quick}"; then
+                sizes=(--layers 1 --repetitions 1 --clips 1 --seconds 1 --beam 2 --tokens 2 --dtype float32)
+            fi
+            part "${name}" 150 python lrs3.py --part "${name}" "${sizes[@]}"
+            ;;
+        devices)
+            part devices 90 python devices.py --exp "${exp}" --data "${data}"
+            part devices-bfloat16 60 python devices.py --exp "${exp}" --data "${data}" --dtype bfloat16
+            ;;
+        recipes)
+            for recipe in ${recipes}; do
+                part "${recipe}" 420 "${root}/egs/${recipe}/run.sh" --stage 4 --ngpu 1 --snrs -5 --tag gpu
+                cp "${root}/egs/${recipe}/exp/gpu/RESULTS.md" "${output}/${recipe}-RESULTS.md" || true
+            done
+            ;;
+        *) echo "gpu.sh: unknown part ${name}" >&2 && exit 2 ;;
+    esac
+done

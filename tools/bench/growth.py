@@ -56,7 +56,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args)))
         return
-    print(f"{args.geometry}, {args.dtype}, batches of {args.batch}; {machine()}")
+    print(f"{args.lm}, {args.dtype}, batches of {args.batch}; {machine()}")
     figure, axes = plt.subplots(2, len(AXES), figsize=(11, 6), constrained_layout=True)
     for column, (axis, (label, values)) in enumerate(AXES.items()):
         points = []

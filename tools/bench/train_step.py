@@ -19,10 +19,10 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from experts import GEOMETRIES
+from experts import LLMS, llm_config
 from timing import machine, seconds, table
 from torch import nn
-from transformers import AutoTokenizer, LlamaConfig
+from transformers import AutoTokenizer
 
 from mome.llm import attention
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
@@ -54,10 +54,10 @@ class BenchModel(AVSRModel):
 
 
 def build(args: argparse.Namespace) -> BenchModel:
-    """An AVSR model of a geometry, with random weights and MoME at mhsa."""
+    """An AVSR model of these sizes, with random weights and MoME at mhsa."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        LlamaConfig(**GEOMETRIES[args.geometry], tie_word_embeddings=True).save_pretrained(folder)
+        llm_config(args.lm).save_pretrained(folder)
         AutoTokenizer.from_pretrained(args.tokenizer).save_pretrained(folder)
         decoder = MoMELLMDecoder(
             lm=folder,
@@ -180,7 +180,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     """Options of the model and the batch."""
     parser = argparse.ArgumentParser(description=description)
     downloads = Path(os.environ.get("MOME_DOWNLOADS", "downloads"))
-    parser.add_argument("--geometry", choices=GEOMETRIES, default="smollm2-135m")
+    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
     parser.add_argument("--tokenizer", default=str(downloads / "smollm2-135m-instruct"))
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
     parser.add_argument("--batch", type=int, default=8)
@@ -201,9 +201,7 @@ def main() -> None:
     if args.memory_of:
         print(peak_megabytes(args, args.memory_of))
         return
-    print(
-        f"{args.geometry}, {args.dtype}, {args.batch} clips of up to {args.seconds} s; {machine()}"
-    )
+    print(f"{args.lm}, {args.dtype}, {args.batch} clips of up to {args.seconds} s; {machine()}")
     model = build(args)
     batch = make_batch(args, str(next(model.parameters()).device))
     gradients = {}

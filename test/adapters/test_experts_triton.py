@@ -1,0 +1,66 @@
+"""The GPU's kernel, run by Triton's interpreter on a CPU, against PyTorch's operations."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mome.adapters.experts import MoME
+
+SIZES = [  # routed, shared, bottleneck, top_k, gate
+    (23, 1, 8, 4, "softmax_topk"),
+    (23, 1, 12, 4, "topk_softmax"),
+    (15, 1, 1, 3, "softmax_topk"),
+    (40, 2, 17, 40, "topk_softmax"),
+    (1, 1, 3, 1, "softmax_topk"),
+    (3, 0, 1, 2, "softmax_topk"),
+    (0, 2, 5, 1, "softmax_topk"),
+]
+
+
+def compare(device: str) -> None:
+    """Hold the kernel against the module's own operations, in float32."""
+    from mome.adapters.experts_triton import gate_experts
+
+    torch.manual_seed(0)
+    for routed, shared, bottleneck, top_k, gate in SIZES:
+        experts = MoME(64, routed, shared, bottleneck, top_k, gate=gate)
+        count = (routed + shared) * bottleneck
+        product = torch.randn(2, 3, 10 + count + routed)
+        attended = torch.randn(2, 3, 1500)
+        inner = F.gelu(product[..., 10 : 10 + count])
+        if routed:
+            gates, _ = experts.gates_of(product[..., 10 + count :])
+            inner = experts.weigh(inner, gates)
+        expected = torch.cat([attended, inner], dim=-1)
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+            given = (product.to(device, dtype), attended.to(device, dtype))
+            actual = gate_experts(experts, *given, first=10)
+            assert actual.dtype == dtype
+            if dtype == torch.bfloat16:  # of what is rounded, the same experts
+                inner = F.gelu(given[0].float().cpu()[..., 10 : 10 + count])
+                if routed:
+                    gates, _ = experts.gates_of(given[0].float().cpu()[..., 10 + count :])
+                    inner = experts.weigh(inner, gates)
+                expected = torch.cat([given[1].float().cpu(), inner], dim=-1)
+            torch.testing.assert_close(actual.float().cpu(), expected, rtol=tolerance, atol=1e-2)
+
+
+def test_the_kernel_equals_pytorch_in_the_interpreter():
+    pytest.importorskip("triton")
+    # The interpreter is chosen when Triton is imported.
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    code += "import test_experts_triton; test_experts_triton.compare('cpu')"
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_kernel_equals_pytorch_on_a_gpu():
+    compare("cuda")
