@@ -89,7 +89,8 @@ class MoME(nn.Module):
             probabilities (M, Nr).
         """
         # Routing in float32: bfloat16 rounds close probabilities to ties.
-        return self.choose(F.linear(hidden.float(), self.router.weight.float()))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.choose(F.linear(hidden.float(), self.router.weight.float()))
 
     def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gates (..., Nr + Ns) and probabilities (..., Nr) for router logits (..., Nr)."""

@@ -14,7 +14,7 @@ The LM's weights become views of the joint ones, so that nothing is held twice.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,16 @@ from mome.adapters.experts import GROUPED_FROM, MoME
 
 READS = ("q_proj", "k_proj", "v_proj")
 WRITES = "o_proj"
+
+
+@cache
+def gpu_kernel() -> Callable | None:
+    """The kernel of :mod:`mome.adapters.experts_triton`; None where Triton is missing."""
+    try:
+        from mome.adapters.experts_triton import gate_experts
+    except ImportError:
+        return None
+    return gate_experts
 
 
 def can_join(block: nn.Module, experts: MoME | None = None) -> bool:
@@ -65,6 +75,7 @@ class JointProjections:
         self.reads = [getattr(block, name) for name in READS]
         self.write = getattr(block, WRITES)
         self.source: torch.Tensor | None = None
+        self.product: torch.Tensor | None = None
         self.parts: tuple[torch.Tensor, ...] = ()
         dtype = self.write.weight.dtype
         inputs = list(self.reads)
@@ -102,8 +113,8 @@ class JointProjections:
         if hidden is not self.source:
             if index > 0 and self.source is not None:
                 raise RuntimeError("the attention projects tensors that differ; detach the adapter")
-            product = F.linear(hidden, self.read_weight, self.read_bias)
-            self.source, self.parts = hidden, product.split(self.sizes, dim=-1)
+            self.product = F.linear(hidden, self.read_weight, self.read_bias)
+            self.source, self.parts = hidden, self.product.split(self.sizes, dim=-1)
         part = self.parts[index]
         if self.experts is None and index == len(self.reads) - 1:
             self.source, self.parts = None, ()
@@ -114,7 +125,11 @@ class JointProjections:
         if not self.active():
             return alone(attended)
         inner, *logits = self.parts[len(self.reads) :]
-        self.source, self.parts = None, ()
+        product, self.source, self.parts = self.product, None, ()
+        if attended.is_cuda and (in_one_kernel := gpu_kernel()) is not None:
+            first = sum(self.sizes[: len(self.reads)])
+            inputs = in_one_kernel(self.experts, product, attended, first)
+            return F.linear(inputs, self.write_weight, self.write.bias)
         inner = F.gelu(inner.contiguous())  # strided rows would take several times as long
         if logits:
             gates, _ = self.experts.choose(*logits)

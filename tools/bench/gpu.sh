@@ -47,7 +47,7 @@ cd "${root}/tools/bench"
 for name in ${parts}; do
     case ${name} in
         tests)
-            part tests 150 python -m pytest -q -x --maxfail 5 "${root}/test/gpu"
+            part tests 150 python -m pytest -q --maxfail 5 -rs "${root}/test/gpu" "${root}/test/adapters/test_experts_triton.py"
             ;;
         experts)
             sizes=(--dtype bfloat16 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
