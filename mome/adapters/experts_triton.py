@@ -40,10 +40,9 @@ def _gate(
     block = tl.program_id(1)
     output += row * output_stride
     if block > 0:
-        column = (block - 1) * columns + tl.arange(0, columns)
-        inside = column < width
-        values = tl.load(attended + row * attended_stride + column, mask=inside)
-        tl.store(output + column, values, mask=inside)
+        copied = (block - 1) * columns + tl.arange(0, columns)
+        values = tl.load(attended + row * attended_stride + copied, mask=copied < width)
+        tl.store(output + copied, values, mask=copied < width)
     else:
         product += row * product_stride + first
         expert = tl.arange(0, expert_block)

@@ -5,6 +5,7 @@
 #   --exp DIR        for devices: a trained model of mini_av; default: egs/mini_av/exp/mome
 #   --data DIR       for devices: a set for it; default: egs/mini_av/dump/test
 #   --recipes LIST   for recipes: trained and decoded, stages 4 and 5; default: "mini_av grid"
+#   --train_opts OPTS  further options of lrs3.py --part train
 #   --quick true     two layers and little data, to try the script where there is no GPU
 # The first four parts need no data and no pretrained weights. A part that fails or takes too long is
 # reported, and the next one runs.
@@ -18,6 +19,7 @@ parts="tests experts train decode"
 exp=${root}/egs/mini_av/exp/mome
 data=${root}/egs/mini_av/dump/test
 recipes="mini_av grid"
+train_opts=
 quick=false
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}")
 # shellcheck source=utils/parse_options.sh
@@ -63,6 +65,10 @@ for name in ${parts}; do
             sizes=()
             if "${quick}"; then
                 sizes=(--layers 1 --repetitions 1 --clips 1 --seconds 1 --beam 2 --tokens 2 --dtype float32)
+            fi
+            if [ "${name}" = train ]; then
+                read -r -a more <<< "${train_opts}"
+                sizes+=("${more[@]}")
             fi
             part "${name}" 150 python lrs3.py --part "${name}" "${sizes[@]}"
             ;;

@@ -7,6 +7,7 @@ at all rate pairs in one pass. Runs on a GPU if there is one; --layers 2 is a qu
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
@@ -132,19 +133,26 @@ def largest(
         except torch.OutOfMemoryError:
             break
         fits, count = count, 2 * count
-    optimizer.zero_grad()
-    torch.cuda.empty_cache()
+    release(optimizer)
     return fits
+
+
+def release(optimizer: torch.optim.Optimizer) -> None:
+    """Give back what a step held that ran out of memory, which its traceback may keep alive."""
+    optimizer.zero_grad()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def train(args: argparse.Namespace, device: str) -> None:
     """Print what training steps take."""
     peak_flops, _ = attainable(getattr(torch, args.dtype), device)
+    flops: dict[float, int] = {}  # of a step by the length of clips; recomputing adds none
     print("\nTraining steps, the encoders and the optimiser included\n")
     print("| clips | variant | s a step | TFLOP/s | peak GB | hours, 10 epochs of 433 h |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     notes = []
-    for checkpointing in (False, True):
+    for checkpointing in args.checkpointing:
         model = build(args, device, checkpointing).train()
         optimizer = optimizer_of(model)
         for length in args.seconds:
@@ -156,34 +164,37 @@ def train(args: argparse.Namespace, device: str) -> None:
             for name, loss_of in variants.items():
                 run = partial(step, model, batch, optimizer, loss_of)
                 try:
-                    flops = flops_of(run)
+                    if length not in flops and not checkpointing:
+                        flops[length] = flops_of(run)
                     with peak() as memory:
                         times = seconds({name: run}, args.repetitions)[name]
                 except torch.OutOfMemoryError:
                     print(f"| {count} of {length:g} s | {name} | out of memory | | | |", flush=True)
-                    optimizer.zero_grad()
-                    torch.cuda.empty_cache()
+                    release(optimizer)
                     continue
                 median = statistics.median(times)
                 hours = HOURS * EPOCHS / (count * length) * median
                 suffix = ", checkpointing" if checkpointing else ""
                 print(
                     f"| {count} of {length:g} s | {name}{suffix} | {median:.3f} | "
-                    f"{flops / median / 1e12:.0f} | {memory[0]:.1f} | {hours:.1f} |",
+                    f"{flops.get(length, 0) / median / 1e12:.0f} | {memory[0]:.1f} | {hours:.1f} |",
                     flush=True,
                 )
             if not checkpointing:
                 times = seconds(parts(model, batch), args.repetitions)
+                with torch.autocast(device, torch.bfloat16):
+                    video = {"video encoder in bfloat16": parts(model, batch)["video encoder"]}
+                    times |= seconds(video, args.repetitions)
                 shown = ", ".join(f"{n} {statistics.median(t):.3f} s" for n, t in times.items())
                 notes.append(f"of a step with {count} clips of {length:g} s: {shown}")
             if device == "cuda":
                 fits = largest(model, optimizer, length, count, device)
                 how = "with" if checkpointing else "without"
                 notes.append(f"{fits} clips of {length:g} s fit {how} checkpointing")
-            del batch
-        del model, optimizer
+            del batch, run
         if device == "cuda":
-            torch.cuda.empty_cache()
+            release(optimizer)
+        del model, optimizer
     print(f"\nattainable: {peak_flops:.0f} TFLOP/s in a large product of {args.dtype}")
     print("\n".join(notes), flush=True)
 
@@ -249,6 +260,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", help="of LLM and Whisper")
     parser.add_argument("--seconds", type=float, nargs="+", default=[4, 16], help="of clips")
     parser.add_argument("--clips", type=int, help="a step; default: 320 s of them")
+    parser.add_argument(
+        "--checkpointing", type=int, nargs="+", default=[0, 1], help="without (0), with (1)"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--beam", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=32, help="of a transcript")
