@@ -11,8 +11,6 @@ from typing import Any
 
 import yaml
 
-from mome.tasks.avsr import AVSRTask
-
 
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration with its bases merged in.
@@ -47,6 +45,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """ESPnet's options for the AVSR task, with ``base`` understood in ``--config``."""
+    from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
+
     parser = AVSRTask.get_parser()
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
