@@ -25,7 +25,7 @@ def work(tmp_path, monkeypatch):
 
     def run(*command, options=()):
         shell = ["sh", "-c", "echo ran; echo x >> runs", "work", *command]
-        run_once(["--mark", "out/.done", "--elsewhere", ELSEWHERE, *options, "--", *shell])
+        run_once(["--mark", "out/.done", f"--elsewhere={ELSEWHERE}", *options, "--", *shell])
         return len(Path("runs").read_text().split())
 
     return run

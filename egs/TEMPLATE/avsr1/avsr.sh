@@ -139,7 +139,7 @@ fi
 if wants 1; then
     log "stage 1: data folders"
     # shellcheck disable=SC2086
-    run_once --mark "${datadir}/.done" --elsewhere --datadir -- \
+    run_once --mark "${datadir}/.done" --elsewhere=--datadir -- \
         python local/data.py prepare --corpus "${corpus}" --out "${datadir}" ${prepare_opts}
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         python -m mome.bin.validate_data_dir "${datadir}/${set}"
@@ -152,7 +152,7 @@ if wants 2; then
     if [ "${detector}" = dlib ]; then landmarks+=/shape_predictor_68_face_landmarks.dat; fi
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         # shellcheck disable=SC2086
-        run_once --mark "${dumpdir}/${set}/.done" --elsewhere --dumpdir --needs "${datadir}/.done" -- \
+        run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks}" \
             --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
@@ -186,7 +186,7 @@ if wants 4; then
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
         log "stage 4: pretraining of the video encoder"
         # shellcheck disable=SC2086
-        run_once --mark "${expdir}/units/.done" --elsewhere --expdir \
+        run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
             --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" -- \
             python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
             --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" ${units_opts}

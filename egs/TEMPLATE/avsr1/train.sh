@@ -23,7 +23,7 @@ train() {
     fi
     # Rate pairs that a step does not draw leave projectors without gradient.
     # shellcheck disable=SC2086
-    run_once --mark "${dir}/.done" --elsewhere "--expdir or --tag" --checkpoint "${dir}/checkpoint.pth" \
+    run_once --mark "${dir}/.done" "--elsewhere=--expdir or --tag" --checkpoint "${dir}/checkpoint.pth" \
         --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" ${needs} -- \
         "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" \
         --train_data "${dumpdir}/${train_set}" --valid_data "${dumpdir}/${valid_set}" --resume true \
@@ -43,7 +43,7 @@ train_avsr() {
 
 # export_encoder DIR WEIGHTS: the video encoder of a checkpoint, to DIR/video_encoder.safetensors.
 export_encoder() {
-    run_once --mark "$1/.exported.done" --elsewhere --expdir --needs "$2" -- \
+    run_once --mark "$1/.exported.done" --elsewhere=--expdir --needs "$2" -- \
         python -m mome.bin.export_encoder --weights "$2" --prefix video_encoder. \
         --output "$1/video_encoder.safetensors"
 }
