@@ -9,28 +9,21 @@
 # Auto-AVSR's <root>/lrs2/lrs2_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
 # data (--prepare_opts): local/data.py prepare --help.
 set -euo pipefail
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-lrs2=
-options=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --lrs2) lrs2=$(realpath "${2:?"--lrs2 needs a folder"}") && shift ;;
-        --help | -h) sed -n '2,/^set -/{/^#/p}' "$0" && options+=(--help) ;;
-        *) options+=("$1") ;;
-    esac
-    shift
-done
-cd "$(dirname "${BASH_SOURCE[0]}")"
+lrs2=                      # folder of the corpus
+# shellcheck disable=SC2034
+own_options=lrs2
+# shellcheck source=utils/own_options.sh
+. "${recipe}/../../utils/own_options.sh"
+corpus=$(corpus_folder lrs2 "${lrs2}" "$@")
+cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
-if [ -z "${lrs2}" ] && [[ " ${options[*]-} " != *" --"@(help|dry_run)" "* ]]; then
-    echo "$0: --lrs2 <folder of the corpus> is missing" >&2
-    exit 1
-fi
 
 exec ../TEMPLATE/avsr1/avsr.sh \
-    --corpus "${lrs2}" --download_opts none \
+    --corpus "${corpus}" --download_opts none \
     --lm meta-llama/Llama-3.2-1B \
     --audio_model openai/whisper-small.en \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --train_config conf/train.yaml \
-    "${options[@]}"
+    "$@"

@@ -8,27 +8,19 @@
 # Auto-AVSR's <root>/lrs3/lrs3_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
 # data (--prepare_opts): local/data.py prepare --help.
 set -euo pipefail
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-lrs3=
-subset=433h
-train_opts=
-options=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --lrs3) lrs3=$(realpath "${2:?"--lrs3 needs a folder"}") && shift ;;
-        --subset) subset=${2:?"--subset needs 433h or 30h"} && shift ;;
-        --train_opts) train_opts=$2 && shift ;; # beside those of the subset
-        --help | -h) sed -n '2,/^set -/{/^#/p}' "$0" && options+=(--help) ;;
-        *) options+=("$1") ;;
-    esac
-    shift
-done
-cd "$(dirname "${BASH_SOURCE[0]}")"
+lrs3=                      # folder of the corpus
+subset=433h                # or 30h
+train_opts=                # beside those of the subset
+# shellcheck disable=SC2034
+own_options="lrs3 subset train_opts"
+# shellcheck source=utils/own_options.sh
+. "${recipe}/../../utils/own_options.sh"
+corpus=$(corpus_folder lrs3 "${lrs3}" "$@")
+cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
-if [ -z "${lrs3}" ] && [[ " ${options[*]-} " != *" --"@(help|dry_run)" "* ]]; then
-    echo "$0: --lrs3 <folder of the corpus> is missing" >&2
-    exit 1
-fi
+
 case ${subset} in
     433h) schedule="" ;;
     30h)
@@ -39,10 +31,10 @@ case ${subset} in
 esac
 
 exec ../TEMPLATE/avsr1/avsr.sh \
-    --corpus "${lrs3}" --download_opts none --train_set "train_${subset}" \
+    --corpus "${corpus}" --download_opts none --train_set "train_${subset}" \
     --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
     --lm meta-llama/Llama-3.2-1B \
     --audio_model openai/whisper-medium.en \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
-    "${options[@]}"
+    "$@"

@@ -3,7 +3,8 @@
 Writes <dump>/<set>_<kind><strength>/, a data folder with corrupted crops in lips/ and everything
 else, the audio too, as in the set; `mome.data.corrupt` says what the strengths mean. Randomness
 follows --seed and the utterance id. Finished crops are kept when the command is run again with the
-same settings.
+same settings; other settings are an error, or with --force true a reason to make them anew. The
+copies are listed in <dump>/test_sets.json.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.common.marks import OtherSettings
 from mome.common.processes import map_items
-from mome.data import corrupt
+from mome.data import corrupt, test_sets
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings
 from mome.data.video import MediaError, read_lips, video_info, write_lips
@@ -75,13 +77,21 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
     lips, speakers = read_scp(data / "lip.scp"), read_scp(data / "utt2spk")
     lengths = read_scp(data / "utt2num_frames")
     names = {u: f"lips/{speakers[u]}/{u}.mp4" for u in lips}
-    folders = {
-        (kind, strength): args.dump / f"{data.name}_{kind}{strength}"
+    settings = {"seed": args.seed, "source": test_sets.source_of(args.dump, data.name)}
+    settings |= PARAMETERS
+    copies = [
+        test_sets.corrupted(data.name, kind, strength)
         for kind in args.kinds
         for strength in args.strengths
-    }
+    ]
+    wanted = dict.fromkeys(copies, settings)
+    try:
+        test_sets.claim(args.dump, wanted, args.force == "true")
+    except OtherSettings as error:
+        raise SystemExit(str(error)) from None
+    folders = {(each.corruption, each.strength): args.dump / each.name for each in wanted}
     for folder in folders.values():
-        if not same_settings(folder, {"seed": args.seed, "lips": str(data), **PARAMETERS}):
+        if not same_settings(folder, settings):
             shutil.rmtree(folder / "lips", ignore_errors=True)
     clips = [
         Clip(
@@ -96,8 +106,9 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         partial(corrupt_clip, seed=args.seed), clips, args.nj, f"corrupted lips of {data.name}"
     )
     for folder in folders.values():
-        copies = {u: str(folder / name) for u, name in names.items()}
-        copy_data_dir(data, folder, {"lip.scp": copies})
+        crops = {u: str(folder / name) for u, name in names.items()}
+        copy_data_dir(data, folder, {"lip.scp": crops})
+    test_sets.add_to_list(args.dump, wanted)
     print(f"{data.name}: {len(lips)} utterances in {len(folders)} copies, {sum(new)} crops new")
 
 
@@ -111,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(CORRUPTIONS), default=list(CORRUPTIONS))
     parser.add_argument("--strengths", nargs="+", type=int, choices=STRENGTHS, default=STRENGTHS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     args = parser.parse_args(argv)
     for name in args.sets:

@@ -1,8 +1,12 @@
-"""Decode data folders with a trained model, for several tasks and rate pairs in one pass.
+"""Decode test sets and their copies, for all tasks and rate pairs of a trained model in one pass.
 
-The encoders run once per batch, and so does what the prompts of several tasks and rate pairs have
-in common; all are searched side by side. Writes Kaldi text
-files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
+Sets are those of --test_sets and the noisy and corrupted copies asked for, for the tasks that each
+asks anything of; see mome.data.test_sets. The encoders run once per batch, and so does what the
+prompts of several tasks and rate pairs have in common; all are searched side by side. Writes Kaldi
+text files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
+
+What is decoded with the same weights and settings is kept. With others it is an error, whichever
+sets are asked for, or with --force true it is deleted first: no table mixes them.
 
 With --part i/n only the i-th of n parts of every set is decoded, as one of n jobs, into
 <output>/split<n>/<i>; mome.bin.merge_decoding joins the parts.
@@ -13,22 +17,27 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import torch
+import yaml
 from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import RatePair, parse_rate_pair
-from mome.tasks.avsr import AVSRTask, load_model
+from mome.models.matryoshka import TaskPair, parse_rate_pair
+from mome.tasks.avsr import AVSRTask, check_trained, load_model
+from mome.tasks.data_folders import STREAMS, streams_of
 
-STREAMS = {"speech": ("wav.scp", "sound"), "lips": ("lip.scp", "lips")}
+ELSEWHERE = "--decode_tag, --expdir or --tag"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,13 +47,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of the training")
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint (.pth)")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="FOLDER[=TASK,...]",
-        help="data folders, each with the tasks it is decoded for; default: all that were trained",
-    )
+    test_sets.add_selection_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="e.g. exp/avsr/decode")
     parser.add_argument(
         "--rates", nargs="+", help="rate pairs such as a4_v2 a16 v5; default: all trained"
@@ -52,6 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
     parser.add_argument("--max_new_tokens", type=int, default=32)
     parser.add_argument("--length_penalty", type=float, default=0.0)
+    parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=1)
     parser.add_argument("--ngpu", type=int, default=0)
@@ -67,48 +71,65 @@ def part(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def conditions(
-    model: AVSRModel, tasks: list[str], rates: list[str] | None
-) -> list[tuple[str, RatePair]]:
-    """The (task, rate pair) combinations asked for; no tasks are all tasks.
+def task_pairs_of(model: AVSRModel, rates: list[str] | None) -> list[TaskPair]:
+    """The tasks of a model at the rate pairs asked for; none are all that were trained.
 
     Raises:
-        ValueError: for a task or a rate that was not trained, naming those that were.
+        ValueError: for a rate that was not trained, naming those that were.
     """
-    trained = [(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    trained = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
     wanted = {parse_rate_pair(rate) for rate in rates or []}
     known = {str(pair) for _, pair in trained}
     for pair in wanted:
         if str(pair) not in known:
             raise ValueError(f"rate pair {pair} was not trained; this model knows {sorted(known)}")
-    for task in tasks:
-        if task not in model.pairs:
-            raise ValueError(f"task {task} was not trained; this model knows {list(model.pairs)}")
-    return [
-        (task, pair)
-        for task, pair in trained
-        if (not tasks or task in tasks) and (not wanted or pair in wanted)
-    ]
+    return [each for each in trained if not wanted or each.pair in wanted]
+
+
+def read_settings(folder: Path) -> dict[str, object] | None:
+    """The settings that a condition was decoded with; None, with a warning, if it does not say."""
+    try:
+        return json.loads((folder / "decode.json").read_text())["settings"]
+    except (OSError, ValueError, TypeError, KeyError):
+        logging.warning("%s does not say how it was decoded: it counts as not done", folder)
+        return None
+
+
+def check_decoded(output: Path, wanted: dict[str, object], dump: Path, force: bool) -> None:
+    """See that all that is decoded below a folder has the settings wanted.
+
+    What does not say, and with ``force`` also what has others, is deleted.
+
+    Raises:
+        OtherSettings: for a condition of other settings.
+    """
+    for path in sorted(output.glob("*/*/*/text")):
+        folder = path.parent
+        settings = read_settings(folder)
+        try:
+            if settings is not None:
+                now = wanted | {"test_set": test_sets.settings_of(dump, folder.parent.name)}
+                demand_same(folder, settings, now, ELSEWHERE)
+                continue
+        except OtherSettings:
+            if not force:
+                raise
+        # Jobs decode side by side, and each of them clears what is old.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def decode_set(
     model: AVSRModel,
     training: argparse.Namespace,
     data: Path,
-    todo: list[tuple[str, RatePair]],
+    task_pairs: list[TaskPair],
     args: argparse.Namespace,
-) -> tuple[dict[tuple[str, RatePair], dict[str, str]], float]:
-    """Decode one data folder: transcripts per condition, and the seconds that all took together."""
+) -> tuple[dict[TaskPair, dict[str, str]], float]:
+    """Decode one data folder: transcripts of each task pair, and the seconds of all."""
     device = "cuda" if args.ngpu else "cpu"
-    needed = {"speech": "audio" in model.rates, "lips": "video" in model.rates}
-    if all(task == "vsr" for task, _ in todo):
-        needed["speech"] = False
-    if all(task == "asr" for task, _ in todo):
-        needed["lips"] = False
     sources = [
         (str(data / STREAMS[name][0]), name, STREAMS[name][1])
-        for name, need in needed.items()
-        if need
+        for name in streams_of(each.task for each in task_pairs)
     ]
     for path, name, _ in sources:
         if not Path(path).exists():
@@ -117,7 +138,7 @@ def decode_set(
     by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
     number, count = args.part
     by_length = by_length[number - 1 :: count]
-    results: dict[tuple[str, RatePair], dict[str, str]] = {condition: {} for condition in todo}
+    results: dict[TaskPair, dict[str, str]] = {each: {} for each in task_pairs}
     seconds = 0.0
     # ESPnet's own streaming iterator reads in file order; ours reads by length, for less padding.
     dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
@@ -135,7 +156,7 @@ def decode_set(
         started = time.perf_counter()
         hypotheses = beam_search(
             model.decoder.lm.inner,
-            *model.prompts(model.encode(**batch), todo),
+            *model.prompts(model.encode(**batch), task_pairs),
             beam=args.beam,
             max_new_tokens=args.max_new_tokens,
             eos_id=model.decoder.eos_id,
@@ -143,52 +164,77 @@ def decode_set(
             adapter=model.decoder.adapter,
         )
         seconds += time.perf_counter() - started
-        for condition, candidates in zip(todo, hypotheses, strict=True):
+        for each, candidates in zip(task_pairs, hypotheses, strict=True):
             for utterance, best in zip(utterances, candidates, strict=True):
                 text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
-                results[condition][utterance] = " ".join(text.split())
+                results[each][utterance] = " ".join(text.split())
     return results, seconds
 
 
-@torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Decode what is not decoded yet."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    device = "cuda" if args.ngpu else "cpu"
-    model, training = load_model(args.config, args.weights, device)
     number, count = args.part
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
-    for item in args.data:
-        folder, _, tasks = item.partition("=")
-        data, todo = Path(folder), []
-        for task, pair in conditions(model, tasks.split(",") if tasks else [], args.rates):
-            name = Path(task, data.name, str(pair), "text")
+    try:
+        check_trained(args.config, args.weights)
+        tasks = yaml.safe_load(args.config.read_text())["model_conf"].get("tasks", ["avsr"])
+        wanted = test_sets.select(args, tasks)
+        settings = {
+            "weights": file_digest(args.weights),
+            "beam": args.beam,
+            "max_new_tokens": args.max_new_tokens,
+            "length_penalty": args.length_penalty,
+        }
+        for folder in {args.output, output}:
+            check_decoded(folder, settings, args.dump, args.force == "true")
+    except (OtherSettings, FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
+    decode_sets(args, wanted, settings, output, command)
+
+
+@torch.inference_mode()
+def decode_sets(
+    args: argparse.Namespace,
+    wanted: list[test_sets.TestSet],
+    settings: dict[str, object],
+    output: Path,
+    command: str,
+) -> None:
+    """Decode what is not decoded yet of some sets, and write transcripts and settings."""
+    model, training = load_model(args.config, args.weights, "cuda" if args.ngpu else "cpu")
+    for test_set in wanted:
+        data, task_pairs = args.dump / test_set.name, []
+        for each in task_pairs_of(model, args.rates):
+            name = Path(each.task, test_set.name, str(each.pair), "text")
+            if each.task not in test_set.tasks:
+                continue
             if (args.output / name).exists() or (output / name).exists():
-                logging.info("%s %s %s is decoded already", task, data.name, pair)
+                logging.info("%s %s is decoded already", test_set.name, each)
             else:
-                todo.append((task, pair))
-        if not todo:
+                task_pairs.append(each)
+        if not task_pairs:
             continue
-        results, seconds = decode_set(model, training, data, todo, args)
-        logging.info("%s: %d conditions in %.1f s", data.name, len(todo), seconds)
-        for (task, pair), texts in results.items():
-            folder = output / task / data.name / str(pair)
+        results, seconds = decode_set(model, training, data, task_pairs, args)
+        logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
+        for each, texts in results.items():
+            folder = output / each.task / data.name / str(each.pair)
             folder.mkdir(parents=True, exist_ok=True)
-            settings = {
+            how = {
+                # What decides the transcripts; another decoding must have the same.
+                "settings": settings | {"test_set": test_sets.settings_of(args.dump, data.name)},
                 "weights": os.path.relpath(args.weights),
-                "beam": args.beam,
-                "max_new_tokens": args.max_new_tokens,
-                "length_penalty": args.length_penalty,
                 "batch_size": args.batch_size,
-                # Encoders and search, of all conditions that were decoded together.
+                # Encoders and search, of all task pairs that were decoded together.
                 "seconds": round(seconds, 2),
-                "conditions": [f"{task}/{pair}" for task, pair in todo],
+                "task_pairs": [str(pair) for pair in task_pairs],
                 "utterances": len(texts),
                 "reference": os.path.relpath(data / "text"),
-                "command": shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])]),
+                "command": command,
             }
-            (folder / "decode.json").write_text(json.dumps(settings, indent=2) + "\n")
+            (folder / "decode.json").write_text(json.dumps(how, indent=2) + "\n")
             # The transcripts come last: their presence says that the condition is done.
             write_scp(folder / "text", texts)
 

@@ -13,7 +13,8 @@ have no recording and no utterance in common. Writes
 SNR is 10 log10 of the mean power of the speech over that of the noise, over the whole utterance. An
 utterance has the same noise at every SNR, drawn by --seed and its id. A mixture that would be
 clipped is scaled down as a whole. Finished outputs are kept when the command is run again with the
-same settings.
+same settings, and further SNRs, kinds and sets are added; other settings are an error, or with
+--force true a reason to make everything anew. The noisy sets are listed in <dump>/test_sets.json.
 """
 
 import argparse
@@ -22,11 +23,14 @@ import shutil
 import zlib
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
 from mome.common.processes import map_items
+from mome.data import test_sets
 from mome.data.audio import RATE, audio_seconds, limit_peak, read_audio, write_flac
 from mome.data.augment import add_noise, power
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
@@ -115,6 +119,22 @@ def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
         return False
 
 
+def babble_settings(args: argparse.Namespace) -> dict[str, object]:
+    """What babble depends on."""
+    names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
+    train = args.dump / args.train_set
+    return {
+        **{name: getattr(args, name) for name in names},
+        "prepared": fingerprint(train / ".done"),
+        "recordings": zlib.crc32("\n".join(read_scp(train / "wav.scp")).encode()),
+    }
+
+
+def musan_settings(args: argparse.Namespace) -> dict[str, object]:
+    """What the other kinds of noise depend on."""
+    return {"seed": args.seed, "test_share": args.test_share, "musan": str(args.musan or "")}
+
+
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
     train = args.dump / args.train_set
@@ -153,10 +173,7 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
             )
             for i in range(count)
         ]
-    choices = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test")
-    settings = {name: getattr(args, name) for name in choices}
-    recordings = zlib.crc32("\n".join(f"{u} {wav}" for u, wav in wavs.items()).encode())
-    if not same_settings(folder, {**settings, "recordings": recordings}):
+    if not same_settings(folder, babble_settings(args)):
         for path in folder.glob("babble-*.flac"):
             path.unlink()
     paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble", args.parallel)
@@ -167,19 +184,22 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
 
 
 def make_noisy_sets(
-    test: Path, kind: str, noises: dict[str, str], args: argparse.Namespace
+    test: Path,
+    wanted: dict[test_sets.TestSet, dict[str, object]],
+    noises: dict[str, str],
+    args: argparse.Namespace,
 ) -> None:
     """Write the noisy copies of a test set with one kind of noise, at every SNR."""
     wavs = read_scp(test / "wav.scp")
     speakers = read_scp(test / "utt2spk")
-    folders = {snr: args.dump / f"{test.name}_{kind}_snr{snr:g}" for snr in args.snrs}
+    kind = next(iter(wanted)).noise
+    folders = {each.snr: args.dump / each.name for each in wanted}
     names = {u: f"audio/{speakers[u]}/{u}.flac" for u in wavs}
-    settings = {"seed": args.seed, "speech": str(test), "noises": sorted(noises.values())}
-    for folder in folders.values():
-        if not same_settings(folder, settings):
-            shutil.rmtree(folder / "audio", ignore_errors=True)
+    for each, settings in wanted.items():
+        if not same_settings(args.dump / each.name, settings):
+            shutil.rmtree(args.dump / each.name / "audio", ignore_errors=True)
     mixtures = [
-        Mixture(u, wav, tuple((snr, str(folders[snr] / names[u])) for snr in args.snrs))
+        Mixture(u, wav, tuple((snr, str(folder / names[u])) for snr, folder in folders.items()))
         for u, wav in wavs.items()
     ]
     ordered = tuple(noises[name] for name in sorted(noises))
@@ -187,6 +207,7 @@ def make_noisy_sets(
     measured = map_items(mix, mixtures, args.nj, f"{test.name} with {kind}", args.parallel)
     for folder in folders.values():
         copy_data_dir(test, folder, {"wav.scp": {u: str(folder / names[u]) for u in wavs}})
+    test_sets.add_to_list(args.dump, wanted)
     count = sum(len(found) for found in measured)
     print(f"{test.name} with {kind}: {len(wavs)} utterances at {len(folders)} SNRs, {count} new")
 
@@ -199,7 +220,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--train_set", default="train", help="its speakers make the babble")
     parser.add_argument("--test_sets", nargs="*", default=["test"], help="sets to make noisy")
-    parser.add_argument("--snrs", type=float, nargs="*", default=[-5, 0, 5, 10, 15], help="dB")
+    parser.add_argument(
+        "--snrs", type=test_sets.snr, nargs="*", default=[-5.0, 0.0, 5.0, 10.0, 15.0], help="dB"
+    )
     parser.add_argument(
         "--test_kinds", nargs="+", choices=KINDS, help="of the noisy sets; default: all there are"
     )
@@ -210,6 +233,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--test_share", type=float, default=0.2, help="of utterances and files")
     parser.add_argument("--musan", type=Path, help="folder with noise/, speech/, music/")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     return parser.parse_args(argv)
@@ -220,22 +244,44 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     folder = args.dump / "noise"
-    kinds = {"babble": prepare_babble(args, folder / "babble")}
+    force = args.force == "true"
+    musan: dict[str, dict[str, dict[str, str]]] = {}
     if args.musan:
-        kinds |= split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
+        musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
+    kinds = ["babble", *musan]
     if missing := set(args.test_kinds or []) - set(kinds):
         raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give --musan <folder>")
+    settings = {"babble": babble_settings(args), **dict.fromkeys(musan, musan_settings(args))}
+    wanted: dict[tuple[str, str], dict[test_sets.TestSet, dict[str, object]]] = {}
+    claimed: dict[test_sets.TestSet, dict[str, object]] = {}
+    listed = [test_sets.parse(name) for name in test_sets.read_list(args.dump)]
+    for name, kind in product(args.test_sets, args.test_kinds or kinds):
+        made_with = {**settings[kind], "source": test_sets.source_of(args.dump, name)}
+        copies = [test_sets.noisy(name, kind, snr) for snr in args.snrs]
+        wanted[name, kind] = dict.fromkeys(copies, made_with)
+        # Copies at SNRs that are not asked for this time must not stay with another noise.
+        others = [each for each in listed if each == test_sets.noisy(name, kind, each.snr or 0)]
+        claimed |= dict.fromkeys([*others, *copies], made_with)
+    try:
+        # The lists of noise are those of training: without --musan they would lose its kinds.
+        noise_settings = {**settings["babble"], **musan_settings(args)}
+        is_done(folder / ".done", noise_settings, "--dumpdir", force)
+        test_sets.claim(args.dump, claimed, force)
+    except OtherSettings as error:
+        raise SystemExit(str(error)) from None
+    noises_of = {"babble": prepare_babble(args, folder / "babble"), **musan}
     for split in SPLITS:
-        for kind, noises in kinds.items():
+        for kind, noises in noises_of.items():
             write_scp(folder / f"{split}_{kind}.scp", noises[split])
         everything = {
-            name: path for noises in kinds.values() for name, path in noises[split].items()
+            name: path for noises in noises_of.values() for name, path in noises[split].items()
         }
         write_scp(folder / f"{split}.scp", everything)
         print(f"{folder / f'{split}.scp'}: {len(everything)} noises")
-    for name in args.test_sets:
-        for kind in args.test_kinds or kinds:
-            make_noisy_sets(args.dump / name, kind, kinds[kind]["test"], args)
+    write_mark(folder / ".done", noise_settings)
+    for (name, kind), copies in wanted.items():
+        if copies:
+            make_noisy_sets(args.dump / name, copies, noises_of[kind]["test"], args)
 
 
 if __name__ == "__main__":

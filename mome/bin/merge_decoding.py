@@ -16,7 +16,8 @@ def merge(folders: list[Path], output: Path) -> int:
 
     Raises:
         FileNotFoundError: if a part is not decoded.
-        ValueError: if two parts have an utterance in common, or all together lack one.
+        ValueError: if two parts have an utterance in common or differ in settings, or all together
+            lack an utterance.
     """
     texts: dict[str, str] = {}
     settings = []
@@ -28,6 +29,8 @@ def merge(folders: list[Path], output: Path) -> int:
             raise ValueError(f"{folder}: utterances of another part; remove {folder.parents[3]}")
         texts |= found
         settings.append(json.loads((folder / "decode.json").read_text()))
+        if settings[-1]["settings"] != settings[0]["settings"]:
+            raise ValueError(f"{folder} was decoded with other settings than {folders[0]}")
     missing = read_scp(settings[0]["reference"]).keys() - texts.keys()
     if missing:
         raise ValueError(

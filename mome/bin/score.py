@@ -1,89 +1,64 @@
-"""Score all that is decoded in <expdir>/decode and write RESULTS.md and scores.json there.
+"""Score all that is decoded in a folder and write RESULTS.md and scores.json beside it.
 
 Reads <expdir>/decode/<task>/<set>/<rate pair>/{text,decode.json} and the references
-<dump>/<set>/text.
+<dump>/<set>/text. All must be decoded with the same settings, from the sets that there are now.
+With --decode_tag X the folder is decode_X, and the files are RESULTS_X.md and scores_X.json.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 from mome.analysis.wer import NORMALISATION, Score, guess, score
-from mome.data.corrupt import CORRUPTIONS
-from mome.data.corrupt import describe as describe_corruption
+from mome.common.marks import OtherSettings, demand_same
+from mome.data import test_sets
 from mome.data.kaldi import read_scp
 from mome.models.matryoshka import TASKS, parse_rate_pair
 
 Key = tuple[str, str, str]  # task, set, rate pair
 
-# A set's name, as stage 3 makes it.
-CONDITION = re.compile(
-    r"(?P<set>.+?)(_swap(?P<swap>video|audio))?"
-    r"(_(?P<noise>[a-z]+)_snr(?P<snr>-?[\d.]+))?"
-    rf"(_(?P<corruption>{'|'.join(CORRUPTIONS)})(?P<strength>[123]))?"
-)
 
-
-def collect(expdir: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
-    """Scores and settings of every decoded condition.
+def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
+    """Scores of every decoded condition, and how it was decoded.
 
     Raises:
         FileNotFoundError: if nothing is decoded.
         ValueError: with the file's name, if hypotheses and references do not fit.
+        OtherSettings: if conditions differ in settings, or a set was made anew since.
     """
-    scores, settings = {}, {}
-    for path in sorted(expdir.glob("decode/*/*/*/text")):
+    scores, how = {}, {}
+    for path in sorted(decode.glob("*/*/*/text")):
         task, name, pair = path.parts[-4:-1]
+        found = json.loads((path.parent / "decode.json").read_text())
+        settings = found.get("settings", {})
+        same = next(iter(how.values()))["settings"] if how else settings
+        same = {**same, "test_set": test_sets.settings_of(dump, name)}
+        demand_same(path.parent, settings, same, "--decode_tag")
         references = read_scp(dump / name / "text")
         try:
             scores[task, name, pair] = score(references, read_scp(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}; remove its folder and decode again") from error
-        settings[task, name, pair] = json.loads((path.parent / "decode.json").read_text())
+        how[task, name, pair] = found
     if not scores:
-        raise FileNotFoundError(f"{expdir / 'decode'} holds no transcripts; run stage 5")
-    return scores, settings
+        raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
+    return scores, how
 
 
-def set_order(name: str) -> tuple:
-    """Clean first, then exchanged streams, then noise from little to much, then corrupted lips."""
-    condition = CONDITION.fullmatch(name)
-    return (
-        condition["set"],
-        condition["corruption"] or "",
-        condition["noise"] or "",
-        condition["swap"] or "",
-        -float(condition["snr"] or 0),
-        condition["strength"] or "",
-    )
-
-
-def describe(name: str) -> str:
-    """A set's name in words."""
-    condition = CONDITION.fullmatch(name)
-    words = [condition["set"]]
-    if condition["swap"]:
-        words.append(f"{condition['swap']} of another utterance")
-    if condition["noise"]:
-        words.append(f"{condition['noise']} at {condition['snr']} dB")
-    if condition["corruption"]:
-        words.append(describe_corruption(condition["corruption"], int(condition["strength"])))
-    return ", ".join(words if len(words) > 1 else [*words, "clean"])
-
-
-def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict[Key, dict]) -> str:
+def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict]) -> str:
     """The tables."""
     lines = ["# Word error rates", ""]
-    first = next(iter(settings.values()))
+    settings = next(iter(how.values()))["settings"]
+    penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
     lines += [
         f"WER in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
-        f"{first['beam']}, at most {first['max_new_tokens']} new tokens. Scored text: "
+        f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
+        f"SHA-256 {settings['weights'][:12]}. Scored text: "
         f"{NORMALISATION}.",
         "",
     ]
     for task in TASKS:
-        rows = sorted({name for t, name, _ in scores if t == task}, key=set_order)
+        rows = sorted({name for t, name, _ in scores if t == task}, key=order)
         pairs = sorted({pair for t, _, pair in scores if t == task}, key=parse_pair)
         if not rows:
             continue
@@ -94,7 +69,7 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict
             for pair in pairs:
                 cell = scores.get((task, name, pair))
                 cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
-            lines.append(f"| {describe(name)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {test_sets.parse(name).describe()} | " + " | ".join(cells) + " |")
         for name, value in guesses.items():
             cell = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
             lines.append(f"| guessing: {name} |" + f" {cell} |" * len(pairs))
@@ -106,7 +81,7 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
-        scores, key=lambda k: (TASKS.index(k[0]), set_order(k[1]), parse_pair(k[2]))
+        scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), parse_pair(k[2]))
     ):
         s = scores[task, name, pair]
         lines.append(
@@ -114,8 +89,13 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], settings: dict
             f"{s.insertions} | {s.words} | {s.utterances} |"
         )
     lines += ["", "## Commands", "", "```"]
-    lines += sorted({s["command"] for s in settings.values()})
+    lines += sorted({each["command"] for each in how.values()})
     return "\n".join([*lines, "```", ""])
+
+
+def order(name: str) -> tuple:
+    """Sort sets as tables list them."""
+    return test_sets.parse(name).order
 
 
 def parse_pair(name: str) -> tuple[int, int]:
@@ -131,19 +111,24 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--dump", type=Path, required=True)
+    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
     parser.add_argument("--train_text", type=Path, help="training transcripts, to score guessing")
     args = parser.parse_args(argv)
-    scores, settings = collect(args.expdir, args.dump)
+    tag = f"_{args.decode_tag}" if args.decode_tag else ""
+    try:
+        scores, how = collect(args.expdir / f"decode{tag}", args.dump)
+    except (OtherSettings, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None
     guesses = {}
     if args.train_text is not None:
-        name = min((name for _, name, _ in scores), key=set_order)
+        name = min((name for _, name, _ in scores), key=order)
         train = list(read_scp(args.train_text).values())
         guesses = guess(train, read_scp(args.dump / name / "text"))
-    table = markdown(scores, guesses, settings)
-    (args.expdir / "RESULTS.md").write_text(table, encoding="utf-8")
+    table = markdown(scores, guesses, how)
+    (args.expdir / f"RESULTS{tag}.md").write_text(table, encoding="utf-8")
     values = {"/".join(key): value.as_dict() for key, value in scores.items()}
     values |= {f"guess/{key}": value.as_dict() for key, value in guesses.items()}
-    (args.expdir / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
+    (args.expdir / f"scores{tag}.json").write_text(json.dumps(values, indent=2) + "\n")
     print(table.split("## Details")[0])
 
 

@@ -1,12 +1,14 @@
-"""Make a test set in which every utterance has the video, or the audio, of another one.
+"""Make copies of test sets in which every utterance has the video, or the audio, of another one.
 
 A model that reads a stream must be misled by it: WER on such a set rises towards guessing. Streams
-are exchanged between utterances of similar length and different text.
+are exchanged between utterances of similar length and different text. Writes data folders
+<dump>/<set>_swapvideo and <dump>/<set>_swapaudio, which are listed in <dump>/test_sets.json.
 """
 
 import argparse
 from pathlib import Path
 
+from mome.data import test_sets
 from mome.data.kaldi import copy_data_dir, read_scp
 
 FILES = {"video": "lip.scp", "audio": "wav.scp"}
@@ -31,21 +33,29 @@ def partners(durations: dict[str, str], texts: dict[str, str]) -> dict[str, str]
     return result
 
 
+def swap_streams(data: Path, dump: Path) -> None:
+    """Write both copies of a set."""
+    other = partners(read_scp(data / "utt2dur"), read_scp(data / "text"))
+    settings = {"source": test_sets.source_of(dump, data.name)}
+    for stream, name in FILES.items():
+        copy = test_sets.swapped(data.name, stream)
+        paths = read_scp(data / name)
+        exchanged = {utterance: paths[other[utterance]] for utterance in other}
+        copy_data_dir(data, dump / copy.name, {name: exchanged})
+        test_sets.add_to_list(dump, {copy: settings})
+        print(f"{dump / copy.name}: {len(other)} utterances with the {stream} of another one")
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Write the folder."""
+    """Write the folders of all sets."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="e.g. dump/test")
-    parser.add_argument("--stream", choices=sorted(FILES), required=True)
-    parser.add_argument("--output", type=Path, required=True, help="e.g. dump/test_swapvideo")
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--sets", nargs="+", default=["test"])
     args = parser.parse_args(argv)
-    other = partners(read_scp(args.data / "utt2dur"), read_scp(args.data / "text"))
-    name = FILES[args.stream]
-    paths = read_scp(args.data / name)
-    exchanged = {utterance: paths[other[utterance]] for utterance in other}
-    copy_data_dir(args.data, args.output, {name: exchanged})
-    print(f"{args.output}: {len(other)} utterances with the {args.stream} of another one")
+    for name in args.sets:
+        swap_streams(args.dump / name, args.dump)
 
 
 if __name__ == "__main__":

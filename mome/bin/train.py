@@ -1,8 +1,9 @@
 """Train a model of the AVSR task with ESPnet's trainer; all options are ESPnet's (--help).
 
-A configuration may name the one that it differs from (`base: train.yaml`). With `--dry_run true` it
-is only checked, without data and weights: parameters, tokens and TFLOPs at each rate pair, and the
-GPU memory that training will take.
+A configuration may name the one that it differs from (`base: train.yaml`). Data are named by
+folder: `--train_data dump/train --valid_data dump/valid --tasks "avsr asr vsr"`. With `--dry_run
+true` it is only checked, without data and weights: parameters, tokens and TFLOPs at each rate pair,
+and the GPU memory that training will take.
 """
 
 from mome.analysis.dry_run import report

@@ -34,6 +34,7 @@ from mome.models.avsr import AVSRModel
 from mome.models.projector_ctc import ProjectorCTCModel
 from mome.models.video_units import VideoUnitsModel
 from mome.tasks.schedule import WarmupCosineLR
+from mome.tasks.warm_start import check_warm_start
 
 asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
 dataset.DATA_TYPES["lips"] = {
@@ -162,7 +163,13 @@ class AVSRTask(AbsTask):
     def build_optimizers(
         cls, args: argparse.Namespace, model: torch.nn.Module
     ) -> list[torch.optim.Optimizer]:
-        """One optimiser; norms and biases are not decayed when ``exclude_weight_decay`` is set."""
+        """One optimiser; norms and biases are not decayed when ``exclude_weight_decay`` is set.
+
+        Raises:
+            ValueError: if ``--init_param`` gives some projectors of the model but not all.
+        """
+        # ESPnet calls no other step of a task in training alone, before it initialises the model.
+        check_warm_start(model, args.init_param)
         optim_class = optim_classes[args.optim]
         if args.exclude_weight_decay:
             return [
@@ -211,6 +218,17 @@ class AVSRTask(AbsTask):
         )
 
 
+def check_trained(*paths: str | Path) -> None:
+    """See that the files of a training are there.
+
+    Raises:
+        FileNotFoundError: if one is missing.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
+
+
 def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> tuple:
     """Rebuild a trained model: frozen parts from their sources, trained tensors from a checkpoint.
 
@@ -220,9 +238,7 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
     Raises:
         FileNotFoundError: if either file is missing.
     """
-    for path in (config, weights):
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
+    check_trained(config, weights)
     model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
     if args.model == "avsr" and model.decoder.adapter is not None:
         model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)

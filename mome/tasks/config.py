@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mome.tasks.avsr import AVSRTask
+from mome.tasks import data_folders
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -46,8 +46,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """ESPnet's options for the AVSR task, with ``base`` understood in ``--config``."""
+    """ESPnet's options for the AVSR task, with ``base`` in ``--config`` and data folders."""
+    from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
+
     parser = AVSRTask.get_parser()
+    data_folders.add_arguments(parser)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     config, rest = first.parse_known_args(argv)
@@ -61,5 +64,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"{config.config}: unknown keys {', '.join(sorted(unknown))}")
         parser.set_defaults(**values)
     args = parser.parse_args(rest)
+    try:
+        data_folders.resolve(args)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     args.config = None if config.config is None else str(config.config)
     return args

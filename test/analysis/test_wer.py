@@ -1,6 +1,7 @@
 """Word error rates against jiwer on the whole set, and the guessing baselines."""
 
 import json
+import re
 
 import jiwer
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from mome.analysis.wer import guess, normalise, score
 from mome.bin import score as score_bin
+from mome.common.marks import OtherSettings
+from mome.data import test_sets
 
 REFERENCES = {"a": "set the red book", "b": "bin blue now", "c": "lay green"}
 HYPOTHESES = {"a": "set a red red book", "b": "bin now", "c": "lay green"}
@@ -87,44 +90,51 @@ def test_guessing_knows_the_training_texts_alone():
     assert guesses["random training sentence"].utterances == 2
 
 
+def decoded(tmp_path, pair: str, text: str, name: str = "test", **changes) -> None:
+    """A decoded condition, with its references."""
+    folder = tmp_path / "exp/decode/avsr" / name / pair
+    folder.mkdir(parents=True)
+    (folder / "text").write_text(text)
+    settings = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
+    settings |= {"test_set": test_sets.settings_of(tmp_path / "dump", name), **changes}
+    (folder / "decode.json").write_text(json.dumps({"settings": settings, "command": "decode"}))
+    (tmp_path / "dump" / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "dump" / name / "text").write_text("a one\nb two\n")
+
+
 def test_tables_of_a_folder(tmp_path):
-    for pair, text in (("a4_v2", "a one\nb two\n"), ("a16_v5", "a one\nb\n")):
-        folder = tmp_path / "exp/decode/avsr/test" / pair
-        folder.mkdir(parents=True)
-        (folder / "text").write_text(text)
-        settings = {"beam": 2, "max_new_tokens": 8, "search_seconds": 1.0, "command": "decode"}
-        (folder / "decode.json").write_text(json.dumps(settings))
-    (tmp_path / "dump/test").mkdir(parents=True)
-    (tmp_path / "dump/test/text").write_text("a one\nb two\n")
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    decoded(tmp_path, "a16_v5", "a one\nb\n")
+    decoded(tmp_path, "a4_v2", "a one\nb two\n", "test_babble_snr-5")
     (tmp_path / "train").write_text("x one\ny three\n")
-    score_bin.main(
-        ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
-        + ["--train_text", str(tmp_path / "train")]
-    )
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    score_bin.main([*arguments, "--train_text", str(tmp_path / "train")])
     scores = json.loads((tmp_path / "exp/scores.json").read_text())
     assert scores["avsr/test/a4_v2"]["wer"] == 0
     assert scores["avsr/test/a16_v5"]["deletions"] == 1
     assert scores["avsr/test/a16_v5"]["wer"] == 50
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert table.index("a4_v2") < table.index("a16_v5")
+    assert table.index("test, clean") < table.index("test, babble at -5 dB")
+    assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
-    with pytest.raises(FileNotFoundError, match="no transcripts"):
-        score_bin.collect(tmp_path / "nothing", tmp_path)
+    (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
+    score_bin.main([*arguments, "--decode_tag", "x"])
+    assert (tmp_path / "exp/RESULTS_x.md").exists()
+    with pytest.raises(SystemExit, match="exp/decode holds no transcripts"):
+        score_bin.main(arguments)
 
 
-def test_conditions_are_named_and_ordered():
-    names = {
-        "test": "test, clean",
-        "test_swapaudio": "test, audio of another utterance",
-        "test_babble_snr10": "test, babble at 10 dB",
-        "test_babble_snr-5": "test, babble at -5 dB",
-        "test_noise_snr2.5": "test, noise at 2.5 dB",
-        "test_blur1": "test, lips at 1/2 resolution",
-        "test_blur3": "test, lips at 1/8 resolution",
-        "test_babble_snr-5_drop2": "test, babble at -5 dB, 40 % of lip frames dropped",
-        "test_other_set": "test_other_set, clean",
-        "test_other_set_babble_snr0": "test_other_set, babble at 0 dB",
-        "test_other_set_occlusion1": "test_other_set, patch of 33 % width on 40 % of lip frames",
-    }
-    assert {name: score_bin.describe(name) for name in names} == names
-    assert sorted(sorted(names), key=score_bin.set_order) == list(names)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beam": 5}, "beam: was 5, is 2"),
+        ({"weights": "1" * 64}, "weights: was 111111111111, is 000000000000"),
+        ({"test_set": {"seed": 1}}, 'test_set: was {"seed": 1}, is {"prepared": "absent"}'),
+    ],
+)
+def test_no_table_mixes_settings(tmp_path, changes, message):
+    decoded(tmp_path, "a16_v2", "a one\nb two\n")
+    decoded(tmp_path, "a4_v2", "a one\nb two\n", **changes)
+    with pytest.raises(OtherSettings, match=re.escape(message)):
+        score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")

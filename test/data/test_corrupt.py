@@ -12,6 +12,7 @@ from mome.bin.corrupt_lips import main as corrupt_main
 from mome.data.audio import write_flac
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS, corrupt, describe
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
+from mome.data.test_sets import read_list
 from mome.data.video import read_lips, write_lips
 
 SHARE = {"occlusion": (0.4, 0.6, 0.8), "drop": (0.2, 0.4, 0.6)}
@@ -214,13 +215,24 @@ def test_finished_crops_are_kept_and_settings_count(dump, capsys):
     run(dump, *options, "--nj", 2)
     assert "1 crops new" in capsys.readouterr().out
     assert crops(dump) == before
-    run(dump, *options, "--seed", 1)
+    with pytest.raises(
+        SystemExit, match=r"test_drop1 was made with other settings:\n  seed: was 0, is 1"
+    ):
+        run(dump, *options, "--seed", 1)
+    assert crops(dump) == before
+    run(dump, *options, "--seed", 1, "--force", "true")
     after = crops(dump)
     assert after.keys() == before.keys()
     assert all(after[p] != before[p] for p in before if "occlusion" in str(p))
     assert any(after[p] != before[p] for p in before if "drop" in str(p))
-    run(dump, *options)
+    run(dump, *options, "--force", "true")
     assert crops(dump) == before
+    assert list(read_list(dump)) == [
+        "test_drop1",
+        "test_drop3",
+        "test_occlusion1",
+        "test_occlusion3",
+    ]
 
 
 def test_a_set_that_does_not_fit_its_crops_is_named(dump):

@@ -13,8 +13,10 @@ from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import Babble, mix_babble, plan_babble, split_musan, split_utterances
 from mome.data.preprocessor import SNRS as TRAINING_SNRS
 from mome.data.preprocessor import AVSRPreprocessor
+from mome.data.test_sets import read_list
 
 SNRS = (-5, 0, 5, 10, 15)
+FORCE = ["--force", "true"]
 
 
 def make_set(folder, speakers, per_speaker, seed, level=0.1):
@@ -172,25 +174,49 @@ def test_seed_decides_and_finished_files_are_kept(dump, tmp_path, capsys):
     noise_main([*arguments(root), "--nj", "2"])
     assert "1 new" in capsys.readouterr().out
     assert everything(dump) == before
-    noise_main([*arguments(root), "--seed", "1"])
+    with pytest.raises(
+        SystemExit, match=r"noise/\.done was made with other settings:\n  seed: was"
+    ):
+        noise_main([*arguments(root), "--seed", "1"])
+    assert everything(dump) == before
+    noise_main([*arguments(root), "--seed", "1", *FORCE])
     after = everything(dump)
     assert after.keys() == before.keys()
     made = [p for p in before if "snr" in str(p) or "babble-" in str(p)]
     assert all(after[p] != before[p] for p in made)
     assert made
-    noise_main(arguments(root))
+    noise_main([*arguments(root), *FORCE])
     assert everything(dump) == before
+
+
+def test_what_is_there_is_added_to_but_not_taken_from(dump, capsys):
+    root = dump.parent
+    lists = {path: path.read_bytes() for path in (dump / "noise").glob("*.scp")}
+    listed = read_list(dump)
+    assert set(listed) >= {f"test_{k}_snr{n}" for k in ("babble", "music") for n in SNRS}
+    noise_main([*arguments(root), "--snrs", "20.0", "--test_kinds", "babble"])
+    assert "6 utterances at 1 SNRs, 6 new" in capsys.readouterr().out
+    assert read_list(dump).keys() - listed.keys() == {"test_babble_snr20"}
+    without = arguments(root)
+    place = without.index("--musan")
+    del without[place : place + 2]
+    with pytest.raises(SystemExit, match=r"musan: was .*musan, is empty"):
+        noise_main(without)
+    assert {path: path.read_bytes() for path in lists} == lists
+    with pytest.raises(SystemExit):
+        noise_main([*arguments(root), "--snrs", "loud"])
+    assert "'loud' is not an SNR in dB" in capsys.readouterr().err
 
 
 def test_noisy_copies_follow_their_noise(dump, capsys):
     root = dump.parent
     before = everything(dump)
-    noise_main([*arguments(root), "--speakers", "2", "--test_kinds", "babble", "--nj", "2"])
+    noise_main([*arguments(root), "--speakers", "2", "--test_kinds", "babble", "--nj", "2", *FORCE])
     after = everything(dump)
     assert "test with babble: 6 utterances at 5 SNRs, 30 new" in capsys.readouterr().out
     changed = {p for p in before if after[p] != before[p]}
-    assert changed == {p for p in before if "babble" in str(p)}
-    noise_main(arguments(root))
+    assert changed == {p for p in before if "babble" in str(p) and "snr20" not in str(p)}
+    noise_main([*arguments(root), *FORCE])
     assert "test with music: 6 utterances at 5 SNRs, 0 new" in capsys.readouterr().out
     assert everything(dump) == before
 
@@ -294,7 +320,7 @@ def test_warnings_and_errors(tmp_path, caplog):
         noise_main(["--dump", str(tmp_path), "--seconds", "1"])
     make_set(tmp_path / "alone", ["s1"], 4, seed=0)
     with pytest.raises(SystemExit, match="1 speakers for train babble"):
-        noise_main(["--dump", str(tmp_path), "--train_set", "alone"])
+        noise_main(["--dump", str(tmp_path), "--train_set", "alone", *FORCE])
     with pytest.raises(ValueError, match="has no folder noise, speech, music"):
         split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
     (tmp_path / "test" / "music").mkdir()

@@ -93,10 +93,66 @@ def test_a_second_run_does_nothing_again(recipe):
     folder, options = recipe
     before = {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("*.pth")}
     before |= {p: p.stat().st_mtime_ns for p in (folder / "dump").rglob("*.mp4")}
-    result = run(options)
+    before |= {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("text")}
+    listed = (folder / "dump/test_sets.json").read_bytes()
+    # How many jobs there are changes no result, and an SNR may be spelled in another way.
+    result = run([*options, "--nj", "1", "--snrs", "-5.0 10.0", "--decode_batch_size", "3"])
     assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (folder / "dump/test_sets.json").read_bytes() == listed
     assert "done already" in result.stderr
     assert "epoch started" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stage", "1", "--prepare_opts", "--x"], "--x: was not given, is empty"),
+        (["--stage", "2", "--lip_opts", "--window 8"], "--window: was not given, is 8"),
+        (["--stage", "3", "--seed", "1"], "seed: was 0, is 1"),
+        (["--stage", "4", "--seed", "1"], "--seed: was 0, is 1"),
+        (["--stage", "4", "--train_opts", "--max_epoch 2"], "--max_epoch: was not given, is 2"),
+        (["--stage", "4", "--tasks", "avsr asr"], "--tasks: was avsr asr vsr, is avsr asr"),
+        (["--stage", "5", "--beam", "3"], "beam: was 2, is 3"),
+        (["--stage", "5", "--snrs", "7"], "stage 3 makes it, with --snrs 7 --test_noise babble"),
+        (["--stage", "5", "--test_noise", "music"], "--test_noise music --musan <folder>"),
+        (["--snrs", "5 loud"], "--snrs '5 loud': loud is not an SNR in dB"),
+        (["--dumpdir", "a b"], "folder 'a b': its name separates words"),
+    ],
+)
+def test_other_settings_are_refused(recipe, options, message):
+    folder, same = recipe
+    results = (folder / "exp/mome/RESULTS.md").read_bytes()
+    result = run([*same, *options], check=False)
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+    assert (folder / "exp/mome/RESULTS.md").read_bytes() == results
+
+
+def test_a_changed_configuration_is_refused_and_shown(recipe):
+    folder, options = recipe
+    conf = yaml.safe_load((folder / "train.yaml").read_text())
+    conf["optim_conf"]["lr"] = 0.5
+    conf["log_interval"] = 7  # what is logged does not count
+    (folder / "other.yaml").write_text(yaml.safe_dump(conf))
+    other = ["--stage", "4", "--train_config", folder / "other.yaml"]
+    result = run([*options, *other], check=False)
+    assert result.returncode != 0
+    output = result.stdout + result.stderr
+    assert "optim_conf.lr: was 0.002, is 0.5\nKeep it and give another --expdir or --tag" in output
+    assert "log_interval: was" not in output
+
+
+def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
+    folder, options = recipe
+    clean = [*options, "--stage", "5", "--snrs", "", "--corruptions", "", "--beam", "1"]
+    results = (folder / "exp/mome/RESULTS.md").read_bytes()
+    run([*clean, "--decode_tag", "greedy"])
+    assert "Beam 1," in (folder / "exp/mome/RESULTS_greedy.md").read_text()
+    assert (folder / "exp/mome/RESULTS.md").read_bytes() == results
+    run([*clean, "--decode_tag", "greedy", "--beam", "2", "--force", "true"])
+    table = (folder / "exp/mome/RESULTS_greedy.md").read_text()
+    assert "Beam 2," in table
+    assert "--beam 1 " not in table
 
 
 def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
@@ -142,7 +198,7 @@ def test_training_goes_on_from_its_checkpoint(recipe):
 
 def test_untrained_rates_and_missing_files_are_named(recipe):
     options = [*recipe[1], "--stage", "5"]
-    result = run([*options, "--decode_opts", "--rates a8_v2"], check=False)
+    result = run([*options, "--decode_tag", "x", "--decode_opts", "--rates a8_v2"], check=False)
     assert result.returncode != 0
     assert "a8_v2 was not trained" in result.stdout + result.stderr
     result = run([*options, "--tag", "nothing"], check=False)

@@ -102,6 +102,64 @@ def test_caller_keeps_its_names():
     assert parse("--nj", "1", script=script).stdout == "same\nnone\n"
 
 
+def test_options_are_listed_with_their_comments(tmp_path):
+    script = tmp_path / "script"
+    lines = [
+        "# not an option",
+        "other=1 # nor this",
+        "",
+        "## Folders",
+        "data=data   # where data are,",
+    ]
+    lines += [" " * 20 + "# or will be", 'snrs="-5 0" # in dB; "" is none', "tag=  # a name", ""]
+    script.write_text("\n".join([*lines, "later=2 # no", ""]))
+    command = [UTILS / "list_options.sh", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [" ".join(line.split()) for line in result.stdout.split("\n")] == [
+        "",
+        "Folders",
+        "--data data where data are,",
+        "or will be",
+        '--snrs "-5 0" in dB; "" is none',
+        '--tag "" a name',
+        "",
+    ]
+
+
+OWN = f"""
+# Head of the recipe.
+set -euo pipefail
+lrs3= subset=433h own_options="lrs3 subset"
+. {UTILS}/own_options.sh
+printf '%s|' "lrs3=$lrs3" "subset=$subset" "$@"
+corpus_folder lrs3 "$lrs3" "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["--lrs3", "/"], "lrs3=/|subset=433h|/\n"),
+        (["--nj", "2", "--lrs3=/", "--subset=30h", "--x=y"], "lrs3=/|subset=30h|--nj|2|--x=y|/\n"),
+        (["--opts", "--lrs3 a", "--lrs3", "/"], "lrs3=/|subset=433h|--opts|--lrs3 a|/\n"),
+        (["--dry_run", "true"], "lrs3=|subset=433h|--dry_run|true|"),
+        (["--dry_run=true"], "lrs3=|subset=433h|--dry_run=true|"),
+    ],
+)
+def test_a_recipe_takes_its_own_options_and_leaves_the_others(arguments, printed):
+    result = parse(*arguments, script=OWN)
+    assert result.stdout == printed, result.stderr
+    assert result.returncode == 0
+
+
+def test_wrong_own_options_are_errors():
+    assert "option --lrs3 needs a value" in parse("--lrs3", script=OWN).stderr
+    assert "--lrs3 <folder of the corpus> is missing" in parse("--nj", "2", script=OWN).stderr
+    result = parse("--lrs3=/nowhere", script=OWN)
+    assert result.returncode != 0
+    assert "/nowhere" in result.stderr
+
+
 def test_spk2utt():
     utt2spk = "b_1 b\na_2 a\na_1 a\n"
     command = [UTILS / "utt2spk_to_spk2utt.sh"]

@@ -7,5 +7,7 @@
 #
 # Kaldi's and ESPnet's launchers (queue.pl, pbs.pl, ...) take the same arguments: give their path.
 # Data stages go to a cluster by Dask: see --parallel and conf/dask_slurm.yaml.
-train_cmd=run.pl
-decode_cmd=run.pl
+
+## Launchers
+train_cmd=run.pl           # starts training
+decode_cmd=run.pl          # starts the jobs of decoding

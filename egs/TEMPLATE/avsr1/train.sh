@@ -1,0 +1,49 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by avsr.sh: how stage 4 trains a model. Options of avsr.sh are read here, none is changed.
+
+# set_model_args TASKS VIDEO_WEIGHTS: mome.bin.train's options for a model, in model_args.
+set_model_args() {
+    model_args=(--tasks "$1")
+    if [ -n "${lm}" ]; then model_args+=(--decoder_conf "lm=${lm}"); fi
+    if [ -n "${audio_model}" ]; then model_args+=(--audio_encoder_conf "model=${audio_model}"); fi
+    if [ -n "$2" ]; then model_args+=(--video_encoder_conf "weights=$2"); fi
+}
+
+# train DIR CONFIG "NEEDED_MARK..." OPTION...: ESPnet's trainer. On this machine it starts a process
+# per GPU; a cluster's command and several machines are left to ESPnet's launcher, whose log is
+# DIR/train.log.
+train() {
+    local dir=$1 config=$2 needs=$3 distributed=false launch=()
+    shift 3
+    if [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then distributed=true; fi
+    if [ "${train_cmd}" != run.pl ] || [ "${num_nodes}" -gt 1 ]; then
+        launch=(python -m espnet2.bin.launch --cmd "${train_cmd}" --log "${dir}/train.log"
+            --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${dir}/.dist_init_"
+            --multiprocessing_distributed "${distributed}" --)
+    fi
+    # Rate pairs that a step does not draw leave projectors without gradient.
+    # shellcheck disable=SC2086
+    run_once --mark "${dir}/.done" "--elsewhere=--expdir or --tag" --checkpoint "${dir}/checkpoint.pth" \
+        --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" ${needs} -- \
+        "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" \
+        --train_data "${dumpdir}/${train_set}" --valid_data "${dumpdir}/${valid_set}" --resume true \
+        --ngpu "${ngpu}" --multiprocessing_distributed "${distributed}" \
+        --unused_parameters "${distributed}" --seed "${seed}" "$@"
+}
+
+# train_avsr DIR CONFIG "NEEDED_MARK..." TASKS VIDEO_WEIGHTS OPTION...: a model that hears noise.
+train_avsr() {
+    local dir=$1 config=$2 needs=$3
+    set_model_args "$4" "$5"
+    shift 5
+    train "${dir}" "${config}" "${dumpdir}/noise/.done ${needs}" "${model_args[@]}" \
+        --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
+        ${train_noise:+--preprocessor_conf "noise_kinds=[${train_noise// /,}]"} "$@"
+}
+
+# export_encoder DIR WEIGHTS: the video encoder of a checkpoint, to DIR/video_encoder.safetensors.
+export_encoder() {
+    run_once --mark "$1/.exported.done" --elsewhere=--expdir --needs "$2" -- \
+        python -m mome.bin.export_encoder --weights "$2" --prefix video_encoder. \
+        --output "$1/video_encoder.safetensors"
+}

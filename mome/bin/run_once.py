@@ -1,0 +1,144 @@
+"""Run a command unless its mark says that it has succeeded with the same settings.
+
+  python -m mome.bin.run_once --mark dump/test/.done -- python -m mome.bin.prepare_media ...
+
+Settings are the options of the command, the content of the YAML file that its --config names, and
+what the marks of its inputs (--needs) hold. With the same settings nothing is done. With others it
+is an error that shows the difference, or with --force true the work is done again. Options that
+change no result, such as --nj, do not count, nor does a launcher before the command: what counts
+comes after the last `--`. Output goes to the log beside the mark as well.
+"""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
+from mome.tasks.config import read_config
+
+ROOT = Path(__file__).resolve().parents[2]
+# Options and configuration keys that do not change the result: how many processes and devices
+# compute, what is logged, and where outputs and frozen tools are.
+NEUTRAL = frozenset(
+    "nj parallel ngpu num_nodes resume force multiprocessing_distributed unused_parameters"
+    " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb"
+    " out dump output output_dir landmarks".split()
+)
+
+
+def command_settings(command: list[str]) -> dict[str, object]:
+    """What of a command decides its result: option -> value, by ``key=value`` for ``--x_conf``.
+
+    Paths below the working folder and below the repository are relative, so that neither spelling
+    nor moving the repository makes a difference.
+
+    Raises:
+        FileNotFoundError, ValueError: if a configuration cannot be read.
+    """
+    if "--" in command:
+        command = command[len(command) - command[::-1].index("--") :]
+    settings: dict[str, object] = {}
+    options = [i for i, word in enumerate(command) if word.startswith("--")] + [len(command)]
+    settings["command"] = _relative(" ".join(command[: options[0]]))
+    for start, end in pairwise(options):
+        name, equals, value = command[start].partition("=")
+        values = [value] * bool(equals) + command[start + 1 : end]
+        if name[2:] in NEUTRAL:
+            continue
+        if name == "--config":
+            settings |= config_settings(read_config(Path(values[0])))
+        elif name.endswith("_conf"):
+            for key, _, value in (word.partition("=") for word in values):
+                settings[f"{name} {key}"] = _relative(value)
+        else:
+            settings[name] = _relative(" ".join(values))
+    return settings
+
+
+def _relative(text: str) -> str:
+    text = text.replace(f"{Path.cwd()}/", "")
+    return text.replace(f"{ROOT}/", f"{os.path.relpath(ROOT)}/")
+
+
+def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, object]:
+    """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
+    settings: dict[str, object] = {}
+    for key, value in config.items():
+        if key in NEUTRAL:
+            continue
+        if isinstance(value, dict) and value:
+            settings |= config_settings(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
+def run_logged(command: list[str], log: Path) -> int:
+    """Run a command with its output here and appended to a log: its exit status."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(log, "ab") as file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        # By pieces, not lines: a progress bar rewrites its line many times before it ends it.
+        while piece := os.read(process.stdout.fileno(), 1 << 16):
+            file.write(piece)
+            file.flush()
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return process.wait()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compare, run and mark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mark", type=Path, required=True, help="e.g. dump/test/.done")
+    parser.add_argument("--needs", nargs="*", default=[], help="marks or files of its inputs")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="unfinished work that has this file goes on from it"
+    )
+    parser.add_argument(
+        "--elsewhere", default="folder", help="options that put other work beside this"
+    )
+    parser.add_argument("--force", choices=("true", "false"), default="false")
+    argv = sys.argv[1:] if argv is None else argv
+    first = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:first])
+    command = argv[first + 1 :]
+    if not command:
+        parser.error("a command must follow --")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        settings = command_settings(command)
+        inputs = {_relative(path): fingerprint(path) for path in args.needs}
+        settings |= {f"input {path}": digest for path, digest in inputs.items()}
+        if is_done(args.mark, settings, args.elsewhere, args.force == "true", args.checkpoint):
+            logging.info("done already: %s", args.mark)
+            return
+    except (OtherSettings, FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    write_mark(args.mark, settings, "started")
+    log = args.mark.with_name(re.sub(r"\.done$", "log", args.mark.name))
+    code = run_logged(command, log)
+    if code:
+        logging.error(
+            "failed: %s; see %s; the same command goes on from there",
+            shlex.join(command),
+            log,
+        )
+        raise SystemExit(1)
+    write_mark(args.mark, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Marks of finished work: what it was made with, so that it is never taken for other work.
+
+A mark is a JSON file beside the work, ``{"state": ..., "settings": {name: value}}``; the state is
+``started`` or ``done``. Settings name everything that decides the result: options, contents of
+configurations, and the fingerprints of the marks of what it was made from. A rerun compares them
+with its own.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from mome.common.atomic_files import write_bytes
+
+Settings = Mapping[str, object]
+
+
+class OtherSettings(Exception):
+    """Work is there that was made with other settings than those asked for."""
+
+
+def read_mark(path: str | Path) -> dict | None:
+    """A mark's content; None if there is none, or with a warning, if it cannot be read."""
+    path = Path(path)
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        if mark["state"] in ("started", "done") and isinstance(mark["settings"], dict):
+            return mark
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, OSError):
+        pass
+    logging.warning("%s cannot be read as a mark: it counts as not done", path)
+    return None
+
+
+def write_mark(path: str | Path, settings: Settings, state: str = "done") -> None:
+    """Write a mark; a reader sees the old or the new one, never half of it."""
+    mark = {"state": state, "settings": settings}
+    write_bytes(path, (json.dumps(mark, indent=1, sort_keys=True) + "\n").encode())
+
+
+def fingerprint(path: str | Path) -> str:
+    """What stands for an input in the settings of the work that is made from it.
+
+    That is the digest of a mark's settings, or of the content of another file; ``absent`` without
+    the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return "absent"
+    mark = read_mark(path) if path.name.endswith(".done") else None
+    if mark is None:
+        return file_digest(path)
+    text = json.dumps(mark["settings"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """What differs between two settings, a line for each name; empty if they are the same."""
+    # As a mark would give them back: tuples are lists, and keys are words.
+    old, new = (json.loads(json.dumps(settings)) for settings in (old, new))
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) or (name in old) != (name in new):
+            was, now = (_shown(settings, name) for settings in (old, new))
+            lines.append(f"{name}: was {was}, is {now}")
+    return lines
+
+
+def _shown(settings: Settings, name: str) -> str:
+    if name not in settings:
+        return "not given"
+    value = settings[name]
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) == 64 and not text.strip("0123456789abcdef"):
+        return text[:12]  # of a digest, enough to tell it from another
+    return text or "empty"
+
+
+def demand_same(what: object, old: Settings, new: Settings, elsewhere: str) -> None:
+    """Compare the settings of existing work with those asked for.
+
+    Args:
+        what: the work, as the error names it.
+        old: settings that it was made with.
+        new: settings asked for.
+        elsewhere: options that put new work beside it, such as ``--expdir or --tag``.
+
+    Raises:
+        OtherSettings: if they differ; says what differs and how to go on.
+    """
+    if lines := differences(old, new):
+        shown = "".join(f"\n  {line}" for line in lines)
+        raise OtherSettings(
+            f"{what} was made with other settings:{shown}\n"
+            f"Keep it and give another {elsewhere}, or redo it with --force true."
+        )
+
+
+def is_done(
+    path: str | Path,
+    settings: Settings,
+    elsewhere: str,
+    force: bool = False,
+    checkpoint: str | Path | None = None,
+) -> bool:
+    """Whether work is finished that was made with these settings.
+
+    Args:
+        path: its mark.
+        settings: those asked for.
+        elsewhere: options that put new work beside it.
+        force: work of other settings counts as not done. The checkpoint that it would go on from is
+            deleted.
+        checkpoint: file that unfinished work goes on from; while it exists, work that was only
+            started with other settings may not go on either.
+
+    Raises:
+        OtherSettings: if the work, or the checkpoint, is of other settings, unless forced.
+    """
+    mark = read_mark(path)
+    if mark is None:
+        return False
+    finished = mark["state"] == "done"
+    begun = checkpoint is not None and Path(checkpoint).exists()
+    try:
+        demand_same(path, mark["settings"], settings, elsewhere)
+    except OtherSettings:
+        if force and begun:
+            Path(checkpoint).unlink()
+        if not force and (finished or begun):
+            raise
+        return False
+    return finished

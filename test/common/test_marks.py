@@ -1,0 +1,142 @@
+"""mome.common.marks and mome.bin.run_once: work that knows what it was made with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mome.bin.run_once import command_settings
+from mome.bin.run_once import main as run_once
+from mome.common.marks import differences, fingerprint, read_mark, write_mark
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = "--expdir or --tag"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Run a command that counts its runs; returns how many there have been."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*command, options=()):
+        shell = ["sh", "-c", "echo ran; echo x >> runs", "work", *command]
+        run_once(["--mark", "out/.done", f"--elsewhere={ELSEWHERE}", *options, "--", *shell])
+        return len(Path("runs").read_text().split())
+
+    return run
+
+
+def test_the_same_command_runs_once_and_another_is_refused(work, caplog, capfdbinary):
+    caplog.set_level("INFO")
+    assert work("--seed", "0", "--nj", "2") == 1
+    assert Path("out/log").read_text() == "ran\n"
+    assert capfdbinary.readouterr().out == b"ran\n"
+    assert work("--seed", "0", "--nj", "8", "--parallel", "dask.yaml") == 1
+    assert work("--seed=0") == 1
+    assert "done already: out/.done" in caplog.text
+    with pytest.raises(SystemExit) as error:
+        work("--seed", "1", "--lm", "llama")
+    message = str(error.value)
+    assert "out/.done was made with other settings" in message
+    assert "  --lm: was not given, is llama\n  --seed: was 0, is 1\n" in message
+    assert f"another {ELSEWHERE}, or redo it with --force true" in message
+    assert work("--seed", "1", options=["--force", "true"]) == 2
+    assert work("--seed", "1") == 2
+    assert Path("out/log").read_text() == "ran\nran\n"
+
+
+def test_what_failed_or_cannot_be_read_is_done_again(work, caplog):
+    command = ["--mark", "out/.done", "--", "sh", "-c", "test -e good && touch made", "x", "--seed"]
+    with pytest.raises(SystemExit):
+        run_once([*command, "0"])
+    assert "see out/log; the same command goes on from there" in caplog.text
+    Path("good").touch()
+    run_once([*command, "1"])  # nothing is there that it could go on from
+    assert Path("made").exists()
+    for content in ("", "{", "[]", '{"state": "done"}'):
+        Path("out/.done").write_text(content)
+        caplog.clear()
+        Path("made").unlink()
+        run_once([*command, "1"])
+        assert "out/.done cannot be read as a mark: it counts as not done" in caplog.text
+        assert Path("made").exists()
+
+
+def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--mark", "exp/.done", "--checkpoint", "exp/checkpoint"]
+    training = [
+        "sh",
+        "-c",
+        "test -e exp/checkpoint && exit; touch exp/checkpoint; exec sleep 60",
+        "x",
+    ]
+
+    def command(lr):
+        return [*options, "--", *training, "--optim_conf", f"lr={lr}"]
+
+    start = [sys.executable, "-m", "mome.bin.run_once", *command(1)]
+    process = subprocess.Popen(start, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 30
+    while not Path("exp/checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    assert read_mark("exp/.done")["state"] == "started"
+    with pytest.raises(SystemExit, match=r"--optim_conf lr: was 1, is 2"):
+        run_once(command(2))
+    run_once(command(1))
+    assert read_mark("exp/.done")["state"] == "done"
+    training[2] = "test ! -e exp/checkpoint"  # what is forced starts anew
+    run_once(["--force", "true", *command(2)])
+    assert read_mark("exp/.done")["settings"]["--optim_conf lr"] == "2"
+
+
+def test_contents_of_configurations_and_inputs_count(work):
+    Path("base.yaml").write_text("optim: adam\noptim_conf: {lr: 0.1, eps: 1}\nlog_interval: 5\n")
+    Path("train.yaml").write_text("base: base.yaml\noptim_conf: {lr: 0.2}\n")
+    write_mark("data/.done", {"--seed": "0"})
+    needs = ["--needs", "data/.done", "weights"]
+    assert work("--config", "train.yaml", options=needs) == 1
+    Path("base.yaml").write_text("optim: adam\noptim_conf: {lr: 0.3, eps: 1}\nlog_interval: 9\n")
+    Path("train.yaml").rename("renamed.yaml")
+    assert work("--config", "renamed.yaml", options=needs) == 1
+    Path("base.yaml").write_text("optim: adam\noptim_conf: {eps: 2}\n")
+    with pytest.raises(SystemExit, match=r"configuration optim_conf\.eps: was 1, is 2\nKeep"):
+        work("--config", "renamed.yaml", options=needs)
+    Path("base.yaml").write_text("optim: adam\noptim_conf: {eps: 1}\n")
+    write_mark("data/.done", {"--seed": "1"})
+    Path("weights").write_text("1")
+    with pytest.raises(SystemExit) as error:
+        work("--config", "renamed.yaml", options=needs)
+    assert "input data/.done: was" in str(error.value)
+    assert "input weights: was absent, is" in str(error.value)
+    with pytest.raises(SystemExit, match=r"nowhere\.yaml does not exist"):
+        work("--config", "nowhere.yaml")
+
+
+def test_a_mark_stands_for_its_settings_not_for_its_time(tmp_path):
+    path = tmp_path / ".done"
+    write_mark(path, {"b": 1, "a": (2, 3)}, "started")
+    first = fingerprint(path)
+    write_mark(path, {"a": [2, 3], "b": 1})
+    assert fingerprint(path) == first != fingerprint(tmp_path / "none")
+    assert json.loads(path.read_text())["state"] == "done"
+    assert differences({"a": (2, 3)}, {"a": [2, 3]}) == []
+
+
+def test_spelling_of_paths_and_launchers_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain = ["python", "-m", "x", "--data", "dump/train", "--decoder_conf", "lm=downloads/lm"]
+    spelled = ["python", "-m", "x", "--data", f"{tmp_path}/dump/train"]
+    spelled += ["--decoder_conf", f"lm={tmp_path}/downloads/lm", "--ngpu", "4"]
+    launched = ["python", "-m", "launch", "--cmd", "slurm.pl", "--", *plain]
+    assert command_settings(plain) == command_settings(spelled) == command_settings(launched)
+    assert command_settings(plain)["--decoder_conf lm"] == "downloads/lm"
+    with pytest.raises(SystemExit):
+        run_once(["--mark", "x/.done"])

@@ -1,0 +1,35 @@
+"""mome.bin.swap_stream."""
+
+import pytest
+
+from mome.bin.swap_stream import main as swap_main
+from mome.bin.swap_stream import partners
+from mome.data.kaldi import read_scp, spk2utt_of, write_scp
+from mome.data.test_sets import read_list
+
+TEXTS = {"a_1": "red", "a_2": "red", "b_1": "blue", "b_2": "green"}
+
+
+def test_partners_are_neighbours_in_length_that_say_something_else():
+    durations = dict(zip(TEXTS, ["1", "2", "3", "9"], strict=True))
+    assert partners(durations, TEXTS) == {"a_1": "b_1", "a_2": "b_1", "b_1": "b_2", "b_2": "a_1"}
+    with pytest.raises(ValueError, match="no utterance of the set has another text"):
+        partners(durations, dict.fromkeys(TEXTS, "red"))
+
+
+def test_copies_exchange_one_stream_and_are_listed(tmp_path):
+    data = tmp_path / "test"
+    utt2spk = {u: u[0] for u in TEXTS}
+    write_scp(data / "text", TEXTS)
+    write_scp(data / "utt2spk", utt2spk)
+    write_scp(data / "spk2utt", spk2utt_of(utt2spk))
+    write_scp(data / "utt2dur", {u: number for number, u in enumerate(TEXTS, 1)})
+    for name in ("lip.scp", "wav.scp"):
+        write_scp(data / name, {u: f"{u}.{name}" for u in TEXTS})
+    swap_main(["--dump", str(tmp_path)])
+    assert list(read_list(tmp_path)) == ["test_swapaudio", "test_swapvideo"]
+    for stream, changed, kept in (("video", "lip", "wav"), ("audio", "wav", "lip")):
+        folder = tmp_path / f"test_swap{stream}"
+        assert read_scp(folder / f"{changed}.scp")["a_1"] == f"b_1.{changed}.scp"
+        for name in (f"{kept}.scp", "text"):
+            assert (folder / name).read_bytes() == (data / name).read_bytes()

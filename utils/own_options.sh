@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Read a recipe's own options, which avsr.sh does not know, and leave all others in "$@". To be
+# sourced, after the own options have been given their defaults:
+#
+#   lrs3= subset=433h
+#   own_options="lrs3 subset"
+#   . utils/own_options.sh
+#
+# --lrs3 /x and --lrs3=/x set lrs3. --help or -h prints the head of the recipe's script before
+# avsr.sh prints its own.
+
+_others=()
+while [ $# -gt 0 ]; do
+    _name=${1%%=*}
+    _name=${_name#--}
+    _name=${_name//-/_}
+    case $1 in
+        --help | -h)
+            sed -n '2,/^set -/{/^#/p}' "$0"
+            _others+=(--help)
+            shift
+            continue
+            ;;
+        --*=*) _words=1 _value=${1#*=} ;;
+        --*) _words=2 _value=${2-} ;;
+        *) _words=1 _name= ;;
+    esac
+    if [ "${_words}" -gt $# ]; then
+        echo "$0: option $1 needs a value" >&2
+        exit 1
+    fi
+    case " ${own_options:?} " in
+        *" ${_name:-?} "*) printf -v "${_name}" '%s' "${_value}" ;;
+        *) _others+=("${@:1:_words}") ;;
+    esac
+    shift "${_words}"
+done
+set -- "${_others[@]}"
+unset -v _others _name _words _value
+
+# corpus_folder NAME FOLDER OPTION...: the absolute path of a licensed corpus that --NAME names. It may
+# be left out where avsr.sh reads no data.
+corpus_folder() {
+    local name=$1 folder=$2
+    shift 2
+    if [ -n "${folder}" ]; then
+        realpath -e -- "${folder}"
+    elif [[ " $* " != *" --help "* && " $* " != *" --dry_run"[\ =]"true "* ]]; then
+        echo "$0: --${name} <folder of the corpus> is missing" >&2
+        return 1
+    fi
+}
