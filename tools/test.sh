@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what is missing, then lint and test: tools/test.sh [pytest options]
+# Set up what is missing, then lint, check types and test: tools/test.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools/setup.sh
@@ -11,4 +11,5 @@ find egs mome test tools utils -name '*.sh' -not -path '*/venv/*' -not -path '*/
     | xargs -0 shellcheck -x
 ruff check .
 ruff format --check .
+mypy
 python -m pytest -q "$@"

@@ -1,12 +1,13 @@
 """Hold a pretrained module without training or saving it."""
 
 from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 
-class Frozen(nn.Module):
+class Frozen[Pretrained: nn.Module](nn.Module):
     """A pretrained module that is used but never trained, saved or synchronised.
 
     The module is kept out of PyTorch's module registry. Its tensors are therefore in neither
@@ -15,16 +16,18 @@ class Frozen(nn.Module):
     keeps its own dtype, so that a bfloat16 LLM survives ``model.to(dtype=float32)``.
     """
 
-    def __init__(self, module: nn.Module):
+    inner: Pretrained
+
+    def __init__(self, module: Pretrained):
         super().__init__()
         self.__dict__["inner"] = module.requires_grad_(False).eval()
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         self.inner._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
         return self
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.inner(*args, **kwargs)
 
     def num_parameters(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -66,7 +67,9 @@ def map_items[Item, Result](
             raise
 
 
-def _map_on_cluster(function, items: list, desc: str, cluster: str | Path) -> list:
+def _map_on_cluster[Item, Result](
+    function: Callable[[Item], Result], items: list[Item], desc: str, cluster: str | Path
+) -> list[Result]:
     client = _client(str(cluster))  # says what to install if Dask is missing
     from distributed import as_completed as completed
 
@@ -80,7 +83,7 @@ def _map_on_cluster(function, items: list, desc: str, cluster: str | Path) -> li
 
 
 @cache
-def _client(cluster: str):
+def _client(cluster: str) -> Any:
     """Dask's client of a cluster, which is started once and ends with this process."""
     from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
     from omegaconf import OmegaConf
@@ -100,13 +103,13 @@ def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
     return results
 
 
-def _progress(iterable, desc, total):
+def _progress[Item](iterable: Iterable[Item], desc: str, total: int) -> Iterable[Item]:
     # In a log file, a line every ten seconds.
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
 
 
-def _call(function, item, desc):
+def _call[Item, Result](function: Callable[[Item], Result], item: Item, desc: str) -> Result:
     try:
         return function(item)
     except Exception as error:
@@ -123,11 +126,17 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
 def _start_worker() -> None:
     """What a pool's worker does first: it ends when its parent is killed."""
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    assert parent is not None, "only a worker process calls this"
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     _limit_threads()
 
 
-def _one_thread(function, item):
+def _one_thread[Item, Result](function: Callable[[Item], Result], item: Item) -> Result:
     _limit_threads()
     return function(item)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
+from av import AudioStream
+from av.container import InputContainer
 
 from mome.common.atomic_files import write_bytes
 from mome.data.video import COMPLETE, MediaError, start_seconds
@@ -156,7 +158,7 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
     with av.open(path) as container:
         stream = _audio_stream(container, path)
         to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-        blocks = []
+        blocks: list[np.ndarray] = []
         packets = 0
         for packet in container.demux(stream):
             packets += bool(packet.size)
@@ -176,12 +178,12 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
         return np.concatenate(blocks, axis=1).T, stream.rate
 
 
-def _silence(seconds: float, stream) -> np.ndarray:
+def _silence(seconds: float, stream: AudioStream) -> np.ndarray:
     """Zeros (channels, N) before an audio stream that starts after the video."""
     return np.zeros((stream.channels, max(0, round(seconds * stream.rate))), dtype=np.float32)
 
 
-def _audio_stream(container, path: str):
+def _audio_stream(container: InputContainer, path: str) -> AudioStream:
     if not container.streams.audio:
         raise MediaError(path, "no audio stream; name its sound in wav.scp, or drop the utterance")
     return container.streams.audio[0]

@@ -135,7 +135,7 @@ def split_musan(
     kinds = [kind for kind in MUSAN_FOLDERS if (root / kind).is_dir()]
     if not kinds:
         raise ValueError(f"{root} has no folder {', '.join(MUSAN_FOLDERS)}")
-    result = {}
+    result: dict[str, dict[str, dict[str, str]]] = {}
     for kind in kinds:
         files = sorted(p for p in (root / kind).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
         if len(files) < 2:

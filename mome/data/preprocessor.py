@@ -1,6 +1,6 @@
 """From what a data folder holds to what the model reads, one utterance at a time."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, KeysView, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +24,7 @@ from mome.pretrained.hub import load
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # None is clean
 
 
-class LipsReader(Mapping):
+class LipsReader(Mapping[str, np.ndarray]):
     """ESPnet data type ``lips``: utterance -> uint8 (T, 96, 96) from ``lip.scp``."""
 
     def __init__(self, path: str):
@@ -42,7 +42,7 @@ class LipsReader(Mapping):
     def __contains__(self, utterance: object) -> bool:
         return utterance in self.paths
 
-    def keys(self):
+    def keys(self) -> KeysView[str]:
         """Utterance ids, in file order."""
         return self.paths.keys()
 
@@ -130,12 +130,15 @@ class AVSRPreprocessor(AbsPreprocessor):
         if "speech" in data:
             output["speech"] = self.prepare_speech(np.asarray(data["speech"]), rng)
         if "lips" in data:
-            output["lips"] = self.prepare_lips(data["lips"], rng)
+            output["lips"] = self.prepare_lips(np.asarray(data["lips"]), rng)
         if "text" in data:
-            if not data["text"].strip():
+            text = str(data["text"])
+            if not text.strip():
                 raise ValueError(f"utterance {uid}: transcript without words; remove it from text")
+            if self.tokenizer is None:
+                raise ValueError(f"utterance {uid} has a transcript, but no tokenizer is named")
             # As a continuation of the prompt, a transcript begins with a space.
-            ids = self.tokenizer.encode(" " + data["text"].lower(), add_special_tokens=False)
+            ids = self.tokenizer.encode(" " + text.lower(), add_special_tokens=False)
             output["text"] = np.array(ids, dtype=np.int64)
         if "units" in data:
             output["units"] = np.asarray(data["units"], dtype=np.int64)

@@ -5,7 +5,7 @@ to grey gives, so clips cropped elsewhere and here are read alike.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -14,6 +14,8 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av import AudioStream, VideoStream
+from av.container import InputContainer
 from av.video.reformatter import ColorRange
 
 from mome.common.atomic_files import write_bytes
@@ -86,7 +88,7 @@ def video_info(path: str | Path) -> VideoInfo:
 
 def iter_video(
     path: str | Path, grey: bool = False, rate: float | None = None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Decode a video frame by frame.
 
     Args:
@@ -114,18 +116,19 @@ def iter_video(
             yield _upright(convert(frame), frame, stream)
 
 
-def start_seconds(container) -> float:
+def start_seconds(container: InputContainer) -> float:
     """Where the time of a recording begins: that of its first stream to start."""
     return (container.start_time or 0) / av.time_base
 
 
 def _at_rate(
-    frames: Iterator[av.VideoFrame], container, stream, rate: float
+    frames: Iterator[av.VideoFrame], container: InputContainer, stream: VideoStream, rate: float
 ) -> Iterator[av.VideoFrame]:
     """For each output time the frame shown nearest to it; timestamps say when a frame is shown."""
     step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
     start = start_seconds(container)
-    written, previous, time = 0, None, -step
+    written, time = 0, -step
+    previous: av.VideoFrame | None = None
     for frame in frames:
         previous_time = time
         time = previous_time + step if frame.time is None else frame.time - start
@@ -134,14 +137,15 @@ def _at_rate(
             yield previous
             written += 1
         previous = frame
-    if previous.duration:
+    assert previous is not None, "_decode raises an error for a video without frames"
+    if previous.duration and previous.time_base:
         step = float(previous.duration * previous.time_base)
     while written / rate < time + step - 1e-6:
         yield previous
         written += 1
 
 
-def _upright(image: np.ndarray, frame: av.VideoFrame, stream) -> np.ndarray:
+def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
     """With square pixels and turned as a player shows it; phones store pictures lying."""
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
@@ -247,7 +251,7 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
     return frames
 
 
-def _open(path: str | Path):
+def _open(path: str | Path) -> InputContainer:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -258,7 +262,7 @@ def _open(path: str | Path):
         ) from error
 
 
-def _video_stream(container, path: str | Path):
+def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     for stream in container.streams.video:
         # A cover picture is a video stream of one frame.
         if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
@@ -266,7 +270,7 @@ def _video_stream(container, path: str | Path):
     raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
 
 
-def _stream_seconds(stream, container) -> float:
+def _stream_seconds(stream: VideoStream | AudioStream, container: InputContainer) -> float:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if container.duration is not None:
@@ -274,7 +278,9 @@ def _stream_seconds(stream, container) -> float:
     return 0.0
 
 
-def _decode(container, stream, path: str | Path) -> Iterator[av.VideoFrame]:
+def _decode(
+    container: InputContainer, stream: VideoStream, path: str | Path
+) -> Iterator[av.VideoFrame]:
     packets = frames = 0
     try:
         for packet in container.demux(stream):

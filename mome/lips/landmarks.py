@@ -142,8 +142,8 @@ class FaceTracker:
             T arrays (68, 2) of x and y in pixels; None where the face is not found.
         """
         last = len(frames) - 1
-        anchors = np.linspace(0, last, ceil(last / self.detect_every) + 1).round().astype(int)
-        anchors = anchors.tolist()
+        steps = np.linspace(0, last, ceil(last / self.detect_every) + 1)
+        anchors: list[int] = steps.round().astype(int).tolist()
         faces = main_track({i: self.detect(frames[i]) for i in anchors}, frames[0].shape)
         landmarks: list[np.ndarray | None] = [None] * len(frames)
         for i, face in faces.items():
@@ -168,7 +168,13 @@ class FaceTracker:
         points = self.predict(frame, box_of(self.predict(frame, inner)))
         return points, box_of(points)
 
-    def _track(self, frames, landmarks, face: Face, between: range) -> None:
+    def _track(
+        self,
+        frames: Sequence[np.ndarray],
+        landmarks: list[np.ndarray | None],
+        face: Face,
+        between: range,
+    ) -> None:
         """Fill frames between two that have the face; detect only where it is lost."""
         steps, looks = 1, thumbnail(frames[between.start - 1], face)
         for i in between:
@@ -184,7 +190,13 @@ class FaceTracker:
                 looks = thumbnail(frames[i], moved)
             landmarks[i], face, steps = points, moved, 1
 
-    def _search(self, frames, landmarks, face: Face, order: range) -> None:
+    def _search(
+        self,
+        frames: Sequence[np.ndarray],
+        landmarks: list[np.ndarray | None],
+        face: Face,
+        order: range,
+    ) -> None:
         """Detect in each frame, going away from one that has the face."""
         steps = 1
         for i in order:
@@ -204,7 +216,8 @@ class FaceTracker:
 def box_of(points: np.ndarray) -> Face:
     """The box in which the predictor's mean shape fits landmarks (68, 2) best."""
     matrix = similarity(IN_BOX, points[list(RIGID)])
-    return Face(*matrix[:, 2].tolist(), float(np.hypot(*matrix[:, 0])))
+    x, y = matrix[:, 2].tolist()
+    return Face(x, y, float(np.hypot(*matrix[:, 0])))
 
 
 def thumbnail(frame: np.ndarray, face: Face) -> np.ndarray:
@@ -268,10 +281,10 @@ def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
     Raises:
         ValueError: if all frames are missing.
     """
-    known = [i for i, points in enumerate(landmarks) if points is not None]
+    known = {i: points for i, points in enumerate(landmarks) if points is not None}
     if not known:
         raise ValueError("no frame has a face")
-    flat = np.stack([landmarks[i] for i in known]).reshape(len(known), -1)
+    flat = np.stack(list(known.values())).reshape(len(known), -1)
     times = np.arange(len(landmarks))
-    filled = np.stack([np.interp(times, known, column) for column in flat.T], axis=1)
+    filled = np.stack([np.interp(times, list(known), column) for column in flat.T], axis=1)
     return filled.reshape(len(landmarks), -1, 2)

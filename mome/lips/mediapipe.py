@@ -98,7 +98,9 @@ class MediaPipeTracker(FaceTracker):
         logits = self.detector.forward("classificators").ravel()
         scores = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         likely = np.flatnonzero(scores > MIN_SCORE)
-        boxes = self.detector.forward("regressors").reshape(-1, 16) if len(likely) else ()
+        if len(likely) == 0:
+            return []
+        boxes = self.detector.forward("regressors").reshape(-1, 16)
         faces = []
         for i in likely:
             dx, dy, size = boxes[i, :3]
@@ -120,7 +122,7 @@ class MediaPipeTracker(FaceTracker):
         return corner - 0.5 + scale * points.astype(np.float64)
 
 
-def _load(path: Path):
+def _load(path: Path) -> cv2.dnn.Net:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; run python -m mome.bin.fetch_models --only mediapipe"

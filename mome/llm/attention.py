@@ -9,7 +9,7 @@ attention runs as ever.
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -72,7 +72,7 @@ def attention_forward(
     return recomputed(attend, query, key, value, attention_mask, scaling), None
 
 
-def use_matrix_products(lm: nn.Module) -> None:
+def use_matrix_products(lm: PreTrainedModel) -> None:
     """Let an LM that has PyTorch's fused attention attend by matrix products where it is faster."""
     if lm.config._attn_implementation == "sdpa":
         lm.set_attn_implementation(NAME)

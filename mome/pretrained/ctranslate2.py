@@ -17,7 +17,7 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
-    WhisperTokenizerFast,
+    WhisperTokenizer,
 )
 
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -171,6 +171,6 @@ def convert_whisper(folder: Path, output: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     model.half().save_pretrained(temporary)
     WhisperFeatureExtractor().save_pretrained(temporary)
-    WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(temporary)
+    WhisperTokenizer(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(temporary)
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)

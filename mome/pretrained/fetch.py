@@ -6,8 +6,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mome.common.download import check
 
@@ -81,20 +83,33 @@ def unpack(archive: Path, members: dict[str, str], downloads: Path) -> None:
     Raises:
         ValueError: if a member is not in the archive or would leave its folder.
     """
-    found: set[str] = set()
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as file:
-            entries = {i.filename: i for i in file.infolist() if not i.is_dir()}
-            _copy(entries, lambda entry: file.open(entry), members, downloads, found)
+            infos = {i.filename: i for i in file.infolist() if not i.is_dir()}
+            found = _copy(infos, file.open, members, downloads)
     else:
         with tarfile.open(archive) as file:
             entries = {i.name.split("/", 1)[-1]: i for i in file.getmembers() if i.isfile()}
-            _copy(entries, lambda entry: file.extractfile(entry), members, downloads, found)
+            found = _copy(entries, lambda entry: _content(file, entry), members, downloads)
     if missing := set(members) - found:
         raise ValueError(f"{archive.name} does not contain {', '.join(sorted(missing))}")
 
 
-def _copy(entries, opener, members, downloads: Path, found: set[str]) -> None:
+def _content(file: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    """A regular file of a tar archive, to be read."""
+    content = file.extractfile(entry)
+    assert content is not None, "only regular files are asked for"
+    return content
+
+
+def _copy[Entry](
+    entries: Mapping[str, Entry],
+    opener: Callable[[Entry], IO[bytes]],
+    members: Mapping[str, str],
+    downloads: Path,
+) -> set[str]:
+    """Write the wanted entries of an archive; returns the members that it has."""
+    found: set[str] = set()
     for name, entry in entries.items():
         for prefix, target in members.items():
             if name != prefix and not name.startswith(prefix + "/"):
@@ -109,6 +124,7 @@ def _copy(entries, opener, members, downloads: Path, found: set[str]) -> None:
                     output.write(block)
             temporary.rename(path)
             found.add(prefix)
+    return found
 
 
 def fetch(package: Package, downloads: Path) -> bool:

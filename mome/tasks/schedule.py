@@ -30,7 +30,7 @@ class WarmupCosineLR(LRScheduler, AbsBatchStepScheduler):
         self.min_ratio = min_ratio
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each parameter group at the current step."""
         step = self.last_epoch + 1
         if step <= self.warmup_steps:

@@ -1,0 +1,50 @@
+"""Configurations with a base, and those that the recipes of LRS2 and LRS3 share."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mome.tasks.config import read_config
+
+EGS = Path(__file__).parents[2] / "egs"
+VARIANTS = sorted(p.name for p in (EGS / "lrs3/conf").glob("*.yaml") if p.name != "train.yaml")
+
+
+def test_a_base_lies_beside_the_path_that_was_given_not_beside_what_a_link_names(tmp_path):
+    for name, steps in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.yaml").write_text(f"steps: {steps}\nconf: {{a: 1, b: 1}}\n")
+    (tmp_path / "one/variant.yaml").write_text("base: train.yaml\nconf: {b: 2}\n")
+    (tmp_path / "two/variant.yaml").symlink_to("../one/variant.yaml")
+    for name, steps in (("one", 1), ("two", 2)):
+        config = read_config(tmp_path / name / "variant.yaml")
+        assert config == {"steps": steps, "conf": {"a": 1, "b": 2}}
+
+
+def test_lrs2_has_every_configuration_of_lrs3_as_a_relative_link():
+    assert len(VARIANTS) == 7
+    for name in VARIANTS:
+        link = EGS / "lrs2/conf" / name
+        assert link.is_symlink()
+        assert link.readlink() == Path("../../lrs3/conf") / name
+    assert not (EGS / "lrs2/conf/train.yaml").is_symlink()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_take_the_schedule_of_their_own_recipe(name):
+    configs = {}
+    for recipe in ("lrs2", "lrs3"):
+        configs[recipe] = read_config(EGS / recipe / "conf" / name)
+        base = yaml.safe_load((EGS / recipe / "conf/train.yaml").read_text(encoding="utf-8"))
+        for key in ("scheduler_conf", "num_iters_per_epoch"):
+            assert configs[recipe][key] == base[key]
+            del configs[recipe][key]
+    assert configs["lrs2"] == configs["lrs3"]
+
+
+def test_a_circle_of_bases_is_an_error(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ValueError, match="is its own base"):
+        read_config(tmp_path / "a.yaml")
