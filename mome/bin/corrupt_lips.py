@@ -89,7 +89,11 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         test_sets.claim(args.dump, wanted, args.force == "true")
     except OtherSettings as error:
         raise SystemExit(str(error)) from None
-    folders = {(each.corruption, each.strength): args.dump / each.name for each in wanted}
+    folders = {
+        (each.corruption, each.strength): args.dump / each.name
+        for each in wanted
+        if each.corruption and each.strength
+    }
     for folder in folders.values():
         if not same_settings(folder, settings):
             shutil.rmtree(folder / "lips", ignore_errors=True)

@@ -89,6 +89,7 @@ def run_logged(command: list[str], log: Path) -> int:
     ):
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         # By pieces, not lines: a progress bar rewrites its line many times before it ends it.
+        assert process.stdout is not None
         while piece := os.read(process.stdout.fileno(), 1 << 16):
             file.write(piece)
             file.flush()

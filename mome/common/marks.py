@@ -135,8 +135,8 @@ def is_done(
     try:
         demand_same(path, mark["settings"], settings, elsewhere)
     except OtherSettings:
-        if force and begun:
-            Path(checkpoint).unlink()
+        if force and checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
         if not force and (finished or begun):
             raise
         return False

@@ -90,7 +90,7 @@ class TestSet:
             words.append(f"{self.swap} of another utterance")
         if self.noise:
             words.append(f"{self.noise} at {self.snr:g} dB")
-        if self.corruption:
+        if self.corruption and self.strength:
             words.append(describe_corruption(self.corruption, self.strength))
         return ", ".join(words if len(words) > 1 else [*words, "clean"])
 
@@ -103,10 +103,12 @@ def parse(name: str) -> TestSet:
     """
     found = NAME.fullmatch(name)
     values = found.groupdict() if found else {"base": name}
-    snr, strength = values.get("snr"), values.get("strength")
-    values["snr"] = None if snr is None else float(snr)
-    values["strength"] = None if strength is None else int(strength)
-    result = TestSet(**values)
+    snr, strength = values.pop("snr", None), values.pop("strength", None)
+    result = TestSet(
+        **values,
+        snr=None if snr is None else float(snr),
+        strength=None if strength is None else int(strength),
+    )
     if result.name != name:
         raise ValueError(f"the test set {name!r} is called {result.name!r}")
     return result
@@ -219,11 +221,8 @@ def _update_list(dump: Path, changes: Mapping[TestSet, Settings | None]) -> None
     with open(path.with_name(f".{path.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         merged = read_list(dump) | {each.name: value for each, value in changes.items()}
-        ordered = {
-            name: dict(merged[name])
-            for name in sorted(merged, key=lambda name: parse(name).order)
-            if merged[name] is not None
-        }
+        kept = {name: dict(value) for name, value in merged.items() if value is not None}
+        ordered = {name: kept[name] for name in sorted(kept, key=lambda name: parse(name).order)}
         write_bytes(path, (json.dumps(ordered, indent=1) + "\n").encode())
 
 
