@@ -1,9 +1,9 @@
-"""Attach an adapter to a frozen Hugging Face causal LM without copying or editing its code.
+"""What is trained inside a frozen Hugging Face causal LM; its code is neither copied nor edited.
 
 Every adapter follows peft's habits: a configuration, a module that holds the trained tensors, and
-attach / enable / disable / detach. MoME wraps the ``forward`` of blocks of the LM's own layers, so
-any decoder-only model whose layers name their attention and feed-forward blocks in a usual way can
-be adapted; LoRA, the baseline, is peft's.
+attach / enable / disable / detach (:mod:`mome.adapters.base`). MoME wraps the ``forward`` of blocks
+of the LM's own layers, so any decoder-only model whose layers name their attention and feed-forward
+blocks in a usual way can be adapted; LoRA, the baseline, is peft's.
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,36 @@ from typing import Any
 
 from torch import nn
 
+from mome.adapters.base import ADAPTERS, Adapter, register_adapter
+from mome.adapters.experts import MoME
 from mome.adapters.lora import LoRAAdapter
 from mome.adapters.mome import MoMEAdapter
 from mome.adapters.rate_lora import RateLoRAAdapter
+from mome.adapters.routers import register_gate, register_router
 
-ADAPTERS = {"mome": MoMEAdapter, "lora": LoRAAdapter, "rate_lora": RateLoRAAdapter}
+__all__ = [
+    "Adapter",
+    "LoRAAdapter",
+    "MoME",
+    "MoMEAdapter",
+    "RateLoRAAdapter",
+    "attach",
+    "register_adapter",
+    "register_gate",
+    "register_router",
+]
 
 
-def choose(adapter: nn.Module | None, columns: list[str | None]) -> None:
-    """Tell an adapter that differs by rate pair which pair each column of the next input is of."""
-    if isinstance(adapter, RateLoRAAdapter):
-        adapter.choose(columns)
+def attach(lm: nn.Module, adapter: str, conf: Mapping[str, Any] | None = None) -> Adapter | None:
+    """Attach an adapter to a frozen LM.
 
-
-def attach(lm: nn.Module, adapter: str, conf: Mapping[str, Any] | None = None) -> nn.Module | None:
-    """Attach the adapter called ``mome``, ``lora``, ``rate_lora`` or ``none`` to a frozen LM.
+    Args:
+        lm: Hugging Face causal LM; the adapter's ``detach`` leaves it as it was.
+        adapter: ``mome``, ``lora``, ``rate_lora`` or another that is registered; ``none`` gives
+            None and the LM stays as it is.
+        conf: the adapter's arguments.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, with those that are known.
     """
-    if adapter == "none":
-        return None
-    if adapter not in ADAPTERS:
-        raise ValueError(f"adapter {adapter!r} must be one of {', '.join([*ADAPTERS, 'none'])}")
-    return ADAPTERS[adapter](lm, **(conf or {}))
+    return None if adapter.lower() == "none" else ADAPTERS.find(adapter)(lm, **(conf or {}))

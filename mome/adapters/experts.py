@@ -10,17 +10,20 @@ than computing every expert. The experts of a module are therefore stored as one
 and one up-projection, and the gates, zero for what the router left out, scale the bottleneck
 between them: two matrix products, whatever the number of experts. Experts of GROUPED_FROM units and
 more are computed for the tokens that chose them alone, in grouped matrix products. For inference
-see also :mod:`mome.adapters.experts_cpu` and :mod:`mome.adapters.experts_fused`.
+see also :mod:`mome.adapters.experts_cpu` and :mod:`mome.adapters.experts_fused`; for the choice of
+experts :mod:`mome.adapters.routers`.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mome.adapters.routers import GATES, ROUTERS, LinearRouter, softmax_topk, topk_softmax
 from mome.common.activation_checkpointing import recomputed
-from mome.common.distributed import sum_over_processes
 
-GATES = ("softmax_topk", "topk_softmax")
 # Where grouped products begin to win, as tools/bench/dispatch.py measures it.
 GROUPED_FROM = 128  # units of an expert, for as many tokens:
 GROUPED_TOKENS = 512
@@ -35,14 +38,15 @@ class MoME(nn.Module):
         num_shared: number Ns of shared experts.
         bottleneck: width r of one expert, 1 or more.
         top_k: routed experts on per token.
-        gate: ``softmax_topk`` takes the top-k of the softmax over all routed experts (the paper's
-            order; gates sum to less than one); ``topk_softmax`` takes the softmax over the chosen
-            k alone (gates sum to one).
+        gate: name of a gate: ``softmax_topk`` (the paper's), ``topk_softmax`` or a registered one;
+            see :mod:`mome.adapters.routers`.
+        router: name of a router: ``linear`` (the paper's) or a registered one.
+        router_conf: further arguments of the router.
 
     The up-projections start at zero, so that a fresh module adds exactly nothing.
 
     Raises:
-        ValueError: for sizes that cannot be built or an unknown gate.
+        ValueError: for sizes that cannot be built, or an unknown gate or router.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class MoME(nn.Module):
         bottleneck: int = 12,
         top_k: int = 4,
         gate: str = "softmax_topk",
+        router: str = "linear",
+        router_conf: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if num_routed < 0 or num_shared < 0 or num_routed + num_shared == 0 or bottleneck < 1:
@@ -62,8 +68,8 @@ class MoME(nn.Module):
             )
         if num_routed and not 1 <= top_k <= num_routed:
             raise ValueError(f"top_k={top_k} must lie between 1 and num_routed={num_routed}")
-        if gate not in GATES:
-            raise ValueError(f"gate={gate!r} must be one of {', '.join(GATES)}")
+        self.gate_function = GATES.find(gate)
+        router_class = ROUTERS.find(router)
         self.num_routed = num_routed
         self.num_shared = num_shared
         self.bottleneck = bottleneck
@@ -74,7 +80,7 @@ class MoME(nn.Module):
         self.down = nn.Linear(dim, width, bias=False)
         self.up = nn.Linear(width, dim, bias=False)
         nn.init.zeros_(self.up.weight)
-        self.router = nn.Linear(dim, num_routed, bias=False) if num_routed else None
+        self.router = router_class(dim, num_routed, **(router_conf or {})) if num_routed else None
         always_on = torch.cat([torch.zeros(num_routed), torch.ones(num_shared)])
         self.register_buffer("always_on", always_on, persistent=False)
 
@@ -88,18 +94,16 @@ class MoME(nn.Module):
             gates (M, Nr + Ns), zero for routed experts that are off and one for shared experts, and
             probabilities (M, Nr).
         """
-        # Routing in float32: bfloat16 rounds close probabilities to ties.
+        if self.router is None:
+            raise ValueError("a MoME without routed experts has no router")
+        # Under autocast a router would be computed in bfloat16 all the same.
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.choose(F.linear(hidden.float(), self.router.weight.float()))
+            return self.gates_of(self.router(hidden.float()))
 
-    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def gates_of(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gates (..., Nr + Ns) and probabilities (..., Nr) for router logits (..., Nr)."""
         probs = logits.softmax(dim=-1)
-        if self.gate == "softmax_topk":
-            values, index = probs.topk(self.top_k, dim=-1, sorted=False)
-        else:
-            values, index = logits.topk(self.top_k, dim=-1, sorted=False)
-            values = values.softmax(dim=-1)
+        values, index = self.gate_function(logits, probs, self.top_k)
         gates = self.always_on.to(logits.dtype).expand(*logits.shape[:-1], -1)
         return gates.scatter(-1, index, values), probs
 
@@ -125,8 +129,13 @@ class MoME(nn.Module):
             gates, probs = self.route(hidden)
             output = self._grouped(hidden, base, down, up, gates.to(hidden.dtype))
         else:
-            # Recomputed in the backward pass: it costs little, and would keep more than the states.
-            inner, gates, probs = recomputed(self._bottlenecks, hidden, down)
+            if is_stock(self):
+                # Kept for the backward pass, the bottlenecks of all experts would take more memory
+                # than the hidden states; to compute them again costs little.
+                inner, gates, probs = recomputed(self._bottlenecks, hidden, down)
+            else:
+                # Another gate or router may draw random numbers or count what it sees: run it once.
+                inner, gates, probs = self._bottlenecks(hidden, down)
             output = torch.addmm(base, inner, up.t())
         gates = gates[:, : self.num_routed].view(*shape[:-1], -1)
         return output.view(shape), gates, probs.view(*shape[:-1], -1)
@@ -134,7 +143,8 @@ class MoME(nn.Module):
     def _group(self, hidden: torch.Tensor) -> bool:
         """Whether experts are large, and tokens many, enough for grouped products."""
         return (
-            self.bottleneck >= GROUPED_FROM
+            is_stock(self)
+            and self.bottleneck >= GROUPED_FROM
             and len(hidden) >= GROUPED_TOKENS
             and self.top_k < self.num_routed
             and self.bottleneck * hidden.element_size() % 16 == 0  # grouped_mm requires it
@@ -174,34 +184,16 @@ class MoME(nn.Module):
         return base.expand_as(hidden).index_add(0, token, parts)
 
 
-def balance_loss(
-    gates: torch.Tensor, probs: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Load-balancing loss of a router (Fedus et al., Switch Transformers, eq. 4, for top-k).
+def is_stock(experts: MoME) -> bool:
+    """Whether a module computes exactly what is written here, by its own class, router and gate.
 
-    Nr * sum_n f_n P_n, where f_n is the share of the k * tokens assignments that went to expert n
-    and P_n the mean probability that the router gave it. Uniform routing gives 1.0, its minimum
-    when f and P agree; sending all to k experts gives Nr / k. In distributed training f is that of
-    the whole batch (Qiu et al., 2025, arXiv 2501.11873), so that experts need not be balanced
-    within the share of each process; the P of the processes are averaged as their losses are.
-
-    Args:
-        gates: (..., Nr), zero for experts that are off.
-        probs: (..., Nr) router probabilities.
-        mask: (...) True for tokens that count; padding is False.
-
-    Returns:
-        a scalar with a gradient through ``probs``.
+    The fast forms compute just that. They decline whatever a user has registered or derived, which
+    then runs as it is written.
     """
-    num_routed = probs.shape[-1]
-    chosen = (gates > 0).reshape(-1, num_routed).to(probs.dtype)
-    probs = probs.reshape(-1, num_routed)
-    if mask is not None:
-        weight = mask.reshape(-1, 1).to(probs.dtype)
-        chosen = chosen * weight
-        share = (probs * weight).sum(0) / weight.sum().clamp(min=1)
-    else:
-        share = probs.mean(0)
-    counts = sum_over_processes(chosen.sum(0))
-    load = counts / counts.sum().clamp(min=1)
-    return num_routed * torch.dot(load, share)
+    linears = (experts.down, experts.up)
+    return (
+        type(experts) is MoME
+        and type(experts.router) in (LinearRouter, type(None))
+        and experts.gate_function in (softmax_topk, topk_softmax)
+        and all(type(layer) is nn.Linear for layer in linears)
+    )

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from mome.adapters.experts import MoME
+from mome.adapters.experts import MoME, is_stock
+from mome.adapters.routers import topk_softmax
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -96,11 +97,12 @@ def can_run(experts: MoME, dtype: torch.dtype) -> bool:
     """Whether the compiled pass takes a module on this processor, and is the faster way.
 
     Processors with AMX multiply bfloat16 matrices several times as fast as their other instructions
-    do; all experts by matrix products are then cheaper than the chosen ones without.
+    do; all experts by matrix products are then cheaper than the chosen ones without. A module with
+    a gate or router of a user's, or of a class derived from MoME, is left to PyTorch.
     """
-    weight = experts.down.weight
     return (
-        weight.device.type == "cpu"
+        is_stock(experts)
+        and experts.down.weight.device.type == "cpu"
         and dtype in PASSES
         and experts.down.in_features % SLAB == 0
         and not (dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16"))
@@ -147,7 +149,7 @@ class CompiledExperts:
             experts.num_shared,
             width,
             experts.top_k,
-            experts.gate == "topk_softmax",
+            experts.gate_function is topk_softmax,
             router.data_ptr() if router is not None else None,
             *(weight.data_ptr() for weight in self.weights[:2]),
         )

@@ -2,32 +2,37 @@
 
 Beside the self-attention the experts read what its query, key and value projections read, and what
 they give is added to what its output projection gives. Down-projections and router are therefore
-further rows of one joint product with query, key and value, and up-projections are further columns
+further rows of one fused product with query, key and value, and up-projections are further columns
 of the output projection: a layer has fewer matrix products with MoME than the frozen LM without,
 and what is left of the experts' own is to choose and to gate. A decoding step, where each operation
 costs more to start than to compute, gains most.
 
 Where the experts run compiled (:mod:`mome.adapters.experts_cpu`), which is faster on a CPU, the
-joint product is that of query, key and value alone.
+fused product is that of query, key and value alone.
 
-The LM's weights become views of the joint ones, so that nothing is held twice.
+The LM's weights become views of the fused ones, so that nothing is held twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mome.adapters.experts import GROUPED_FROM, MoME
+from mome.adapters.base import Forward
+from mome.adapters.experts import GROUPED_FROM, MoME, is_stock
 
 READS = ("q_proj", "k_proj", "v_proj")
 WRITES = "o_proj"
+# Rows of the fused product start at multiples of so many elements: CUDA's matrix products and fused
+# attention take a slow path, 1.2 to 1.7 times as long for the whole LLM, where rows are not aligned
+# to 16 bytes, as with 23 router logits at their end.
+ALIGNMENT = 64
 
 
 @cache
-def gpu_kernel() -> Callable | None:
+def gpu_kernel() -> Callable[..., torch.Tensor] | None:
     """The kernel of :mod:`mome.adapters.experts_triton`; None where Triton is missing."""
     try:
         from mome.adapters.experts_triton import gate_experts
@@ -36,107 +41,158 @@ def gpu_kernel() -> Callable | None:
     return gate_experts
 
 
-def can_join(block: nn.Module, experts: MoME | None = None) -> bool:
-    """Whether a block projects by plain linear layers of the usual names, and of the experts' type.
+def can_fuse(block: nn.Module, experts: MoME | None = None) -> bool:
+    """Whether the projections of a block, and a MoME module's if one is given, can be fused.
 
-    Experts large enough for grouped products stay beside it.
+    The block must project by linear layers of the usual names that nothing else has changed
+    (quantised layers, LoRA's, another adapter's), of the experts' type. Experts that are not MoME's
+    own (see :func:`mome.adapters.experts.is_stock`), or large enough for grouped products, stay
+    beside the block.
     """
-    reads = [getattr(block, name, None) for name in READS]
-    writes = [getattr(block, WRITES, None)]
-    if not all(type(layer) is nn.Linear for layer in reads + writes):  # not quantised, no LoRA
+    projections = [getattr(block, name, None) for name in (*READS, WRITES)]
+    if not all(type(layer) is nn.Linear and "forward" not in vars(layer) for layer in projections):
         return False
+    *reads, write = projections
+    writes = [write]
     if experts is not None:
+        if not is_stock(experts) or experts.bottleneck >= GROUPED_FROM:
+            return False
         reads.append(experts.down)
         writes.append(experts.up)
     return (
         len({layer.in_features for layer in reads}) == 1
         and len({layer.weight.dtype for layer in reads + writes}) == 1
-        and (experts is None or experts.bottleneck < GROUPED_FROM)
     )
 
 
-class JointProjections:
-    """Join the projections of an attention block, with a MoME module's; see :func:`can_join`.
+def fuse_rows(layers: Sequence[nn.Linear], *further: torch.Tensor) -> torch.Tensor:
+    """One weight (N + N' + ..., D) of layers that read the same input; theirs become views of it.
 
-    The router works in the LM's type then. In bfloat16 a token may so choose another of two experts
-    whose gates are nearly equal.
+    Args:
+        layers: of weights (N, D), (N', D), ...
+        further: matrices (N'', D) that follow them, as copies.
+
+    Rows of zeros complete it to a multiple of ``ALIGNMENT``.
+    """
+    weight = torch.cat([*(layer.weight for layer in layers), *further])
+    weight = F.pad(weight, (0, 0, 0, -len(weight) % ALIGNMENT))
+    start = 0
+    for layer in layers:
+        layer.weight.data = weight[start : start + layer.out_features]
+        start += layer.out_features
+    return weight
+
+
+def fuse_columns(layers: Sequence[nn.Linear]) -> torch.Tensor:
+    """One weight (D, N + N' + ...) of layers whose outputs are added; theirs become views of it."""
+    weight = torch.cat([layer.weight for layer in layers], dim=1)
+    widths = [layer.in_features for layer in layers]
+    for layer, part in zip(layers, weight.split(widths, dim=1), strict=True):
+        layer.weight.data = part
+    return weight
+
+
+def fuse_biases(layers: Sequence[nn.Linear], weight: torch.Tensor) -> torch.Tensor | None:
+    """Biases (N,) of the rows of a fused weight (N, D) that begins with these layers'.
+
+    Rows without a bias have zero; None if no layer has a bias.
+    """
+    if all(layer.bias is None for layer in layers):
+        return None
+    biases = [
+        weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+        for layer in layers
+    ]
+    bias = torch.cat(biases)
+    return F.pad(bias, (0, len(weight) - len(bias)))
+
+
+class FusedProjections:
+    """The projections of an attention block and a MoME module, fused; see :func:`can_fuse`.
+
+    In a forward pass the attention calls query, key and value on the same hidden states, then the
+    output projection. The first of these calls computes the fused product, the next two take their
+    parts of it, and the output projection finds the bottlenecks and router logits in the rest.
+
+    The router works in the LM's type then. In bfloat16 a token may therefore go to the other one of
+    two experts whose gates are nearly equal.
 
     Args:
         block: with ``q_proj``, ``k_proj``, ``v_proj`` and ``o_proj``.
-        active: says at each call whether the joint product is taken.
-        experts: becomes views of the joint weights, without gradients from then on; None joins
+        wrap: replaces the ``forward`` of a module, as :meth:`mome.adapters.base.Adapter.wrap` does;
+            undoing it lets the projections run apart again, on weights that stay views.
+        active: says at each call whether the fused product is taken.
+        experts: becomes views of the fused weights, without gradients from then on; None fuses
             query, key and value alone.
     """
 
     @torch.no_grad()
-    def __init__(self, block: nn.Module, active: Callable[[], bool], experts: MoME | None = None):
+    def __init__(
+        self,
+        block: nn.Module,
+        wrap: Callable[[nn.Module, Callable[[Forward], Forward]], None],
+        active: Callable[[], bool],
+        experts: MoME | None = None,
+    ):
         self.experts = experts
         self.active = active
-        self.reads = [getattr(block, name) for name in READS]
         self.write = getattr(block, WRITES)
-        self.source: torch.Tensor | None = None
-        self.product: torch.Tensor | None = None
-        self.parts: tuple[torch.Tensor, ...] = ()
-        dtype = self.write.weight.dtype
-        inputs = list(self.reads)
+        reads = [getattr(block, name) for name in READS]
+        self._fuse_reads(reads)
+        # Each new forward is `_read` or `_write` with the layer's own forward given: `alone`.
+        for index, layer in enumerate(reads):
+            wrap(layer, partial(partial, self._read, index))
         if experts is not None:
-            inputs.append(experts.down)
-        weights = [layer.weight for layer in inputs]
-        if experts is not None and experts.router is not None:
-            weights.append(experts.router.weight.to(dtype))  # it keeps its own, in float32
-        self.sizes = [len(weight) for weight in weights]
-        self.read_weight = torch.cat(weights)
-        self.read_bias = None
-        if any(layer.bias is not None for layer in self.reads):
-            self.read_bias = self.read_weight.new_zeros(len(self.read_weight))
-            for layer, part in zip(self.reads, self.read_bias.split(self.sizes), strict=False):
-                if layer.bias is not None:
-                    part.copy_(layer.bias)
-        for layer, part in zip(inputs, self.read_weight.split(self.sizes), strict=False):
-            layer.weight.data = part
-        for index, layer in enumerate(self.reads):
-            layer.forward = partial(self._read, index, layer.forward)
-        if experts is None:
-            return
-        experts.always_on = experts.always_on.to(dtype)
-        outputs = [self.write, experts.up]
-        self.write_weight = torch.cat([layer.weight for layer in outputs], dim=1)
-        widths = [layer.in_features for layer in outputs]
-        for layer, part in zip(outputs, self.write_weight.split(widths, dim=1), strict=True):
-            layer.weight.data = part
-        self.write.forward = partial(self._write, self.write.forward)
+            experts.always_on = experts.always_on.to(self.write.weight.dtype)
+            self.write_weight = fuse_columns([self.write, experts.up])
+            wrap(self.write, partial(partial, self._write))
+        self._forget()
 
-    def _read(self, index: int, alone: Callable, hidden: torch.Tensor) -> torch.Tensor:
+    def _fuse_reads(self, reads: list[nn.Linear]) -> None:
+        """The fused product's weight and bias, and the widths of its parts, in order."""
+        inputs, logits = list(reads), []
+        if self.experts is not None:
+            inputs.append(self.experts.down)
+            if self.experts.router is not None:  # it keeps its own weight, in float32
+                logits = [self.experts.router.weight.to(self.write.weight.dtype)]
+        self.read_weight = fuse_rows(inputs, *logits)
+        self.read_bias = fuse_biases(reads, self.read_weight)
+        self.widths = [layer.out_features for layer in inputs] + [len(rows) for rows in logits]
+        self.width = sum(self.widths)  # of the columns that mean something
+        self.first = sum(layer.out_features for layer in reads)  # column of the bottlenecks
+
+    def _forget(self) -> None:
+        """End a forward pass: hold no product any more."""
+        self.source: torch.Tensor | None = None  # what the product is of, ...
+        self.product: torch.Tensor | None = None  # ... the product, ...
+        self.parts: tuple[torch.Tensor, ...] = ()  # ... and its parts, one for each of `widths`
+
+    def _read(self, index: int, alone: Forward, hidden: torch.Tensor) -> torch.Tensor:
         """Query, key or value (..., N) of hidden states (..., D)."""
         if not self.active():
             return alone(hidden)
         if hidden is not self.source:
             if index > 0 and self.source is not None:
                 raise RuntimeError("the attention projects tensors that differ; detach the adapter")
+            self.source = hidden
             self.product = F.linear(hidden, self.read_weight, self.read_bias)
-            self.source, self.parts = hidden, self.product.split(self.sizes, dim=-1)
+            self.parts = self.product[..., : self.width].split(self.widths, dim=-1)
         part = self.parts[index]
-        if self.experts is None and index == len(self.reads) - 1:
-            self.source, self.parts = None, ()
+        if self.experts is None and index == len(READS) - 1:
+            self._forget()
         return part
 
-    def _write(self, alone: Callable, attended: torch.Tensor) -> torch.Tensor:
+    def _write(self, alone: Forward, attended: torch.Tensor) -> torch.Tensor:
         """(..., D) of the attention's output before its projection, and of the experts."""
-        if not self.active():
+        if not self.active() or self.experts is None:
             return alone(attended)
-        inner, *logits = self.parts[len(self.reads) :]
-        product, self.source, self.parts = self.product, None, ()
-        if attended.is_cuda and (in_one_kernel := gpu_kernel()) is not None:
-            first = sum(self.sizes[: len(self.reads)])
-            inputs = in_one_kernel(self.experts, product, attended, first)
+        product, (inner, *logits) = self.product, self.parts[len(READS) :]
+        self._forget()
+        if attended.is_cuda and product is not None and (gate_experts := gpu_kernel()) is not None:
+            inputs = gate_experts(self.experts, product, attended, self.first)
             return F.linear(inputs, self.write_weight, self.write.bias)
         inner = F.gelu(inner.contiguous())  # strided rows would take several times as long
         if logits:
-            gates, _ = self.experts.choose(*logits)
+            gates, _ = self.experts.gates_of(*logits)
             inner = self.experts.weigh(inner, gates)
         return F.linear(torch.cat([attended, inner], dim=-1), self.write_weight, self.write.bias)
-
-    def detach(self) -> None:
-        """Let the projections run apart again; the weights stay views."""
-        for layer in (*self.reads, self.write):
-            layer.__dict__.pop("forward", None)

@@ -1,12 +1,13 @@
 """LoRA by peft, shared by all rates: Llama-AVSR."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+
+from mome.adapters.base import Adapter, register_adapter
 
 
 def lora_rank(lm: nn.Module, rank: int | None, reduction: int | None) -> int:
@@ -22,7 +23,8 @@ def lora_rank(lm: nn.Module, rank: int | None, reduction: int | None) -> int:
     return 32 if rank is None else rank
 
 
-class LoRAAdapter(nn.Module):
+@register_adapter("lora")
+class LoRAAdapter(Adapter):
     """LoRA on chosen projections of the LM (peft), shared by all rates: Llama-AVSR, Llama-MTSK SS.
 
     Args:
@@ -30,6 +32,9 @@ class LoRAAdapter(nn.Module):
         rank, reduction: rank of the update; see :func:`lora_rank`.
         scale: factor of the update (peft's ``alpha / r``).
         target_modules: names of the linear layers to adapt.
+
+    Raises:
+        ValueError: if the LM has LoRA already or no such layers.
     """
 
     def __init__(
@@ -38,13 +43,16 @@ class LoRAAdapter(nn.Module):
         rank: int | None = None,
         reduction: int | None = None,
         scale: float = 2.0,
-        target_modules: tuple[str, ...] | list[str] = ("q_proj", "v_proj"),
+        target_modules: Sequence[str] = ("q_proj", "v_proj"),
     ):
         super().__init__()
+        if any(isinstance(module, BaseTunerLayer) for module in lm.modules()):
+            raise ValueError(f"{type(lm).__name__} has LoRA already; detach that one first")
         rank = lora_rank(lm, rank, reduction)
         config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
         inject_adapter_in_model(config, lm)
-        self.tuners = tuple(m for m in lm.modules() if isinstance(m, BaseTunerLayer))
+        self.lm = (lm,)  # a tuple, so that it is not taken for a part of the adapter
+        self.tuners = {n: m for n, m in lm.named_modules() if isinstance(m, BaseTunerLayer)}
         # The tensors live inside the frozen LM, out of sight of optimiser and checkpoint: list
         # them here, in float32, in the LM's order.
         weights = [p for name, p in lm.named_parameters() if "lora_" in name]
@@ -52,31 +60,21 @@ class LoRAAdapter(nn.Module):
             weight.data = weight.data.float()
         self.weights = nn.ParameterList(weight.requires_grad_(True) for weight in weights)
 
-    @contextmanager
-    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
-        """Nothing to record: LoRA has no router."""
-        yield
+    def enable(self, on: bool = True) -> None:
+        """Switch LoRA on or off."""
+        super().enable(on)
+        for tuner in self.tuners.values():
+            tuner.enable_adapters(enabled=on)
 
-    def balance_loss(self) -> torch.Tensor:
-        """Zero: LoRA has no router."""
-        return self.weights[0].new_zeros(())
+    def detach(self) -> None:
+        """Put the LM's own layers back in the place of peft's, which add LoRA to them."""
+        (lm,) = self.lm
+        for name, tuner in self.tuners.items():
+            lm.set_submodule(name, tuner.get_base_layer())
+        self.tuners = {}
+        super().detach()
 
     def for_inference(self, dtype: torch.dtype) -> None:
         """Hold LoRA's matrices in the LM's type, so that they are multiplied in it."""
         for weight in self.weights:
             weight.data = weight.data.to(dtype)
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """The frozen LM alone, inside the context."""
-        for module in self.tuners:
-            module.enable_adapters(enabled=False)
-        try:
-            yield
-        finally:
-            for module in self.tuners:
-                module.enable_adapters(enabled=True)
-
-    def num_active_parameters(self) -> int:
-        """All of LoRA's parameters act on every token."""
-        return sum(p.numel() for p in self.weights)

@@ -1,20 +1,22 @@
 """MoME beside blocks of a frozen LM's layers, without copying or editing the LM's code."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import nn
 
-from mome.adapters.base import find_block, find_layers
-from mome.adapters.experts import MoME, balance_loss
+from mome.adapters.base import Adapter, Forward, find_block, find_layers, register_adapter
+from mome.adapters.experts import MoME
 from mome.adapters.experts_cpu import CompiledExperts, can_run
-from mome.adapters.experts_fused import JointProjections, can_join
+from mome.adapters.experts_fused import FusedProjections, can_fuse
+from mome.adapters.routers import balance_loss
 
 
-class MoMEAdapter(nn.Module):
+@register_adapter("mome")
+class MoMEAdapter(Adapter):
     """One MoME module per layer, in parallel to a block of that layer.
 
     The module reads what the block reads (after the layer norm for ``mhsa`` and ``ffn``) and its
@@ -24,37 +26,42 @@ class MoMEAdapter(nn.Module):
         lm: frozen causal LM; ``detach`` leaves it as it was.
         position: ``mhsa``, ``ffn`` or ``layer``.
         **experts: arguments of :class:`mome.adapters.experts.MoME`.
+
+    Attributes:
+        experts_class: class of the modules; a subclass of the adapter may name a subclass of MoME.
     """
+
+    experts_class: type[MoME] = MoME
 
     def __init__(self, lm: nn.Module, position: str = "mhsa", **experts: Any):
         super().__init__()
         dim = lm.config.get_text_config().hidden_size
         blocks = [find_block(layer, position) for layer in find_layers(lm)]
-        self.layers = nn.ModuleList(MoME(dim, **experts) for _ in blocks)
+        self.layers = nn.ModuleList(self.experts_class(dim, **experts) for _ in blocks)
         self.position = position
         self.compiled: tuple[CompiledExperts, ...] = ()
-        self.joint: tuple[JointProjections | None, ...] = (None,) * len(blocks)
-        self.enabled = True
+        self.fused: tuple[FusedProjections | None, ...] = (None,) * len(blocks)
         self.token_mask: torch.Tensor | None = None
         self.routing: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(blocks)
         self.blocks = tuple(blocks)  # a tuple, so that they are not taken for parts of the adapter
         for index, block in enumerate(blocks):
-            # Not a forward hook: its detour costs more than the experts' products of a short step.
-            block.forward = self._with_experts(index, block.forward)
+            self.wrap(block, partial(self._with_experts, index))
 
-    def _with_experts(self, index: int, forward: Callable) -> Callable:
+    def _with_experts(self, index: int, forward: Forward) -> Forward:
         experts = self.layers[index]
 
         @wraps(forward)
         def add_experts(*args, **kwargs):
             output = forward(*args, **kwargs)
-            joint = self.joint[index]
-            inside = joint is not None and joint.experts is not None and self._joins()
-            if inside or not self.enabled:
+            if not self.enabled:
                 return output
+            fast = self._fast_forms_run()
+            fused = self.fused[index]
+            if fast and fused is not None and fused.experts is not None:
+                return output  # the block's own projections have added the experts
             hidden = args[0] if args else kwargs["hidden_states"]
             base = output[0] if isinstance(output, tuple) else output
-            if self.compiled and self._joins() and not hidden.requires_grad:
+            if fast and self.compiled and not hidden.requires_grad:
                 total = self.compiled[index](hidden, base)
             else:
                 total, gates, probs = experts(hidden, base)
@@ -90,44 +97,30 @@ class MoMEAdapter(nn.Module):
         losses = [balance_loss(gates, probs, self.token_mask) for gates, probs in recorded]
         return torch.stack(losses).mean()
 
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """The frozen LM alone, inside the context."""
-        self.enabled = False
-        try:
-            yield
-        finally:
-            self.enabled = True
-
     def for_inference(self, dtype: torch.dtype) -> None:
         """Prepare the experts to run in the LM's type, by the fastest way that gives the same.
 
         That is compiled for a CPU (:mod:`mome.adapters.experts_cpu`), in the LM's own projections
-        (:mod:`mome.adapters.experts_fused`) or as in training. Neither LM nor adapter is for
-        training any more.
+        (:mod:`mome.adapters.experts_fused`) or, if neither knows them, as in training. Neither LM
+        nor adapter is for training any more.
         """
         for layer in self.layers:
             layer.down.to(dtype)
             layer.up.to(dtype)
-        if can_run(self.layers[0], dtype):
+        if all(can_run(layer, dtype) for layer in self.layers):
             self.compiled = tuple(CompiledExperts(layer, dtype) for layer in self.layers)
-        if self.position == "mhsa" and not any(self.joint):
+        if self.position == "mhsa" and not any(self.fused):
             inside = [None if self.compiled else layer for layer in self.layers]
-            self.joint = tuple(
-                JointProjections(block, self._joins, experts) if can_join(block, experts) else None
+            self.fused = tuple(
+                FusedProjections(block, self.wrap, self._fast_forms_run, experts)
+                if can_fuse(block, experts)
+                else None
                 for block, experts in zip(self.blocks, inside, strict=True)
             )
 
-    def _joins(self) -> bool:
-        # A recorded pass needs the routing of every layer, which only the plain path gives.
+    def _fast_forms_run(self) -> bool:
+        # A recorded pass needs the routing of every layer, which only the plain form gives.
         return self.enabled and self.token_mask is None
-
-    def detach(self) -> None:
-        """Take the experts off; the LM computes what it did."""
-        for block in self.blocks:
-            block.__dict__.pop("forward", None)
-        for joint in filter(None, self.joint):
-            joint.detach()
 
     def num_active_parameters(self) -> int:
         """Parameters that one token uses: shared experts, router and the top-k routed experts."""
@@ -135,6 +128,6 @@ class MoMEAdapter(nn.Module):
         for layer in self.layers:
             expert = 2 * layer.down.in_features * layer.bottleneck
             routed = layer.top_k if layer.num_routed else 0
-            router = layer.router.weight.numel() if layer.num_routed else 0
-            total += expert * (layer.num_shared + routed) + router
+            router = [] if layer.router is None else layer.router.parameters()
+            total += expert * (layer.num_shared + routed) + sum(p.numel() for p in router)
         return total

@@ -1,4 +1,4 @@
-"""LoRA chosen by rate pair: the baselines Llama-MTSK MS (one LoRA per pair) and MSS (and a shared).
+"""A LoRA for each rate pair: the baselines Llama-MTSK MS (one LoRA per pair) and MSS (and a shared).
 
 All pairs run in one forward pass, side by side (see :mod:`mome.llm.prompt_tree`). Their LoRAs are
 held as one pair of matrices, and what is not a column's own is zeroed between the two, as gates do
@@ -6,13 +6,13 @@ in :mod:`mome.adapters.experts`. A prefix has other states under each LoRA, so p
 pairs share no nodes.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mome.adapters.base import Adapter, register_adapter
 from mome.adapters.lora import lora_rank
 
 
@@ -39,7 +39,8 @@ class RateLoRA(nn.Module):
         return F.linear(inner, self.up.to(hidden.dtype))
 
 
-class RateLoRAAdapter(nn.Module):
+@register_adapter("rate_lora")
+class RateLoRAAdapter(Adapter):
     """One LoRA for each rate pair, beside one for all unless ``shared`` is off.
 
     Args:
@@ -53,6 +54,8 @@ class RateLoRAAdapter(nn.Module):
     Raises:
         ValueError: if the LM has no such layers.
     """
+
+    by_pair = True
 
     def __init__(
         self,
@@ -69,7 +72,6 @@ class RateLoRAAdapter(nn.Module):
         self.shared = shared
         self.scale = scale
         self.rank = lora_rank(lm, rank, reduction)
-        self.enabled = True
         self.gates: torch.Tensor | None = None
         targets = [m for n, m in lm.named_modules() if n.rpartition(".")[2] in target_modules]
         if not targets:
@@ -81,23 +83,18 @@ class RateLoRAAdapter(nn.Module):
             for index, layer in enumerate(targets)
         ]
 
-    def _make_hook(self, index: int):
-        def add_update(_layer, args, output):
+    def _make_hook(self, index: int) -> Callable[..., torch.Tensor]:
+        def add_update(_layer: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
             if not self.enabled:
                 return output
             if self.gates is None:
-                raise RuntimeError("rate_lora: no rate pair was chosen; see `choose`")
+                raise RuntimeError("rate_lora: no rate pair was selected; see `select_pairs`")
             return output + self.scale * self.layers[index](args[0], self.gates)
 
         return add_update
 
-    def choose(self, columns: Sequence[str | None]) -> None:
-        """Set the LoRA of each column of the LM's next input.
-
-        The choice holds until the next one: gradient checkpointing runs layers again in between.
-
-        Args:
-            columns: S names of rate pairs.
+    def select_pairs(self, columns: Sequence[str | None]) -> None:
+        """Set the LoRA of each of the S columns of the LM's next inputs, by rate pair.
 
         Raises:
             ValueError: for a pair that has no LoRA.
@@ -110,33 +107,16 @@ class RateLoRAAdapter(nn.Module):
             gates = F.pad(gates, (0, 1), value=1.0)
         self.gates = gates.to(self.layers[0].down.device)
 
-    @contextmanager
-    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
-        """Nothing to record: LoRA has no router."""
-        yield
-
-    def balance_loss(self) -> torch.Tensor:
-        """Zero: LoRA has no router."""
-        return self.layers[0].down.new_zeros(())
-
     def for_inference(self, dtype: torch.dtype) -> None:
         """Hold LoRA's matrices in the LM's type, so that they are multiplied in it."""
         self.layers.to(dtype)
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """The frozen LM alone, inside the context."""
-        self.enabled = False
-        try:
-            yield
-        finally:
-            self.enabled = True
 
     def detach(self) -> None:
         """Remove the hooks; the LM is as it was."""
         for handle in self.handles:
             handle.remove()
         self.handles = []
+        super().detach()
 
     def num_active_parameters(self) -> int:
         """Parameters that one token uses: its pair's LoRA and the shared one."""

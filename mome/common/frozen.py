@@ -33,3 +33,8 @@ class Frozen[Pretrained: nn.Module](nn.Module):
     def num_parameters(self) -> int:
         """Number of parameters of the module, shared ones counted once."""
         return sum(p.numel() for p in self.inner.parameters())
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module that a :class:`Frozen` holds; any other module as it is."""
+    return module.inner if isinstance(module, Frozen) else module

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from mome.adapters import choose
+from mome.adapters import Adapter
 from mome.llm.prompt_tree import Node, column_pairs, node_pairs, pack_tree
 
 
@@ -43,7 +43,7 @@ def beam_search(
     max_new_tokens: int,
     eos_id: int,
     length_penalty: float = 0.0,
-    adapter: nn.Module | None = None,
+    adapter: Adapter | None = None,
 ) -> list[list[list[Hypothesis]]]:
     """Search the best continuations of each prompt of each utterance.
 
@@ -58,7 +58,7 @@ def beam_search(
         max_new_tokens: longest transcript, EOS included.
         eos_id: end-of-sentence token.
         length_penalty: exponent of the length that divides the score, as in Transformers.
-        adapter: the LM's; needed if it differs by rate pair.
+        adapter: the LM's; needed if it differs by rate pair (``by_pair``).
 
     Returns:
         per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
@@ -71,12 +71,14 @@ def beam_search(
     if not all(bool(nodes[leaf].mask.any(1).all()) for leaf in leaves):
         raise ValueError("a prompt of the batch has no tokens")
     cache = DynamicCache(config=lm.config)
-    choose(adapter, column_pairs(nodes))
+    if adapter is not None:
+        adapter.select_pairs(column_pairs(nodes))
     logits, sees_prompt, start = _run_prompts(lm, nodes, leaves, cache)
-    pairs = node_pairs(nodes)
-    choose(adapter, [pairs[leaf] for leaf in leaves for _ in range(beam)])
-    batch, conditions = start.shape
-    rows, device = batch * conditions, logits.device  # a row is a prompt: utterance, then leaf
+    if adapter is not None:
+        pairs = node_pairs(nodes)
+        adapter.select_pairs([pairs[leaf] for leaf in leaves for _ in range(beam)])
+    batch, prompts = start.shape
+    rows, device = batch * prompts, logits.device  # a row is a prompt: utterance, then leaf
     scores = logits.flatten(0, 1).log_softmax(-1)  # (R, V)
     vocab = scores.shape[-1]
     # Before the first token there is one hypothesis, not `beam` copies of it.
@@ -85,13 +87,13 @@ def beam_search(
     scores = scores[:, None].expand(rows, beam, vocab)
     tokens = torch.zeros(rows, beam, 0, dtype=torch.long, device=device)
     each_row = torch.arange(rows, device=device)[:, None]
-    width = conditions * beam  # hypotheses of an utterance, as columns of the cache
+    width = prompts * beam  # hypotheses of an utterance, as columns of the cache
     ancestors = torch.zeros(batch, width, 0, dtype=torch.bool, device=device)
     own = torch.eye(width, dtype=torch.bool, device=device).expand(batch, -1, -1)
     sees_prompt = sees_prompt.repeat_interleave(beam, dim=1)  # (B, width, P)
     start = start.repeat_interleave(beam, dim=1)  # (B, width)
     each_utterance = torch.arange(batch, device=device)[:, None]
-    first_column = torch.arange(conditions, device=device)[:, None] * beam
+    first_column = torch.arange(prompts, device=device)[:, None] * beam
     finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
     done = [False] * rows
 
@@ -127,7 +129,7 @@ def beam_search(
             done[row] = done[row] or best_finished >= bound[row]
         if all(done) or step + 1 == max_new_tokens:
             break
-        columns = (parents.view(batch, conditions, beam) + first_column).flatten(1)
+        columns = (parents.view(batch, prompts, beam) + first_column).flatten(1)
         ancestors = torch.cat([ancestors[each_utterance, columns], own], dim=2)
         output = lm(
             input_ids=words.view(batch, width),
@@ -151,7 +153,7 @@ def beam_search(
             ]
         hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
         results.append(hypotheses[:beam])
-    return [results[leaf::conditions] for leaf in range(conditions)]
+    return [results[leaf::prompts] for leaf in range(prompts)]
 
 
 def _run_prompts(

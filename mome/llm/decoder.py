@@ -10,7 +10,7 @@ from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mome.adapters import attach, choose
+from mome.adapters import attach
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
@@ -33,14 +33,15 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         encoder_output_size: width of the encoder's frames; None when projected outside.
         lm: hub name or folder of any decoder-only Transformers LM.
         lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
-        adapter: ``mome``, ``lora``, ``rate_lora`` or ``none``.
+        adapter: ``mome``, ``lora``, ``rate_lora``, ``none`` or another that is registered (see
+            :func:`mome.adapters.attach`).
         adapter_conf: the adapter's arguments.
         prompt: text between the frames and the transcript, for ESPnet's ASR task.
         load_pretrained: False builds the architecture with random weights (tests, dry runs).
         gradient_checkpointing: recompute the LM's layers in the backward pass to save memory.
 
     Raises:
-        ValueError: if ``vocab_size`` is larger than the LM's vocabulary.
+        ValueError: for an unknown adapter, or a ``vocab_size`` larger than the LM's vocabulary.
         OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
@@ -143,7 +144,8 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             outside training).
         """
         embeds, mask, positions, attention, offsets = pack_tree(nodes)
-        # As numbers once, or every layer would convert it and keep its own for the backward pass.
+        # The mask in the LM's type, made once: a boolean one would be converted by every layer, and
+        # each layer's copy would be kept for the backward pass.
         sees = torch.zeros_like(attention, dtype=embeds.dtype)
         attention = sees.masked_fill(~attention, -torch.inf)
         wanted = [torch.arange(offsets[n] + a, offsets[n] + b) for n, a, b in columns]
@@ -155,7 +157,8 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             "use_cache": False,
             "logits_to_keep": torch.cat(wanted).to(embeds.device),
         }
-        choose(self.adapter, column_pairs(nodes))
+        if self.adapter is not None:
+            self.adapter.select_pairs(column_pairs(nodes))
         if recorder is None:
             logits = self.lm(**arguments).logits
             balance = self.markers.new_zeros(())

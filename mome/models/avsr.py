@@ -1,6 +1,7 @@
 """The AVSR model: encoders, compression at every rate, projectors and the adapted LLM."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,11 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
 from transformers import AutoTokenizer
 
-from mome.adapters.rate_lora import RateLoRAAdapter
 from mome.common.distributed import of_first_process
-from mome.common.frozen import Frozen
+from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
-from mome.models.matryoshka import TASKS, RatePair, compress, rate_pairs
+from mome.models.matryoshka import TASKS, TaskPair, compress, rate_pairs
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
 from mome.pretrained.hub import load
 
@@ -25,7 +25,11 @@ PROMPTS = {
     "avsr": "Transcribe speech and video to text.",
 }
 
+READERS = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}  # the tasks that read a modality
+PROJECTORS = ("per_rate", "shared")
+
 Features = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Encoder = AbsEncoder | Frozen
 
 
 class AVSRModel(AbsESPnetModel):
@@ -52,20 +56,27 @@ class AVSRModel(AbsESPnetModel):
         pairs_per_step: draw so many (task, rate pair) of all for each training batch; None takes
             all, as the paper does. The expected gradient is the same, a step is cheaper, and for
             the same time more utterances are seen. Validation takes all.
+
+    Attributes:
+        pairs: rate pairs of each task.
+        rates: compression rates of each modality that is read.
+
+    Raises:
+        ValueError: for options that contradict each other, or a task without its encoder.
     """
 
     def __init__(
         self,
         decoder: MoMELLMDecoder,
         tokenizer: str | None,
-        audio_encoder: AbsEncoder | None,
-        video_encoder: AbsEncoder | Frozen | None,
+        audio_encoder: Encoder | None,
+        video_encoder: Encoder | None,
         tasks: Sequence[str] = ("avsr",),
         audio_rates: Sequence[int] = (4, 16),
         video_rates: Sequence[int] = (2, 5),
         compression: str = "average",
         projector: str = "per_rate",
-        projector_conf: Mapping[str, object] | None = None,
+        projector_conf: Mapping[str, Any] | None = None,
         readout_conf: Mapping[str, float] | None = None,
         balance_weight: float = 0.01,
         pair_weights: Mapping[str, float] | None = None,
@@ -74,53 +85,71 @@ class AVSRModel(AbsESPnetModel):
         super().__init__()
         self.tasks = list(tasks)
         self.pairs = {task: rate_pairs(task, audio_rates, video_rates) for task in self.tasks}
-        if not self.pairs:
-            raise ValueError(f"tasks must name at least one of {', '.join(TASKS)}")
-        if projector not in ("per_rate", "shared"):
-            raise ValueError(f"projector {projector!r} must be per_rate or shared")
-        if projector == "shared" and compression == "stack":
-            raise ValueError("stacked tokens differ in width: use projector: per_rate")
         self.compression = compression
         self.per_rate = projector == "per_rate"
         self.balance_weight = balance_weight
         self.pair_weights = dict(pair_weights or {})
-        known = {str(pair) for pairs in self.pairs.values() for pair in pairs}
-        if not set(self.pair_weights) <= known:
-            raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
-        choices = sum(len(pairs) for pairs in self.pairs.values())
-        if pairs_per_step is not None and not 1 <= pairs_per_step <= choices:
-            raise ValueError(f"pairs_per_step {pairs_per_step} must lie between 1 and {choices}")
         self.pairs_per_step = pairs_per_step
+        self._check_options(projector)
+
         self.decoder = decoder
         self.tokenizer = load(AutoTokenizer, tokenizer) if tokenizer else decoder.tokenizer
         self.prompt_ids = {
             task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
             for task in self.tasks
         }
-
-        uses = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}
-        encoders = {"audio": audio_encoder, "video": video_encoder}
-        self.rates = {}
-        for kind, tasks_of_kind in uses.items():
-            if not tasks_of_kind & set(self.tasks):
-                encoders[kind] = None
-            elif encoders[kind] is None:
-                raise ValueError(f"tasks {self.tasks} need a {kind} encoder")
-            else:
-                self.rates[kind] = list(audio_rates if kind == "audio" else video_rates)
-        self.audio_encoder, self.video_encoder = encoders["audio"], encoders["video"]
+        self.audio_encoder = self._needed("audio", audio_encoder)
+        self.video_encoder = self._needed("video", video_encoder)
+        self.rates: dict[str, list[int]] = {}
         self.norms, self.projectors = nn.ModuleDict(), nn.ModuleDict()
-        for kind, rates in self.rates.items():
-            encoder = encoders[kind]
-            width = (encoder.inner if isinstance(encoder, Frozen) else encoder).output_size()
-            self.norms[kind] = FeatureNorm(width)
-            for rate in rates if self.per_rate else [1]:
-                size = width * rate if compression == "stack" else width
-                name = f"{kind}_{rate}" if self.per_rate else kind
-                self.projectors[name] = Projector(size, decoder.dim, **(projector_conf or {}))
+        if self.audio_encoder is not None:
+            self._add_modality("audio", self.audio_encoder, audio_rates, projector_conf or {})
+        if self.video_encoder is not None:
+            self._add_modality("video", self.video_encoder, video_rates, projector_conf or {})
         self.readout = (
             None if readout_conf is None else EmbeddingReadout(decoder.dim, **readout_conf)
         )
+
+    @property
+    def task_pairs(self) -> list[TaskPair]:
+        """Every task at every rate pair that it is trained at."""
+        return [TaskPair(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
+
+    def _check_options(self, projector: str) -> None:
+        """Refuse options that name nothing or contradict each other."""
+        task_pairs = self.task_pairs
+        if not task_pairs:
+            raise ValueError(f"tasks must name at least one of {', '.join(TASKS)}")
+        if projector not in PROJECTORS:
+            raise ValueError(f"projector {projector!r} must be {' or '.join(PROJECTORS)}")
+        if projector == "shared" and self.compression == "stack":
+            raise ValueError("stacked tokens differ in width: use projector: per_rate")
+        known = {str(pair) for _, pair in task_pairs}
+        if not set(self.pair_weights) <= known:
+            raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
+        drawn = self.pairs_per_step
+        if drawn is not None and not 1 <= drawn <= len(task_pairs):
+            raise ValueError(f"pairs_per_step {drawn} must lie between 1 and {len(task_pairs)}")
+
+    def _needed(self, kind: str, encoder: Encoder | None) -> Encoder | None:
+        """The encoder of a modality; None, whatever was given, if no task reads it."""
+        if not READERS[kind] & set(self.tasks):
+            return None
+        if encoder is None:
+            raise ValueError(f"tasks {self.tasks} need a {kind} encoder")
+        return encoder
+
+    def _add_modality(
+        self, kind: str, encoder: Encoder, rates: Sequence[int], conf: Mapping[str, Any]
+    ) -> None:
+        """Rates, feature normalisation and projectors of ``audio`` or ``video``."""
+        width = unwrap(encoder).output_size()
+        self.rates[kind] = list(rates)
+        self.norms[kind] = FeatureNorm(width)
+        for rate in rates if self.per_rate else [1]:
+            size = width * rate if self.compression == "stack" else width
+            name = f"{kind}_{rate}" if self.per_rate else kind
+            self.projectors[name] = Projector(size, self.decoder.dim, **conf)
 
     def encode(
         self,
@@ -176,23 +205,23 @@ class AVSRModel(AbsESPnetModel):
         return self.decoder.marked(kind, tokens, lengths, parent)
 
     def modality_tree(
-        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+        self, features: Features, task_pairs: Sequence[TaskPair]
     ) -> tuple[list[Node], list[int]]:
         """The tree of what is read before the text prompts.
 
         Args:
             features: of B utterances, see :meth:`encode`.
-            conditions: tasks and rate pairs; those whose prompts begin alike share these nodes,
+            task_pairs: tasks at rate pairs; those whose prompts begin alike share these nodes,
                 unless the adapter differs by pair.
 
         Returns:
-            nodes, parents before children, and for each condition its last node.
+            nodes, parents before children, and for each of ``task_pairs`` its last node.
         """
         batch = len(next(iter(features.values()))[0])
-        by_pair = isinstance(self.decoder.adapter, RateLoRAAdapter)
+        by_pair = self.decoder.adapter is not None and self.decoder.adapter.by_pair
         nodes, last = [], []
         place: dict[tuple[int, str, int], int] = {}
-        for _, pair in conditions:
+        for _, pair in task_pairs:
             if by_pair or not nodes:
                 nodes.append(self.decoder.root(batch))
                 nodes[-1].pair = str(pair) if by_pair else None
@@ -208,36 +237,36 @@ class AVSRModel(AbsESPnetModel):
         return nodes, last
 
     def prompts(
-        self, features: Features, conditions: Sequence[tuple[str, RatePair]]
+        self, features: Features, task_pairs: Sequence[TaskPair]
     ) -> tuple[list[Node], list[int]]:
         """The prompts of tasks at rate pairs, for decoding: their tree and its leaves.
 
         Raises:
             ValueError: for a task or rate pair that was not trained or a modality not given.
         """
-        for task, pair in conditions:
+        for task, pair in task_pairs:
             if pair not in self.pairs.get(task, []):
                 trained = {t: [str(p) for p in pairs] for t, pairs in self.pairs.items()}
                 raise ValueError(
                     f"task {task} at {pair} was not trained; this model knows {trained}"
                 )
-        nodes, parents = self.modality_tree(features, conditions)
+        nodes, parents = self.modality_tree(features, task_pairs)
         batch = len(nodes[0].embeds)
         leaves = range(len(nodes), len(nodes) + len(parents))
-        for (task, _), parent in zip(conditions, parents, strict=True):
+        for (task, _), parent in zip(task_pairs, parents, strict=True):
             nodes.append(self.decoder.text_node(self.prompt_ids[task], batch, parent))
         return nodes, list(leaves)
 
-    def draw(self) -> list[tuple[str, RatePair]]:
+    def draw(self) -> list[TaskPair]:
         """The (task, rate pair) of this batch: all, or in training ``pairs_per_step`` at random.
 
         All processes of a training draw the same, as they average the losses of each.
         """
-        choices = [(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
+        task_pairs = self.task_pairs
         if not self.training or self.pairs_per_step is None:
-            return choices
-        order = of_first_process(torch.randperm(len(choices)), self.decoder.markers.device)
-        return [choices[index] for index in sorted(order[: self.pairs_per_step].tolist())]
+            return task_pairs
+        order = of_first_process(torch.randperm(len(task_pairs)), self.decoder.markers.device)
+        return [task_pairs[index] for index in sorted(order[: self.pairs_per_step].tolist())]
 
     def forward(
         self,
@@ -260,13 +289,13 @@ class AVSRModel(AbsESPnetModel):
             means over the batch's target tokens, so their number is the weight: processes of a
             distributed training then get the gradient of the whole batch.
         """
-        drawn = self.draw()
-        if not any(pair.audio for _, pair in drawn):
+        task_pairs = self.draw()
+        if not any(pair.audio for _, pair in task_pairs):
             speech = None
-        if not any(pair.video for _, pair in drawn):
+        if not any(pair.video for _, pair in task_pairs):
             lips = None
         features = self.encode(speech, speech_lengths, lips, lips_lengths)
-        loss, stats = self.loss(features, text, text_lengths, drawn)
+        loss, stats = self.loss(features, text, text_lengths, task_pairs)
         # The transcripts' tokens and an end of sentence each.
         weight = (text_lengths + 1).sum()
         return force_gatherable((loss, stats, weight), loss.device)
@@ -276,14 +305,14 @@ class AVSRModel(AbsESPnetModel):
         features: Features,
         text: torch.Tensor,
         text_lengths: torch.Tensor,
-        conditions: Sequence[tuple[str, RatePair]],
+        task_pairs: Sequence[TaskPair],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted mean of the cross-entropies of tasks at rate pairs, plus the balance loss.
 
         Args:
             features: of B utterances, see :meth:`encode`.
             text: (B, L) token ids, padded by -1, with (B,) lengths.
-            conditions: tasks and rate pairs.
+            task_pairs: tasks at rate pairs.
 
         Returns:
             loss and statistics per task and rate pair.
@@ -294,9 +323,9 @@ class AVSRModel(AbsESPnetModel):
         target = F.pad(text.masked_fill(~valid, IGNORE), (0, 1), value=IGNORE)
         target[torch.arange(batch, device=text.device), text_lengths] = self.decoder.eos_id
 
-        nodes, parents = self.modality_tree(features, conditions)
+        nodes, parents = self.modality_tree(features, task_pairs)
         columns: list[tuple[int, int, int]] = []
-        for (task, _), parent in zip(conditions, parents, strict=True):
+        for (task, _), parent in zip(task_pairs, parents, strict=True):
             prompt = self.decoder.text_node(self.prompt_ids[task], batch, parent)
             start = prompt.mask.shape[1] - 1  # this column predicts the transcript's first token
             columns.append((len(nodes), start, start + length + 1))
@@ -305,7 +334,7 @@ class AVSRModel(AbsESPnetModel):
 
         all_logits, balance = self.decoder.forward_tree(nodes, columns)
         stats, losses, weights = {}, [], []
-        for (task, pair), logits in zip(conditions, all_logits, strict=True):
+        for (task, pair), logits in zip(task_pairs, all_logits, strict=True):
             loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
             right = (logits.argmax(-1) == target).sum() / (target != IGNORE).sum()
             stats[f"loss_{task}_{pair}"] = loss.detach()

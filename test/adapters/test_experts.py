@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mome.adapters.experts import MoME, balance_loss
+from mome.adapters.experts import MoME
+from mome.adapters.routers import balance_loss
 
 
 def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:

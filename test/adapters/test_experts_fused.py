@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from mome.adapters import MoMEAdapter
-from mome.adapters.experts_fused import JointProjections, can_join
+from mome.adapters.experts_fused import FusedProjections, can_fuse
 
 CONFIGS = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config]
 EXPERTS = [
@@ -41,13 +41,13 @@ IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("config_class", CONFIGS)
 @pytest.mark.parametrize("experts", EXPERTS)
-def test_joint_projections_equal_experts_beside_the_attention(config_class, experts):
+def test_fused_projections_equal_experts_beside_the_attention(config_class, experts):
     lm, adapter = adapted(config_class, **experts)
     expected = prompt_and_step(lm, IDS)
     with adapter.disabled():
         frozen = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.float32)
-    assert all(isinstance(joint, JointProjections) for joint in adapter.joint)
+    assert all(isinstance(fused, FusedProjections) for fused in adapter.fused)
     assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
     assert not torch.allclose(frozen, expected, atol=0.1)
     # Also what needs the experts and the LM apart: the frozen LM alone, and routing.
@@ -70,8 +70,8 @@ def test_bfloat16_differs_by_rounding_alone():
     beside = prompt_and_step(lm, IDS).float()
     adapter.for_inference(torch.bfloat16)
     assert adapter.layers[0].router.weight.dtype == torch.float32
-    joint = prompt_and_step(lm, IDS).float()
-    assert (joint - exact).norm() < 1.5 * (beside - exact).norm()
+    fused = prompt_and_step(lm, IDS).float()
+    assert (fused - exact).norm() < 1.5 * (beside - exact).norm()
     assert (beside - exact).norm() < 0.1 * exact.norm()
 
 
@@ -87,7 +87,7 @@ def test_weights_are_held_once():
 
 
 @pytest.mark.parametrize("case", ["names", "position", "large", "lora"])
-def test_what_cannot_be_joined_runs_beside(case):
+def test_what_cannot_be_fused_runs_beside(case):
     lm, adapter = adapted(
         OPTConfig if case == "names" else LlamaConfig,
         position="ffn" if case == "position" else "mhsa",
@@ -99,8 +99,8 @@ def test_what_cannot_be_joined_runs_beside(case):
         )
     expected = prompt_and_step(lm, IDS)
     adapter.for_inference(torch.float32)
-    joined = [joint is not None for joint in adapter.joint]
-    assert joined == ([False, True, True] if case == "lora" else [False] * 3)
+    fused = [fused is not None for fused in adapter.fused]
+    assert fused == ([False, True, True] if case == "lora" else [False] * 3)
     assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_a_failed_pass_leaves_nothing_behind():
 def test_an_attention_that_projects_different_tensors_is_refused():
     lm, adapter = adapted(LlamaConfig)
     attention = lm.model.layers[0].self_attn
-    assert can_join(attention, adapter.layers[0])
+    assert can_fuse(attention, adapter.layers[0])
     adapter.for_inference(torch.float32)
     attention.q_proj(torch.ones(1, 2, 32))
     with pytest.raises(RuntimeError, match="differ; detach"):

@@ -33,7 +33,7 @@ def compare(device: str) -> None:
         attended = torch.randn(2, 3, 1500)
         inner = F.gelu(product[..., 10 : 10 + count])
         if routed:
-            gates, _ = experts.choose(product[..., 10 + count :])
+            gates, _ = experts.gates_of(product[..., 10 + count :])
             inner = experts.weigh(inner, gates)
         expected = torch.cat([attended, inner], dim=-1)
         for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
@@ -43,7 +43,7 @@ def compare(device: str) -> None:
             if dtype == torch.bfloat16:  # of what is rounded, the same experts
                 inner = F.gelu(given[0].float().cpu()[..., 10 : 10 + count])
                 if routed:
-                    gates, _ = experts.choose(given[0].float().cpu()[..., 10 + count :])
+                    gates, _ = experts.gates_of(given[0].float().cpu()[..., 10 + count :])
                     inner = experts.weigh(inner, gates)
                 expected = torch.cat([given[1].float().cpu(), inner], dim=-1)
             torch.testing.assert_close(actual.float().cpu(), expected, rtol=tolerance, atol=1e-2)

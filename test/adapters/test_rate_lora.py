@@ -53,12 +53,12 @@ def test_every_pair_reads_with_its_own_lora(tiny_lm, tiny_whisper, shared):
     features = model.encode(
         *(batch[k] for k in ("speech", "speech_lengths", "lips", "lips_lengths"))
     )
-    conditions = model.draw()
+    task_pairs = model.draw()
     search = {"beam": 3, "max_new_tokens": 5, "eos_id": model.decoder.eos_id}
     lm, adapter = model.decoder.lm.inner, model.decoder.adapter
-    together = beam_search(lm, *model.prompts(features, conditions), adapter=adapter, **search)
+    together = beam_search(lm, *model.prompts(features, task_pairs), adapter=adapter, **search)
     losses = set()
-    for index, (task, pair) in enumerate(conditions):
+    for index, (task, pair) in enumerate(task_pairs):
         single = merged(model, str(pair)).eval()
         loss, _ = single.loss(features, batch["text"], batch["text_lengths"], [(task, pair)])
         assert float(stats[f"loss_avsr_{pair}"]) == pytest.approx(float(loss), abs=1e-4)
@@ -78,8 +78,8 @@ def test_a_pair_trains_its_own_and_the_shared_lora_alone(tiny_lm, tiny_whisper, 
     features = model.encode(
         *(batch[k] for k in ("speech", "speech_lengths", "lips", "lips_lengths"))
     )
-    condition = model.draw()[2]
-    loss, _ = model.loss(features, batch["text"], batch["text_lengths"], [condition])
+    task_pair = model.draw()[2]
+    loss, _ = model.loss(features, batch["text"], batch["text_lengths"], [task_pair])
     loss.backward()
     for layer in model.decoder.adapter.layers:
         rows = layer.down.grad.unflatten(0, (-1, RANK)).abs().sum((1, 2)) > 0
@@ -98,12 +98,12 @@ def test_a_fresh_adapter_adds_nothing_and_unknown_pairs_are_named(tiny_lm):
     decoder = MoMELLMDecoder(lm=tiny_lm, adapter="rate_lora", adapter_conf=conf).eval()
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
-        decoder.adapter.choose(["a4_v2"] * 3)
+        decoder.adapter.select_pairs(["a4_v2"] * 3)
         adapted = decoder.lm.inner(ids).logits
         with decoder.adapter.disabled():
             assert torch.equal(adapted, decoder.lm.inner(ids).logits)
     with pytest.raises(ValueError, match=r"has \['a4_v2'\], but not a16_v5"):
-        decoder.adapter.choose(["a16_v5"])
+        decoder.adapter.select_pairs(["a16_v5"])
 
 
 def test_the_rank_follows_the_width_as_in_the_predecessors(tiny_lm):
