@@ -1,1 +1,1 @@
-"""Helpers without speech in them: PyTorch, processes, files, downloads."""
+"""Helpers that know nothing of speech: PyTorch, processes, files, downloads."""

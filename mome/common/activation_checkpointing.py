@@ -1,4 +1,4 @@
-"""Parts of a layer that are cheap to compute and large to keep for the backward pass."""
+"""Activation checkpointing of the parts of a layer that are cheap to compute but large to store."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable, *inputs: Any) -> Any:
-    """``function(*inputs)``, computed again for gradients instead of keeping what is between.
+    """``function(*inputs)``, whose intermediate results the backward pass computes again.
 
-    The function must not draw random numbers.
+    They are not stored then. The function must not draw random numbers.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)

@@ -1,4 +1,8 @@
-"""Write files so that a name stands for a whole file, whatever stops the writer."""
+"""Write files atomically.
+
+A file is written to a temporary name and renamed when it is complete. If the process is killed or
+the disk is full, no incomplete file has the final name.
+"""
 
 import os
 from pathlib import Path
@@ -8,7 +12,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write to a temporary name in the same folder, then rename it.
 
     Raises:
-        OSError: if the file cannot be written whole, as on a full disk; names the file.
+        OSError: if the file cannot be written completely, for example because the disk is full; the
+            message names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +30,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def remove_partial(folder: str | Path) -> None:
-    """Delete what a killed writer left half-written below a folder."""
+    """Delete the temporary files that a killed process left below a folder."""
     for path in Path(folder).rglob(".*.tmp"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the processes of a distributed training must agree on, beside their gradients."""
+"""Communication between the processes of a distributed training, apart from gradients."""
 
 import torch
 from torch import distributed
@@ -10,14 +10,14 @@ def is_distributed() -> bool:
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """Sum a tensor, in place, over all processes of a training; one alone keeps it as it is."""
+    """Sum a tensor in place over all processes; without distributed training it stays as it is."""
     if is_distributed():
         distributed.all_reduce(values)
     return values
 
 
 def of_first_process(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor that the first process of a training has, sent by way of ``device``."""
+    """Broadcast a tensor of the first process to all, through memory of ``device``."""
     if is_distributed():
         values = values.to(device)
         distributed.broadcast(values, src=0)

@@ -1,4 +1,4 @@
-"""Download large files over HTTP, going on where an earlier attempt stopped, and unpack them."""
+"""Download large files over HTTP, resume interrupted downloads, and unpack archives."""
 
 import hashlib
 import os
@@ -40,22 +40,23 @@ def download(
     pause: float = 5.0,
     timeout: float = 60.0,
 ) -> Path:
-    """Download a file unless it is there; what an earlier attempt left in ``<path>.part`` is kept.
+    """Download a file unless it exists; an incomplete one in ``<path>.part`` is resumed.
 
     Proxies are taken from the environment (``https_proxy``).
 
     Args:
-        urls: where the same file can be had, in order of preference.
-        path: where it goes.
+        urls: addresses of the same file, in order of preference.
+        path: where the file is saved.
         sha256: its checksum; see `check`.
-        size: its bytes; a server that offers another size is refused before the transfer.
-        attempts: how often the list of URLs is gone through.
-        pause: seconds before it is gone through again.
-        timeout: seconds without data after which a server is given up.
+        size: its bytes; a server that announces another size is rejected before the transfer.
+        attempts: how often the list of addresses is tried.
+        pause: seconds between two attempts.
+        timeout: seconds without data after which the next server is tried.
 
     Raises:
         ValueError: for a wrong checksum; the file is deleted then.
-        RuntimeError: if no server gave the whole file; says how far it came and why it stopped.
+        RuntimeError: if no server sent the whole file; the message says how many bytes arrived and
+            what each server answered.
     """
     if path.exists():
         check(path, sha256)
@@ -88,7 +89,7 @@ def download(
 
 
 def _transfer(url: str, part: Path, size: int, timeout: float) -> None:
-    """Append what is missing to the partial file.
+    """Append the missing bytes to the incomplete file.
 
     Raises:
         OSError, HTTPException: for a server or connection that fails.
@@ -102,7 +103,7 @@ def _transfer(url: str, part: Path, size: int, timeout: float) -> None:
         return
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=timeout) as response:
-        if response.status != 206:  # from the beginning: the server does not know ranges
+        if response.status != 206:  # the server ignores ranges and sends the whole file
             have = 0
         length = response.headers["Content-Length"]
         if length is not None and have + int(length) != size:
@@ -129,11 +130,11 @@ def unpack_tar(archive: Path, member: str, folder: Path) -> None:
     Args:
         archive: the archive, compressed or not.
         member: the top folder inside.
-        folder: what it becomes; replaced if it exists.
+        folder: where it is unpacked; replaced if it exists.
 
     Raises:
-        ValueError: for an archive that is damaged, has no such folder, or has a member that would
-            leave its place (Python's ``data`` filter).
+        ValueError: for an archive that is damaged, has no such folder, or has a member whose path
+            lies outside the folder (Python's ``data`` filter).
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Hold a pretrained module without training or saving it."""
+"""Use a pretrained module without training or saving it."""
 
 from collections.abc import Callable
 from typing import Any, Self

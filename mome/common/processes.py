@@ -33,7 +33,7 @@ def map_items[Item, Result](
 
     Args:
         function: picklable (a function of a module, or ``functools.partial`` of one).
-        items: picklable arguments, one a call.
+        items: picklable arguments, one for each call.
         nj: number of processes; 1 runs in this process.
         desc: name of the work, for the progress bar and for errors.
         cluster: YAML file of a Dask cluster in the format of ``espnet3.parallel``, whose
@@ -44,7 +44,8 @@ def map_items[Item, Result](
         The results, in the order of ``items``.
 
     Raises:
-        WorkerError: when a call raises; names the item, and the rest is cancelled.
+        WorkerError: if a call raises an error; the message names the item, and the calls that have
+            not started are cancelled.
         RuntimeError: if a cluster is asked for and Dask is not installed.
     """
     items = list(items)
@@ -92,7 +93,7 @@ def _client(cluster: str) -> Any:
 
 
 def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
-    """The results of futures, or the failure of the first that is seen to fail."""
+    """The results in the order of the items; raises the error of the first future that fails."""
     places = {future: place for place, future in enumerate(futures)}
     results: list = [None] * len(futures)
     for future in _progress(completed, desc, len(futures)):
@@ -104,7 +105,7 @@ def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
 
 
 def _progress[Item](iterable: Iterable[Item], desc: str, total: int) -> Iterable[Item]:
-    # In a log file, a line every ten seconds.
+    # In a log file every update is a line: write one every ten seconds only.
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
 
@@ -124,7 +125,7 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
 
 
 def _start_worker() -> None:
-    """What a pool's worker does first: it ends when its parent is killed."""
+    """Initialise a worker: it computes in one thread and ends when its parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a worker process calls this"
 
@@ -142,7 +143,7 @@ def _one_thread[Item, Result](function: Callable[[Item], Result], item: Item) ->
 
 
 def _limit_threads() -> None:
-    """One thread a worker: nj says how many cores are used."""
+    """Compute in one thread, so that the number of workers is the number of cores in use."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     if "torch" in sys.modules:

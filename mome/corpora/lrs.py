@@ -38,7 +38,7 @@ BRACKETS = str.maketrans("", "", "{}[]<>")
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it stands in the file; times in seconds."""
+    """A word of a text file, with its times in seconds."""
 
     text: str
     start: float
@@ -47,7 +47,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Words that follow each other, and where they are cut from the recording, in seconds."""
+    """Consecutive words, and where they are cut from the recording, in seconds."""
 
     words: tuple[Word, ...]
     start: float
@@ -83,7 +83,7 @@ class Utterance:
 
 @dataclass
 class Part:
-    """Utterances of a part of the corpus, what cannot be used with its reason, and remarks."""
+    """Utterances of a part of the corpus, excluded clips with their reasons, and notes."""
 
     utterances: list[Utterance] = field(default_factory=list)
     excluded: list[tuple[str, str]] = field(default_factory=list)
@@ -103,7 +103,7 @@ def normalise_text(text: str, marks: str = "drop") -> str:
 
 
 def read_text(path: Path) -> str:
-    """What stands behind ``Text:``.
+    """The transcript after ``Text:``.
 
     Raises:
         ValueError: for an empty file or one without such a line.
@@ -162,7 +162,7 @@ def segment_words(
             (AV-HuBERT); what is still too long is cut by length.
 
     Returns:
-        segments, and words that are longer than a segment: these are in none.
+        segments, and words that are longer than a segment, which are in none.
     """
     long = [word for word in words if word.end - word.start >= max_seconds]
     if words and not long and words[-1].end < max_seconds:
@@ -200,7 +200,7 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
     """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart.
 
     Raises:
-        FileNotFoundError: without the folder, or if it has no video.
+        FileNotFoundError: if the folder does not exist or has no video.
     """
     stems: dict[str, set[tuple[str, str]]] = {
         suffix: {(p.parent.name, p.stem) for p in (root / part).glob(f"*/*{suffix}")}
@@ -245,7 +245,7 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
     reason = f"a word of {max_seconds:g} s or more"
     result.excluded += [(f"{clip.name}:{word.text}", reason) for word in long]
     for number, chunk in enumerate(chunks):
-        # Whole frames, rounded down as Auto-AVSR does; the small amount undoes binary fractions.
+        # Whole frames, rounded down as Auto-AVSR does; 1e-6 makes up for floating-point rounding.
         first, last = (int(t * LIP_RATE + 1e-6) for t in (chunk.start, chunk.end))
         last = min(last, frames)
         spoken = normalise_text(" ".join(word.text for word in chunk.words), marks)
@@ -282,7 +282,7 @@ def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = Fa
 
 
 def drop_duplicates(parts: Iterable[Part]) -> None:
-    """Exclude utterances whose id an earlier one has, in this part or in a part named before."""
+    """Exclude utterances whose id is that of an earlier one, in this part or in a previous one."""
     seen: dict[str, str] = {}
     for part in parts:
         kept = []
@@ -297,9 +297,9 @@ def drop_duplicates(parts: Iterable[Part]) -> None:
 
 
 def write_set(folder: Path, parts: Sequence[Part], max_excluded: float) -> None:
-    """Write a data folder, and ``excluded`` beside it: what is left out, with the reason.
+    """Write a data folder with a file ``excluded``, which lists what is left out and why.
 
-    With segments, wav.scp and video.scp list recordings, else utterances.
+    wav.scp and video.scp list recordings if there are segments, otherwise utterances.
 
     Raises:
         SystemExit: if nothing is left, or more than the share ``max_excluded`` is excluded.

@@ -31,7 +31,7 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
         float32 (N,) in about [-1, 1]; several channels are averaged.
 
     Raises:
-        FileNotFoundError: without the file.
+        FileNotFoundError: if the file does not exist.
         MediaError: for a corrupt or truncated file, one without an audio stream, without samples
             or with samples that are not finite.
     """
@@ -48,7 +48,7 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
 def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
     """(N,) at source_rate -> float32 (ceil(N * rate / source_rate),), polyphase filter."""
     if source_rate != rate:
-        from scipy.signal import resample_poly  # takes a second to load, and is seldom needed
+        from scipy.signal import resample_poly  # takes a second to load and is rarely needed
 
         common = gcd(source_rate, rate)
         samples = resample_poly(samples, rate // common, source_rate // common)
@@ -59,7 +59,7 @@ def audio_seconds(path: str | Path) -> float:
     """Length from the header.
 
     Raises:
-        FileNotFoundError: without the file.
+        FileNotFoundError: if the file does not exist.
         MediaError: for an unreadable file or one without an audio stream.
     """
     path = str(path)
@@ -86,13 +86,13 @@ def audio_seconds(path: str | Path) -> float:
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:
-    """Scale the whole signal down if it exceeds the 16-bit range; ratios within it are kept."""
+    """Scale the whole signal down if its peak exceeds the 16-bit range."""
     peak = float(np.abs(samples).max(initial=0.0))
     return samples * np.float32(FULL_SCALE / peak) if peak > FULL_SCALE else samples
 
 
 def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
-    """Write 16-bit audio, to a temporary name renamed when complete.
+    """Write 16-bit audio atomically.
 
     Args:
         path: output; the suffix gives the format, ``.flac`` or ``.wav``.
@@ -100,8 +100,8 @@ def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
         rate: samples per second.
 
     Raises:
-        OSError: if the disk is full; names the file.
-        ValueError: for samples of another shape, not finite, or that would be clipped.
+        OSError: if the disk is full; the message names the file.
+        ValueError: for samples of another shape, that are not finite, or that would be clipped.
     """
     path = Path(path)
     if samples.ndim != 1 or len(samples) == 0:
@@ -133,7 +133,7 @@ def _exists(path: str) -> None:
 def _read(path: str) -> tuple[np.ndarray, int]:
     """Samples (N,) or (N, C) and their rate."""
     if _is_ark(path):
-        import kaldiio  # only for corpora stored in archives
+        import kaldiio  # needed only for corpora stored in archives
 
         _exists(path.rpartition(":")[0])
         rate, samples = kaldiio.load_mat(path)

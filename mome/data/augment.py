@@ -22,14 +22,14 @@ def snr_of(speech: np.ndarray, noisy: np.ndarray) -> float:
 def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """Take ``length`` samples from a random offset, repeating the noise where it is too short.
 
-    A stretch of digital silence is passed over: then the cut begins at the loudest sample.
+    If the cut is digital silence, it is taken from the loudest sample on instead.
 
     Raises:
         ValueError: for a noise that is empty or silent throughout.
     """
     if len(noise) == 0 or not np.any(noise):
         raise ValueError("the noise is empty or silent; remove it from the list")
-    # A long noise is not wrapped around, so that it has no seam.
+    # A noise longer than the speech is not wrapped around, which would leave a discontinuity.
     last = len(noise) - length if len(noise) > length else len(noise) - 1
     offset = int(rng.integers(last + 1))
     cut = np.take(noise, np.arange(offset, offset + length), mode="wrap")
@@ -52,7 +52,7 @@ def add_noise(
         speech: float (N,).
         noise: float (M,), any length; cut or repeated from a random offset.
         snr_db: ratio in dB.
-        rng: gives the offset.
+        rng: draws the offset.
 
     Returns:
         float32 (N,).
@@ -72,14 +72,14 @@ def mask_audio(
     max_seconds: float = 0.4,
     per_seconds: float = 1.0,
 ) -> np.ndarray:
-    """Zero random stretches, one for each ``per_seconds`` of speech, each up to ``max_seconds``.
+    """Zero random spans, one for each ``per_seconds`` of speech, each up to ``max_seconds``.
 
     Args:
         speech: (N,).
-        rng: gives lengths (uniform) and places.
+        rng: draws lengths (uniform) and positions.
         rate: samples per second.
-        max_seconds: longest stretch.
-        per_seconds: length of speech that has one stretch.
+        max_seconds: longest span.
+        per_seconds: length of speech for each span.
 
     Returns:
         A copy, (N,).
@@ -90,13 +90,13 @@ def mask_audio(
 def mask_video(
     frames: np.ndarray, rng: np.random.Generator, max_frames: int = 10, per_frames: int = 25
 ) -> np.ndarray:
-    """Black out random stretches, one for each ``per_frames``, each up to ``max_frames``.
+    """Set random spans of frames to black, one for each ``per_frames``, each up to ``max_frames``.
 
     Args:
         frames: (T, H, W).
-        rng: gives lengths (uniform) and places.
-        max_frames: longest stretch.
-        per_frames: number of frames that has one stretch.
+        rng: draws lengths (uniform) and positions.
+        max_frames: longest span.
+        per_frames: number of frames for each span.
 
     Returns:
         A copy, (T, H, W).
@@ -116,13 +116,13 @@ def _mask(data: np.ndarray, rng: np.random.Generator, longest: int, per: int) ->
 def random_crop(
     frames: np.ndarray, size: int, rng: np.random.Generator, flip: bool = True
 ) -> np.ndarray:
-    """Cut the same random square from all frames, and mirror half of the clips.
+    """Crop the same random square from all frames, and mirror half of the clips.
 
     Args:
         frames: (T, H, W).
         size: side of the square.
-        rng: gives place and mirroring.
-        flip: mirror left and right with a chance of one half.
+        rng: draws position and mirroring.
+        flip: mirror left and right with probability one half.
 
     Returns:
         (T, size, size).
@@ -138,7 +138,7 @@ def random_crop(
 
 
 def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
-    """Cut the central square: (T, H, W) -> (T, size, size).
+    """Crop the central square: (T, H, W) -> (T, size, size).
 
     Raises:
         ValueError: if the frames are smaller than ``size``.

@@ -1,21 +1,21 @@
-"""What happens to video outside the studio: blur, occlusion, darkness, dropped frames.
+"""Corruptions of lip video: blur, occlusion, darkness, dropped frames.
 
 Each corruption has three strengths, for mouth crops of 96x96 pixels, of which the mouth is about 48
 wide:
 
 - blur: a Gaussian of 1, 2, 4 pixels, then 1/2, 1/4, 1/8 of the resolution: a face far away.
 - occlusion: a textured patch of 1/3, 1/2, 2/3 of the crop's width over the mouth, on 40, 60, 80 %
-  of the frames in stretches of about a second: a hand, a microphone.
+  of the frames, in spans of about a second: a hand, a microphone.
 - darkness: 2, 4, 6 photographic stops less light (1/4, 1/16, 1/64) on a sensor with shot and read
   noise: a dim room and a camera that does not adapt.
 - drop: 20, 40, 60 % of the frames lost in bursts of about 4, 8, 16: a bad connection.
 
 Patches over the mouth for part of the time, and blur, are what AV-RelScore (J. Hong et al., CVPR
 2023) and CAV2vec (S. Kim et al., ICLR 2025) test with; their patches are photographs of objects,
-ours are drawn, so that nothing need be fetched. Lost frames are frozen and not blank, as players
-and calls show them: the number of frames and the time of all others stay as they are.
+ours are drawn, so that no images have to be downloaded. A lost frame repeats the last one received,
+as video calls show it, so that the number and the timing of frames do not change.
 
-A generator in the same state draws the same patch and place at every strength.
+A generator in the same state draws the same patch and position at every strength.
 """
 
 import cv2
@@ -26,7 +26,7 @@ STRENGTHS = (1, 2, 3)
 BLUR_FACTOR = (2, 4, 8)  # of resolution; the Gaussian's sigma is half of it, in pixels
 PATCH_WIDTH = (1 / 3, 1 / 2, 2 / 3)  # of the crop's width
 PATCH_SHARE = (0.4, 0.6, 0.8)  # of frames
-PATCH_FRAMES = 25  # in a stretch
+PATCH_FRAMES = 25  # in a span
 STOPS = (2, 4, 6)
 DROP_SHARE = (0.2, 0.4, 0.6)  # of frames
 DROP_FRAMES = (4, 8, 16)  # in a burst
@@ -92,7 +92,7 @@ def occlusion(frames: np.ndarray, level: int, rng: np.random.Generator) -> np.nd
     sway, phase = rng.uniform(0, width / 24, 2), rng.uniform(0, 2 * np.pi, 2)
     patch_rng, time_rng = rng.spawn(2)
     texture, alpha = _patch(round(PATCH_WIDTH[level] * width), patch_rng)
-    covered = _stretches(num_frames, PATCH_SHARE[level], PATCH_FRAMES, time_rng)
+    covered = _random_spans(num_frames, PATCH_SHARE[level], PATCH_FRAMES, time_rng)
     result = frames.copy()
     for t in np.flatnonzero(covered):
         # A sway of two seconds.
@@ -114,18 +114,18 @@ def darkness(frames: np.ndarray, level: int, rng: np.random.Generator) -> np.nda
 
 
 def drop(frames: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
-    """Bursts of lost frames; the first frame always comes. Arguments as of `blur`."""
+    """Bursts of lost frames; the first frame is never lost. Arguments as of `blur`."""
     lost = np.zeros(len(frames), bool)
-    lost[1:] = _stretches(len(frames) - 1, DROP_SHARE[level], DROP_FRAMES[level], rng)
-    came = np.where(lost, 0, np.arange(len(frames)))
-    return frames[np.maximum.accumulate(came)]
+    lost[1:] = _random_spans(len(frames) - 1, DROP_SHARE[level], DROP_FRAMES[level], rng)
+    received = np.where(lost, 0, np.arange(len(frames)))
+    return frames[np.maximum.accumulate(received)]
 
 
 CORRUPTIONS = {"blur": blur, "occlusion": occlusion, "darkness": darkness, "drop": drop}
 
 
-def _stretches(length: int, share: float, typical: int, rng: np.random.Generator) -> np.ndarray:
-    """bool (length,): ``share`` of it is true, in stretches of about ``typical``, at random."""
+def _random_spans(length: int, share: float, typical: int, rng: np.random.Generator) -> np.ndarray:
+    """bool (length,): a ``share`` of it is true, in random spans of about ``typical``."""
     total = round(share * length)
     if total == 0:
         return np.zeros(length, bool)

@@ -37,15 +37,15 @@ def read_scp(path: str | Path) -> dict[str, str]:
         id -> value without surrounding blanks; the value may be empty.
 
     Raises:
-        FileNotFoundError: without the file.
-        ValueError: for an empty line or an id given twice; names the file and the line.
+        FileNotFoundError: if the file does not exist.
+        ValueError: for an empty line or an id given twice; the message names the file and the line.
     """
     path = Path(path)
     mapping: dict[str, str] = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             key, _, value = line.strip().partition(" ")
-            # A tab may separate as well.
+            # The separator may also be a tab.
             if "\t" in key:
                 key, _, value = line.strip().partition("\t")
             if not key:
@@ -60,8 +60,8 @@ def read_segments(path: str | Path) -> dict[str, Segment]:
     """Read Kaldi's ``segments``: ``utterance recording start end`` lines, times in seconds.
 
     Raises:
-        FileNotFoundError: without the file.
-        ValueError: for a line that is not of this form; names the file and the utterance.
+        FileNotFoundError: if the file does not exist.
+        ValueError: for a line of another form; the message names the file and the utterance.
     """
     return {
         utterance: parse_segment(f"{path}: {utterance}", value)
@@ -82,7 +82,7 @@ def parse_segment(where: str, value: str) -> Segment:
 
 
 def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
-    """Write ``id value`` lines sorted in the C locale, to a temporary name renamed when complete.
+    """Write ``id value`` lines sorted in the C locale, atomically.
 
     Raises:
         ValueError: for an id with blanks or a value with a line break.
@@ -100,7 +100,7 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file to a temporary name in its folder, then rename it."""
+    """Write a text file in UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -109,7 +109,8 @@ def copy_data_dir(
 ) -> None:
     """Copy the files of a data folder, except those that are given as tables: file name -> table.
 
-    A replaced file is never, not even for a moment, the one of the source.
+    The source's version of a replaced file is not copied first, so that a killed call cannot leave
+    it in the target.
     """
     for name, table in replaced.items():
         write_scp(Path(target) / name, table)
@@ -119,9 +120,9 @@ def copy_data_dir(
 
 
 def same_settings(folder: str | Path, settings: Mapping[str, object]) -> bool:
-    """Whether the outputs of a folder were made with these settings, which are then noted there.
+    """Whether the outputs of a folder were made with these settings; records them if not.
 
-    The note is ``settings.json``; it says whether outputs of an earlier run may be kept.
+    The record is ``settings.json``; a program keeps outputs of an earlier run only if it agrees.
     """
     path = Path(folder) / "settings.json"
     text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
@@ -166,7 +167,7 @@ def fix_data_dir(path: str | Path) -> int:
         keep = {utterance for utterance in keep if tables["text"][utterance]}
     recordings: set[str] = set()
     if "segments" in tables:
-        # A recording is the first word of a line; lines without any are dropped.
+        # The recording is the first word of a line; lines without one are dropped.
         used = {u: (tables["segments"][u].split() or [""])[0] for u in keep}
         known = set(used.values()).intersection(*(tables[name] for name in by_recording))
         keep = {utterance for utterance in keep if used[utterance] in known}
@@ -188,7 +189,7 @@ def validate_data_dir(
     tolerance: float = 0.2,
     nj: int = 1,
 ) -> list[str]:
-    """Check a data folder as Kaldi's validate_data_dir.sh does, and its video besides.
+    """Check a data folder as Kaldi's validate_data_dir.sh does, and its video as well.
 
     Args:
         path: the data folder.
@@ -198,7 +199,7 @@ def validate_data_dir(
         nj: processes for ``check_media``.
 
     Returns:
-        Problems found, each naming file, line or utterance; empty for a sound folder.
+        Problems found, each naming file, line or utterance; empty for a valid folder.
     """
     path = Path(path)
     if not path.is_dir():
@@ -231,7 +232,7 @@ def validate_data_dir(
 
 
 def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Read a file leniently: what could be read, and every problem with its line."""
+    """Read a file without raising errors: its valid entries, and each problem with its line."""
     table: dict[str, str] = {}
     problems: list[str] = []
     previous = b""
@@ -271,10 +272,10 @@ def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _check_segments(path: Path, table: Mapping[str, str]) -> tuple[dict[str, Segment], list[str]]:
-    """Parse what can be parsed, and say what cannot."""
+    """Parse the valid lines, and report the others."""
     segments, problems = {}, []
     for utterance, value in table.items():
-        if value:  # an empty one has been named already
+        if value:  # an empty value has been reported already
             try:
                 segments[utterance] = parse_segment(f"{path / 'segments'}: {utterance}", value)
             except ValueError as error:

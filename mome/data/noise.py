@@ -2,8 +2,8 @@
 
 The kinds are AV-HuBERT's (B. Shi et al., Interspeech 2022): babble of 30 speakers talking at once,
 noise, music, and speech of one other speaker. Two things differ from its preparation: recordings
-are divided between training and test as a whole, where it cuts them into pieces of ten seconds
-first, and speech is MUSAN's, not that of the corpus. Voices in babble are equally loud.
+are divided between training and test as a whole, whereas AV-HuBERT first cuts them into pieces of
+ten seconds, and speech is MUSAN's, not that of the corpus. Voices in babble are equally loud.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def split_utterances(
         spk2utt: speaker -> utterances.
         test_share: share of each speaker's utterances for test noise, at least one of them. A
             speaker with one utterance goes to either side.
-        rng: chooses.
+        rng: draws the split.
 
     Returns:
         {"train": speaker -> utterances, "test": speaker -> utterances}, without a common utterance.
@@ -76,7 +76,7 @@ def plan_babble(
         durations: utterance -> seconds.
         num_speakers: voices mixed; all speakers if there are fewer.
         seconds: length.
-        rng: draws.
+        rng: draws speakers and utterances.
     """
     names = c_sorted(spk2utt)
     chosen = rng.choice(names, min(num_speakers, len(names)), replace=False)
@@ -107,7 +107,7 @@ def mix_babble(babble: Babble, rate: int = RATE) -> np.ndarray:
     total = np.zeros(length)
     for files in babble.speakers:
         voice = np.concatenate([read_audio(path, rate) for path in files])
-        # Headers round lengths; the last samples may be missing.
+        # Durations in headers are rounded, so that the last samples may be missing.
         voice = np.resize(voice, length)
         level = np.sqrt(power(voice))
         if level == 0:
@@ -124,7 +124,7 @@ def split_musan(
     Args:
         root: folder with any of noise/, speech/, music/; audio files at any depth.
         test_share: share of each folder's files for testing, at least one of them.
-        rng: chooses.
+        rng: draws the split.
 
     Returns:
         kind -> {"train": id -> path, "test": id -> path}, without a common file.

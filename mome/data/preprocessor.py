@@ -1,4 +1,4 @@
-"""From what a data folder holds to what the model reads, one utterance at a time."""
+"""ESPnet preprocessor: from the files of an utterance to the arrays that the model reads."""
 
 from collections.abc import Collection, Iterator, KeysView, Mapping
 from functools import lru_cache
@@ -21,7 +21,7 @@ from mome.data.kaldi import read_scp
 from mome.data.video import read_lips
 from mome.pretrained.hub import load
 
-SNRS = (-5, 0, 5, 10, 15, 20, None)  # None is clean
+SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
 
 
 class LipsReader(Mapping[str, np.ndarray]):
@@ -68,7 +68,7 @@ def list_noises(noise_scp: str, kinds: Collection[str] = ()) -> list[list[str]]:
 
 @lru_cache(maxsize=32)
 def read_noise(path: str) -> np.ndarray:
-    """Read a recording; the latest stay in memory, but not all of a corpus of 100 hours."""
+    """Read a recording of noise; the 32 last used ones are cached."""
     return read_audio(path)
 
 

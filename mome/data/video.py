@@ -22,7 +22,7 @@ from mome.common.atomic_files import write_bytes
 
 LIP_SIZE = 96
 LIP_RATE = 25
-# Of the frames or packets that the header promises; fewer mean a cut file.
+# A file with a smaller share of the frames or packets that its header announces is truncated.
 COMPLETE = 0.9
 
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
@@ -43,7 +43,7 @@ class MediaError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the header of a recording says.
+    """Properties of a recording, read from its header.
 
     Lengths in seconds; audio fields are 0 without an audio stream.
     """
@@ -63,7 +63,7 @@ def video_info(path: str | Path) -> VideoInfo:
     """Read the header of a recording.
 
     Raises:
-        FileNotFoundError: without the file.
+        FileNotFoundError: if the file does not exist.
         MediaError: for an unreadable file or one without a video stream.
     """
     with _open(path) as container:
@@ -102,8 +102,8 @@ def iter_video(
         uint8 (H, W) or (H, W, 3) in RGB.
 
     Raises:
-        FileNotFoundError: without the file.
-        MediaError: without a video stream, or for a file that is corrupt, cut or has no frame.
+        FileNotFoundError: if the file does not exist.
+        MediaError: for a file that is corrupt or truncated, or has no video stream or no frame.
     """
     convert = _grey if grey else _rgb
     with _open(path) as container:
@@ -117,14 +117,14 @@ def iter_video(
 
 
 def start_seconds(container: InputContainer) -> float:
-    """Where the time of a recording begins: that of its first stream to start."""
+    """Start time of a recording in seconds: that of its earliest stream."""
     return (container.start_time or 0) / av.time_base
 
 
 def _at_rate(
     frames: Iterator[av.VideoFrame], container: InputContainer, stream: VideoStream, rate: float
 ) -> Iterator[av.VideoFrame]:
-    """For each output time the frame shown nearest to it; timestamps say when a frame is shown."""
+    """For each time of the constant output rate, the frame whose timestamp is nearest."""
     step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
     start = start_seconds(container)
     written, time = 0, -step
@@ -132,7 +132,7 @@ def _at_rate(
     for frame in frames:
         previous_time = time
         time = previous_time + step if frame.time is None else frame.time - start
-        # Output frames nearer to the previous source frame than to this one.
+        # These output frames are nearer to the previous source frame than to this one.
         while previous is not None and written / rate < (previous_time + time) / 2:
             yield previous
             written += 1
@@ -146,7 +146,7 @@ def _at_rate(
 
 
 def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
-    """With square pixels and turned as a player shows it; phones store pictures lying."""
+    """Apply pixel aspect ratio and rotation as a player does; phones store video rotated."""
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         height, width = image.shape[:2]
@@ -159,10 +159,10 @@ def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np
 def cut_video(
     path: str | Path, span: tuple[int, int], grey: bool = False, rate: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Decode the frames ``span[0]`` up to, but without, ``span[1]``; otherwise as `iter_video`.
+    """Decode the frames from ``span[0]`` up to, excluding, ``span[1]``; otherwise as `iter_video`.
 
-    Frames are counted from the beginning of the recording, so that the cut is exact; nothing behind
-    it is decoded.
+    Frames are counted from the beginning of the recording, so that the cut is exact; later
+    frames are not decoded.
 
     Raises:
         MediaError: if the recording ends before the span begins.
@@ -187,7 +187,7 @@ def read_video(path: str | Path, grey: bool = False, rate: float | None = None) 
 
 
 def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18) -> None:
-    """Write grey frames as H.264 in MP4, to a temporary name renamed when complete.
+    """Write grey frames as H.264 in MP4, atomically.
 
     Equal frames give equal bytes: the encoder runs in one thread, and without macroblock-tree rate
     control, which x264 computes in AVX-512 with results that change from run to run.
@@ -199,7 +199,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
         crf: x264's constant rate factor; 18 loses about 1 grey level.
 
     Raises:
-        OSError: if the disk is full; names the file.
+        OSError: if the disk is full; the message names the file.
         ValueError: for frames of another type or shape.
     """
     path = Path(path)
@@ -209,7 +209,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
     if height % 2 or width % 2:
         raise ValueError(f"{path}: H.264 needs even sides, not {width}x{height}")
     chroma = np.full((height // 2, width), 128, dtype=np.uint8)
-    # To memory first: FFmpeg does not report a full disk.
+    # Encode to memory first, because FFmpeg does not report a full disk.
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
         stream = container.add_stream(
@@ -239,7 +239,7 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
         uint8 (T, size, size), grey, at 25 frames per second.
 
     Raises:
-        FileNotFoundError: without the file.
+        FileNotFoundError: if the file does not exist.
         MediaError: for an unreadable video or one of another size.
     """
     frames = read_video(path, grey=True, rate=LIP_RATE)
@@ -264,7 +264,7 @@ def _open(path: str | Path) -> InputContainer:
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     for stream in container.streams.video:
-        # A cover picture is a video stream of one frame.
+        # A cover picture is stored as a video stream of one frame.
         if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
             return stream
     raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
@@ -305,7 +305,7 @@ def _decode(
 def _grey(frame: av.VideoFrame) -> np.ndarray:
     """(H, W) luma in the full range."""
     name = frame.format.name
-    if name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")) and not _deep(frame):
+    if name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")) and not _over_eight_bits(frame):
         plane = frame.planes[0]
         luma = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)
         luma = luma[:, : plane.width]
@@ -314,7 +314,7 @@ def _grey(frame: av.VideoFrame) -> np.ndarray:
     return cv2.cvtColor(_rgb(frame), cv2.COLOR_RGB2GRAY)
 
 
-def _deep(frame: av.VideoFrame) -> bool:
+def _over_eight_bits(frame: av.VideoFrame) -> bool:
     return any(component.bits > 8 for component in frame.format.components)
 
 

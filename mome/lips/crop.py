@@ -1,4 +1,4 @@
-"""Cut the mouth from a video: smooth the landmarks, align to a mean face, crop.
+"""Crop the mouth from a video: smooth the landmarks, align them to a mean face, crop.
 
 As AV-HuBERT does, the transform of each frame is the similarity that brings five points which
 speech does not move (nose base and eye corners) to those of a mean face. Here the mean face has
@@ -24,7 +24,7 @@ CROP_SIDE = 1.3
 
 
 def smooth(landmarks: np.ndarray, window: int = 12) -> np.ndarray:
-    """Average each frame with its neighbours in time, fewer of them at both ends.
+    """Moving average over time, with a shorter window at both ends.
 
     Args:
         landmarks: (T, 68, 2).
@@ -34,7 +34,7 @@ def smooth(landmarks: np.ndarray, window: int = 12) -> np.ndarray:
         (T, 68, 2).
     """
     frames = np.arange(len(landmarks))
-    # Symmetric, so that a steady motion does not lag.
+    # The window is symmetric, so that the average does not lag behind a steady motion.
     reach = np.minimum(window // 2, np.minimum(frames, len(landmarks) - 1 - frames))
     sums = np.concatenate([np.zeros_like(landmarks[:1]), np.cumsum(landmarks, axis=0)])
     counts = (2 * reach + 1).reshape(-1, *[1] * (landmarks.ndim - 1))
@@ -70,7 +70,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def crop_mouth(
     frames: Iterable[np.ndarray], landmarks: np.ndarray, window: int = 12, size: int = LIP_SIZE
 ) -> np.ndarray:
-    """Cut the mouth from every frame.
+    """Crop the mouth from every frame.
 
     Args:
         frames: T grey frames, uint8 (H, W).
@@ -94,7 +94,7 @@ def crop_mouth(
 def warp(frame: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Apply a similarity (2, 3) to a grey frame: (H, W) -> (size, size).
 
-    A frame that shrinks by two or more is first reduced by averaging, against aliasing.
+    A frame that shrinks twofold or more is first reduced by averaging, to avoid aliasing.
     """
     shrink = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
     if shrink >= 2:

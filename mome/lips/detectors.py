@@ -1,4 +1,4 @@
-"""The face detectors by name."""
+"""Face detectors, chosen by name."""
 
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ from mome.lips.mediapipe import MediaPipeTracker
 def load_tracker(
     model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
 ) -> FaceTracker:
-    """The tracker of this process; loading takes half a second.
+    """Load a tracker, once in each process, since that takes half a second.
 
     Args:
         model: dlib's landmark model, or the folder with those of MediaPipe.

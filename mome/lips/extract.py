@@ -1,4 +1,4 @@
-"""From a video file to its mouth crop."""
+"""Extract the mouth crop of a video file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
 class Lips:
     """Mouth crop, uint8 (T, 96, 96) at 25 frames per second.
 
-    A face was looked for in ``seen`` frames and not found in ``lost`` of these.
+    The face was searched for in ``seen`` frames and not found in ``lost`` of these.
     """
 
     frames: np.ndarray
@@ -36,7 +36,7 @@ def extract_lips(
     max_lost: float = 0.5,
     span: tuple[int, int] | None = None,
 ) -> Lips:
-    """Find the face of a video and cut its mouth.
+    """Find the face in a video and crop its mouth.
 
     Args:
         path: video of any size and frame rate.
@@ -48,7 +48,7 @@ def extract_lips(
         span: first frame and the one after the last, at 25 frames per second; None is all.
 
     Raises:
-        FileNotFoundError: without the file.
+        FileNotFoundError: if the file does not exist.
         MediaError: for a corrupt video, one without video stream, or without a face.
     """
     frames = read_frames(path, span)

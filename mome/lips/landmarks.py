@@ -1,8 +1,8 @@
 """Follow one face through a video: dlib's HOG detector and its 68 landmarks.
 
 As AV-HuBERT (B. Shi et al., ICLR 2022) prepares its data, but for speed the detector runs on every
-k-th frame only. Between two of these the face is tracked: the landmarks of a frame say where to
-look in the next one.
+k-th frame only. Between two of these the face is tracked: the landmarks of a frame give the box in
+which those of the next frame are predicted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ IN_BOX = np.array(
     ]
 )
 # Between frames: a face that moves by this share of its size, or changes size by this factor, has
-# been lost and is looked for again.
+# been lost and is detected again.
 MAX_SHIFT = 0.35
 MAX_GROWTH = 1.3
-# Correlation of the face's pixels below which a tracked face is no longer the same: it is above 0.9
-# while someone speaks.
+# A tracked face whose pixels correlate less than this with the previous frame is no longer the same
+# face; the correlation is above 0.9 while someone speaks.
 MIN_LIKENESS = 0.6
 THUMBNAIL = 24
 
@@ -69,7 +69,7 @@ class Face:
 
 
 class FaceTracker:
-    """Detector and landmark predictor, dlib's; those of a subclass may replace them.
+    """Tracks a face by dlib's detector and landmark predictor; a subclass may use others.
 
     Args:
         model: dlib's ``shape_predictor_68_face_landmarks.dat``.
@@ -77,7 +77,7 @@ class FaceTracker:
         detect_side: frames whose longer side exceeds this are reduced for the detector.
 
     Raises:
-        FileNotFoundError: without the model.
+        FileNotFoundError: if the model file does not exist.
         ValueError: for a file that is not a model of 68 points.
     """
 
@@ -104,7 +104,8 @@ class FaceTracker:
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces of a grey frame (H, W), seen by the detector at one resolution.
 
-        The detector knows faces of 80 pixels and more; without any, the frame is enlarged twofold.
+        The detector finds faces of 80 pixels and more; if there is none, the frame is enlarged
+        twofold.
         """
         scale = min(1.0, self.detect_side / max(frame.shape))
         if scale < 1:
@@ -175,19 +176,19 @@ class FaceTracker:
         face: Face,
         between: range,
     ) -> None:
-        """Fill frames between two that have the face; detect only where it is lost."""
-        steps, looks = 1, thumbnail(frames[between.start - 1], face)
+        """Track the face between two frames that have it; detect again only where it is lost."""
+        steps, current = 1, thumbnail(frames[between.start - 1], face)
         for i in between:
             points = self.predict(frames[i], face)
             moved = box_of(points)
-            looked, looks = looks, thumbnail(frames[i], moved)
-            if not face.near_next(moved) or likeness(looked, looks) < MIN_LIKENESS:
+            previous, current = current, thumbnail(frames[i], moved)
+            if not face.near_next(moved) or likeness(previous, current) < MIN_LIKENESS:
                 found = self._find(frames[i], face, steps)
                 if found is None:
-                    steps, looks = steps + 1, looked
+                    steps, current = steps + 1, previous
                     continue
                 points, moved = self.fit(frames[i], found)
-                looks = thumbnail(frames[i], moved)
+                current = thumbnail(frames[i], moved)
             landmarks[i], face, steps = points, moved, 1
 
     def _search(
@@ -197,7 +198,7 @@ class FaceTracker:
         face: Face,
         order: range,
     ) -> None:
-        """Detect in each frame, going away from one that has the face."""
+        """Detect in each frame, starting beside one that has the face."""
         steps = 1
         for i in order:
             found = self._find(frames[i], face, steps)

@@ -48,14 +48,14 @@ def anchors() -> np.ndarray:
 
 
 class MediaPipeTracker(FaceTracker):
-    """Follows a face by MediaPipe's networks; the points are given in dlib's order.
+    """Tracks a face by MediaPipe's networks; the landmarks are in dlib's order.
 
     Args:
         models: folder with ``face_detection_short_range.tflite`` and ``face_landmark.tflite``.
         detect_every, detect_side: as of `FaceTracker`.
 
     Raises:
-        FileNotFoundError: without the models.
+        FileNotFoundError: if a model file does not exist.
         ValueError: for a file that OpenCV cannot read.
     """
 
@@ -73,8 +73,8 @@ class MediaPipeTracker(FaceTracker):
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces of a grey frame (H, W).
 
-        The detector knows faces of a sixth of the picture and more; without any, it looks at parts
-        of the picture, a half and then a quarter as large, but never enlarged.
+        The detector finds faces of a sixth of the picture and more. If it finds none, it searches
+        parts of the picture, a half and then a quarter as large, which are never enlarged.
         """
         height, width = frame.shape
         side = max(height, width)
@@ -137,24 +137,24 @@ def _load(path: Path) -> cv2.dnn.Net:
 
 
 def _steps(length: int, part: float) -> np.ndarray:
-    """Centres of overlapping parts of a length."""
+    """Centres of parts that cover a length and overlap by half."""
     count = max(1, round(2 * (length - part) / part) + 1)
     return np.linspace(part / 2, max(length - part / 2, part / 2), count)
 
 
 def _square(frame: np.ndarray, corner: np.ndarray, scale: float, side: int) -> np.ndarray:
-    """A square of a frame from its upper left corner on: (side, side), ``scale`` pixels in one."""
+    """Crop a square and resample it to (side, side), from ``scale`` pixels to one."""
     shift = (0.5 - corner) / scale - 0.5
     return warp(frame, np.array([[1 / scale, 0, shift[0]], [0, 1 / scale, shift[1]]]), side)
 
 
 def _colours(picture: np.ndarray) -> np.ndarray:
-    """(H, W) as the networks take it: float32 (1, 3, H, W)."""
+    """Repeat grey values as three colour channels: (H, W) -> float32 (1, 3, H, W)."""
     return np.repeat(picture[None, None].astype(np.float32), 3, axis=1)
 
 
 def _without_overlap(faces: list[tuple[Face, float]]) -> list[tuple[Face, float]]:
-    """The best of faces at one place."""
+    """Non-maximum suppression: of faces that overlap, keep the one with the highest score."""
     kept: list[tuple[Face, float]] = []
     for face, score in sorted(faces, key=lambda item: -item[1]):
         if all(face.distance(o) > MIN_DISTANCE * max(face.side, o.side) for o, _ in kept):

