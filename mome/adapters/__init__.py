@@ -6,7 +6,7 @@ of the LM's own layers, so any decoder-only model whose layers name their attent
 blocks in a usual way can be adapted; LoRA, the baseline, is peft's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -43,4 +43,7 @@ def attach(lm: nn.Module, adapter: str, conf: Mapping[str, Any] | None = None) -
     Raises:
         ValueError: for an unknown name, with those that are known.
     """
-    return None if adapter.lower() == "none" else ADAPTERS.find(adapter)(lm, **(conf or {}))
+    if adapter.lower() == "none":
+        return None
+    build: Callable[..., Adapter] = ADAPTERS.find(adapter)  # each has arguments of its own
+    return build(lm, **(conf or {}))

@@ -23,6 +23,7 @@ from torch import nn
 
 from mome.adapters.routers import GATES, ROUTERS, LinearRouter, softmax_topk, topk_softmax
 from mome.common.activation_checkpointing import recomputed
+from mome.common.precision import without_autocast
 
 # Where grouped products begin to win, as tools/bench/dispatch.py measures it.
 GROUPED_FROM = 128  # units of an expert, for as many tokens:
@@ -97,7 +98,7 @@ class MoME(nn.Module):
         if self.router is None:
             raise ValueError("a MoME without routed experts has no router")
         # Under autocast a router would be computed in bfloat16 all the same.
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device):
             return self.gates_of(self.router(hidden.float()))
 
     def gates_of(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from mome.adapters.experts import MoME, is_stock
-from mome.adapters.routers import topk_softmax
+from mome.adapters.routers import LinearRouter, topk_softmax
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -139,7 +139,7 @@ class CompiledExperts:
         up = up.view(count, -1, pair, dim // SLAB, SLAB).permute(0, 3, 1, 4, 2)
         self.weights = [down.contiguous(), up.contiguous()]
         router = None
-        if experts.router is not None:
+        if isinstance(experts.router, LinearRouter):
             router = _padded(experts.router.weight.float()[None], LANES)
             router = router.view(-1, LANES, dim).transpose(1, 2).contiguous()
             self.weights.append(router)

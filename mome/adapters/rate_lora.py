@@ -1,4 +1,4 @@
-"""A LoRA for each rate pair: the baselines Llama-MTSK MS (one LoRA per pair) and MSS (and a shared).
+"""A LoRA for each rate pair: the baselines Llama-MTSK MS (one each) and MSS (and a shared one).
 
 All pairs run in one forward pass, side by side (see :mod:`mome.llm.prompt_tree`). Their LoRAs are
 held as one pair of matrices, and what is not a column's own is zeroed between the two, as gates do

@@ -1,5 +1,7 @@
 """Which floating-point type pretrained parts compute in."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -29,3 +31,11 @@ def compute_dtype(name: str = "auto") -> torch.dtype:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         name = "bfloat16" if has_fast_bfloat16(device) else "float32"
     return getattr(torch, name)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in the types that tensors have, inside the context, whatever a trainer has set."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
