@@ -5,16 +5,24 @@ share their beginning: they come as a tree (see :mod:`mome.llm.prompt_tree`), wh
 utterance, never per beam. The hypotheses of all prompts lie side by side in the same row of the
 key/value cache, and an attention mask lets each see its own prompt and its own ancestors only, so
 that following another beam changes the mask and no cache is copied or reordered.
+
+The search sees one batch in two ways: :class:`Beams` keeps the hypotheses of each prompt, and
+:class:`Columns` places those of an utterance in the cache. Both stay on the LM's device. A step
+fetches a single number from there, whether all prompts are done; the transcripts are fetched at the
+end.
+
+Letters in shapes: B utterances with C prompts each are R = B * C prompts, the C of an utterance one
+after the other; each keeps K hypotheses of V words; P columns of the cache hold the tree.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from mome.adapters import Adapter
+from mome.llm.attention import as_mask_of
 from mome.llm.prompt_tree import Node, column_pairs, node_pairs, pack_tree
 
 
@@ -35,7 +43,7 @@ class Hypothesis:
 
 @torch.inference_mode()
 def beam_search(
-    lm: nn.Module,
+    lm: PreTrainedModel,
     nodes: list[Node],
     leaves: Sequence[int],
     *,
@@ -64,11 +72,12 @@ def beam_search(
         per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
 
     Raises:
-        ValueError: for a beam or a limit below 1, or a leaf without tokens.
+        ValueError: for a beam or a limit below 1, a leaf without tokens, or an LM whose attention
+            takes no mask of a tree.
     """
     if beam < 1 or max_new_tokens < 1:
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
-    if not all(bool(nodes[leaf].mask.any(1).all()) for leaf in leaves):
+    if not bool(torch.stack([nodes[leaf].mask.any(1).all() for leaf in leaves]).all()):
         raise ValueError("a prompt of the batch has no tokens")
     cache = DynamicCache(config=lm.config)
     if adapter is not None:
@@ -77,87 +86,207 @@ def beam_search(
     if adapter is not None:
         pairs = node_pairs(nodes)
         adapter.select_pairs([pairs[leaf] for leaf in leaves for _ in range(beam)])
-    batch, prompts = start.shape
-    rows, device = batch * prompts, logits.device  # a row is a prompt: utterance, then leaf
-    scores = logits.flatten(0, 1).log_softmax(-1)  # (R, V)
-    vocab = scores.shape[-1]
-    # Before the first token there is one hypothesis, not `beam` copies of it.
-    totals = torch.full((rows, beam), -torch.inf, device=device)
-    totals[:, 0] = 0
-    scores = scores[:, None].expand(rows, beam, vocab)
-    tokens = torch.zeros(rows, beam, 0, dtype=torch.long, device=device)
-    each_row = torch.arange(rows, device=device)[:, None]
-    width = prompts * beam  # hypotheses of an utterance, as columns of the cache
-    ancestors = torch.zeros(batch, width, 0, dtype=torch.bool, device=device)
-    own = torch.eye(width, dtype=torch.bool, device=device).expand(batch, -1, -1)
-    sees_prompt = sees_prompt.repeat_interleave(beam, dim=1)  # (B, width, P)
-    start = start.repeat_interleave(beam, dim=1)  # (B, width)
-    each_utterance = torch.arange(batch, device=device)[:, None]
-    first_column = torch.arange(prompts, device=device)[:, None] * beam
-    finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
-    done = [False] * rows
-
-    for step in range(max_new_tokens):
-        candidates = (totals[..., None] + scores).flatten(1)  # (R, beam * V)
-        # Every beam may end here, and `beam` that go on are still wanted.
-        best, index = candidates.topk(min(2 * beam, candidates.shape[1]), dim=1)
-        parents, words = index.div(vocab, rounding_mode="floor"), index % vocab
-        ends = words == eos_id
-        norm = (step + 1) ** length_penalty
-        for row in range(rows):
-            if done[row]:
-                continue
-            for place in ends[row, :beam].nonzero().flatten().tolist():
-                score = float(best[row, place]) / norm
-                if score > -torch.inf:
-                    history = tokens[row, parents[row, place]].tolist()
-                    finished[row].append(Hypothesis(history, score, True))
-        # The best `beam` candidates that do not end, in order.
-        order = ends.to(torch.int8).argsort(dim=1, stable=True)[:, :beam]
-        totals = best.gather(1, order).masked_fill(ends.gather(1, order), -torch.inf)
-        parents, words = parents.gather(1, order), words.gather(1, order)
-        if totals.shape[1] < beam:  # a vocabulary smaller than the beam
-            missing = beam - totals.shape[1]
-            totals = torch.nn.functional.pad(totals, (0, missing), value=-torch.inf)
-            parents = torch.nn.functional.pad(parents, (0, missing))
-            words = torch.nn.functional.pad(words, (0, missing))
-        tokens = torch.cat([tokens[each_row, parents], words[:, :, None]], dim=2)
-        longest = max_new_tokens if length_penalty > 0 else step + 2
-        bound = (totals[:, 0] / longest**length_penalty).tolist()
-        for row in range(rows):
-            best_finished = max((h.score for h in finished[row]), default=-torch.inf)
-            done[row] = done[row] or best_finished >= bound[row]
-        if all(done) or step + 1 == max_new_tokens:
-            break
-        columns = (parents.view(batch, prompts, beam) + first_column).flatten(1)
-        ancestors = torch.cat([ancestors[each_utterance, columns], own], dim=2)
+    batch, prompts, vocab = logits.shape
+    beams = Beams(batch * prompts, beam, max_new_tokens, eos_id, length_penalty, logits.device)
+    columns = Columns(sees_prompt, start, beam)
+    scores = logits.log_softmax(-1).view(-1, 1, vocab).expand(-1, beam, -1)
+    while beams.advance(scores):
+        words, sees, positions = columns.follow(beams.words, beams.parents)
         output = lm(
-            input_ids=words.view(batch, width),
-            attention_mask=torch.cat([sees_prompt, ancestors], dim=2)[:, None],
-            position_ids=start + step,
+            input_ids=words,
+            attention_mask=as_mask_of(lm, sees),
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         )
-        scores = output.logits.float().log_softmax(-1).view(rows, beam, vocab)
-
-    results = []
-    norm = tokens.shape[2] ** length_penalty
-    for row in range(rows):
-        hypotheses = finished[row]
-        if not done[row]:
-            open_scores = (totals[row] / norm).tolist()
-            hypotheses += [
-                Hypothesis(history, score, False)
-                for history, score in zip(tokens[row].tolist(), open_scores, strict=True)
-                if score > -torch.inf
-            ]
-        hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
-        results.append(hypotheses[:beam])
+        scores = output.logits.float().log_softmax(-1).view(-1, beam, vocab)
+    results = beams.results()
     return [results[leaf::prompts] for leaf in range(prompts)]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step of the search appended to the hypotheses of R prompts.
+
+    Attributes:
+        words: (R, K) words of the open hypotheses.
+        parents: (R, K) the open hypothesis of the step before that each goes on from.
+        ended: (R, K) sums of log-probabilities of hypotheses that ended, best first, -inf where
+            none did.
+        ended_parents: (R, K) the open hypothesis of the step before that each of them ended.
+    """
+
+    words: torch.Tensor
+    parents: torch.Tensor
+    ended: torch.Tensor
+    ended_parents: torch.Tensor
+
+
+class Beams:
+    """The open and the finished hypotheses of R prompts.
+
+    Args:
+        prompts: R.
+        beam: K, hypotheses kept per prompt.
+        limit: longest hypothesis, EOS included.
+        eos_id: end-of-sentence token.
+        length_penalty: exponent of the length that divides scores.
+        device: of the scores.
+    """
+
+    def __init__(
+        self,
+        prompts: int,
+        beam: int,
+        limit: int,
+        eos_id: int,
+        length_penalty: float,
+        device: torch.device,
+    ):
+        self.beam = beam
+        self.limit = limit
+        self.eos_id = eos_id
+        self.length_penalty = length_penalty
+        # Before the first token there is one hypothesis, not `beam` copies of it.
+        self.totals = torch.full((prompts, beam), -torch.inf, device=device)
+        self.totals[:, 0] = 0
+        self.best_finished = torch.full((prompts,), -torch.inf, device=device)
+        self.done = torch.zeros(prompts, dtype=torch.bool, device=device)
+        self.steps: list[Step] = []
+
+    @property
+    def words(self) -> torch.Tensor:
+        """(R, K) last words of the open hypotheses."""
+        return self.steps[-1].words
+
+    @property
+    def parents(self) -> torch.Tensor:
+        """(R, K) the open hypotheses of the step before that the present ones go on from."""
+        return self.steps[-1].parents
+
+    def advance(self, scores: torch.Tensor) -> bool:
+        """Choose the next words.
+
+        Args:
+            scores: (R, K, V) log-probabilities of the words after each open hypothesis.
+
+        Returns:
+            whether another step is needed.
+        """
+        vocab = scores.shape[-1]
+        candidates = (self.totals[..., None] + scores).flatten(1)  # (R, K * V)
+        # Every hypothesis may end here, and `beam` that go on are still wanted.
+        best, index = candidates.topk(min(2 * self.beam, candidates.shape[1]), dim=1)
+        parents, words = index.div(vocab, rounding_mode="floor"), index % vocab
+        ends = words == self.eos_id
+        ended = best.masked_fill(~ends | self.done[:, None], -torch.inf)[:, : self.beam]
+        # The best `beam` candidates that do not end, in order.
+        order = ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam]
+        self.totals = best.gather(1, order).masked_fill(ends.gather(1, order), -torch.inf)
+        self.steps.append(
+            Step(words.gather(1, order), parents.gather(1, order), ended, parents[:, : self.beam])
+        )
+        self._mark_done()
+        return len(self.steps) < self.limit and not bool(self.done.all())
+
+    def _mark_done(self) -> None:
+        """Find the prompts whose best finished hypothesis no open one can overtake."""
+        length = len(self.steps)
+        ended = self.steps[-1].ended.amax(1) / length**self.length_penalty
+        self.best_finished = torch.maximum(self.best_finished, ended)
+        longest = self.limit if self.length_penalty > 0 else length + 1
+        self.done = self.done | (
+            self.best_finished >= self.totals[:, 0] / longest**self.length_penalty
+        )
+
+    def results(self) -> list[list[Hypothesis]]:
+        """The best hypotheses of each prompt, up to K, best first."""
+        words, parents = self._fetch("words"), self._fetch("parents")
+        ended, ended_parents = self._fetch("ended"), self._fetch("ended_parents")
+        totals, done = self.totals.tolist(), self.done.tolist()
+
+        def history(prompt: int, length: int, place: int) -> list[int]:
+            """The words of an open hypothesis of ``length`` words."""
+            tokens = []
+            for step in reversed(range(length)):
+                tokens.append(words[step][prompt][place])
+                place = parents[step][prompt][place]
+            return tokens[::-1]
+
+        results = []
+        for prompt in range(len(totals)):
+            # Score, number of words, place among the open hypotheses of that many, finished.
+            found = [
+                (total / (step + 1) ** self.length_penalty, step, parent, True)
+                for step in range(len(self.steps))
+                for total, parent in zip(
+                    ended[step][prompt], ended_parents[step][prompt], strict=True
+                )
+            ]
+            if not done[prompt]:
+                length = len(self.steps)
+                found += [
+                    (total / length**self.length_penalty, length, place, False)
+                    for place, total in enumerate(totals[prompt])
+                ]
+            found = [hypothesis for hypothesis in found if hypothesis[0] > -torch.inf]
+            found.sort(key=lambda hypothesis: -hypothesis[0])
+            results.append(
+                [
+                    Hypothesis(history(prompt, length, place), score, finished)
+                    for score, length, place, finished in found[: self.beam]
+                ]
+            )
+        return results
+
+    def _fetch(self, field: str) -> list[list[list]]:
+        """A field of all steps as nested lists: step, prompt, place."""
+        return torch.stack([getattr(step, field) for step in self.steps]).tolist()
+
+
+class Columns:
+    """The hypotheses of all prompts of an utterance as columns of the key/value cache.
+
+    Every step appends W = C * K columns, the K of a prompt one after the other.
+
+    Args:
+        sees_prompt: (B, C, P) True where a continuation of a prompt sees a column of the tree.
+        start: (B, C) position of the first word after each prompt.
+        beam: K.
+    """
+
+    def __init__(self, sees_prompt: torch.Tensor, start: torch.Tensor, beam: int):
+        batch, prompts, _ = sees_prompt.shape
+        device = sees_prompt.device
+        self.sees = sees_prompt.repeat_interleave(beam, dim=1)  # (B, W, P)
+        self.positions = start.repeat_interleave(beam, dim=1) - 1  # (B, W)
+        self.own = torch.eye(prompts * beam, dtype=torch.bool, device=device)
+        self.own = self.own.expand(batch, -1, -1)
+        self.each_utterance = torch.arange(batch, device=device)[:, None]
+        self.first = torch.arange(prompts, device=device)[:, None] * beam
+
+    def follow(
+        self, words: torch.Tensor, parents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Append a word to each hypothesis.
+
+        Args:
+            words: (R, K).
+            parents: (R, K) the hypothesis of the same prompt that each goes on from.
+
+        Returns:
+            words (B, W), what they see of the cache and of themselves (B, 1, W, P + steps * W), and
+            their positions (B, W).
+        """
+        shape = len(self.sees), len(self.first), -1
+        columns = (parents.view(shape) + self.first).flatten(1)
+        self.sees = torch.cat([self.sees[self.each_utterance, columns], self.own], dim=2)
+        self.positions = self.positions + 1
+        return words.view(shape).flatten(1), self.sees[:, None], self.positions
+
+
 def _run_prompts(
-    lm: nn.Module, nodes: list[Node], leaves: Sequence[int], cache: DynamicCache
+    lm: PreTrainedModel, nodes: list[Node], leaves: Sequence[int], cache: DynamicCache
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fill the cache with the tree; what follows each prompt's last token.
 
@@ -174,7 +303,7 @@ def _run_prompts(
     wanted, which = last.unique(return_inverse=True)
     output = lm(
         inputs_embeds=embeds,
-        attention_mask=attention,
+        attention_mask=as_mask_of(lm, attention),
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import SIZES
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
+from mome.llm.attention import use_matrix_products
 from mome.llm.beam import Hypothesis, beam_search
 from mome.llm.prompt_tree import Node
 
@@ -145,3 +147,72 @@ def test_bad_arguments_are_refused():
         search(lm, embeds, mask, beam=0, max_new_tokens=4, eos_id=1)
     with pytest.raises(ValueError, match="no tokens"):
         search(lm, embeds, mask & False, beam=2, max_new_tokens=4, eos_id=1)
+
+
+def plain_search(lm, prompt, beam: int, limit: int) -> list[tuple[list[int], float, bool]]:
+    """Beam search of one prompt (L, D) without cache and mask: every hypothesis runs as a whole.
+
+    Returns:
+        up to ``beam`` (tokens, score, finished), best first.
+    """
+    alive, finished = [((), 0.0)], []
+    for _ in range(limit):
+        candidates = []
+        for words, total in alive:
+            ids = torch.tensor(words, dtype=torch.long)
+            given = torch.cat([prompt, lm.get_input_embeddings()(ids)])
+            with torch.no_grad():
+                logp = lm(inputs_embeds=given[None], use_cache=False).logits[0, -1].log_softmax(-1)
+            candidates += [((*words, word), total + p) for word, p in enumerate(logp.tolist())]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        finished += [candidate for candidate in candidates[:beam] if candidate[0][-1] == 1]
+        alive = [candidate for candidate in candidates if candidate[0][-1] != 1][:beam]
+        if finished and max(score for _, score in finished) >= alive[0][1]:
+            alive = []
+            break
+    found = [(list(words[:-1]), score, True) for words, score in finished]
+    found += [(list(words), score, False) for words, score in alive]
+    return sorted(found, key=lambda hypothesis: -hypothesis[1])[:beam]
+
+
+@pytest.mark.parametrize(
+    ("attention", "config_class"),
+    [
+        ("eager", LlamaConfig),
+        ("eager", Gemma2Config),  # which has no other
+        ("sdpa", LlamaConfig),
+        ("matrix_products", LlamaConfig),
+    ],
+)
+def test_every_attention_finds_what_a_search_without_cache_and_mask_finds(attention, config_class):
+    torch.manual_seed(2)
+    given = "eager" if attention == "eager" else "sdpa"
+    config = config_class(**SIZES, pad_token_id=1, eos_token_id=1, attn_implementation=given)
+    lm = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    if attention == "matrix_products":
+        use_matrix_products(lm)
+    assert lm.config._attn_implementation == attention
+    generator = torch.Generator().manual_seed(6)
+    nodes = []
+    for length, parent in [(2, None), (5, 0), (3, 1), (4, 1)]:
+        mask = torch.rand(2, length, generator=generator) > 0.3
+        mask[:, 0] = True
+        embeds = torch.randn(2, length, SIZES["hidden_size"], generator=generator)
+        nodes.append(Node(embeds, mask, parent))
+    together = beam_search(lm, nodes, [2, 3], beam=3, max_new_tokens=5, eos_id=1)
+    for leaf, of_utterances in zip((2, 3), together, strict=True):
+        for row, found in enumerate(of_utterances):
+            path = [nodes[index] for index in (0, 1, leaf)]
+            prompt = torch.cat([node.embeds[row][node.mask[row]] for node in path])
+            expected = plain_search(lm, prompt, beam=3, limit=5)
+            assert [(h.tokens, h.finished) for h in found] == [(t, f) for t, _, f in expected]
+            assert [h.score for h in found] == pytest.approx([s for _, s, _ in expected], abs=1e-3)
+
+
+def test_attention_that_takes_no_mask_of_a_tree_is_refused():
+    lm = make_lm(vocab=20)
+    lm.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="attn_implementation='sdpa' or 'eager'"):
+        search(lm, *prompts(1, 4), beam=2, max_new_tokens=3, eos_id=1)
