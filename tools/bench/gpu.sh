@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Everything that a GPU is to be checked and measured for: tools/bench/gpu.sh [options]
 #   --output DIR     the results, one file a part, written as it goes; default: gpu
-#   --parts LIST     of "tests experts train decode devices recipes"; default: "tests experts train decode"
+#   --parts LIST     of tests, experts-1b, -3b, -8b, train, decode, devices, recipes; default: all but
+#                    the last two, which need data and a trained model
 #   --exp DIR        for devices: a trained model of mini_av; default: egs/mini_av/exp/mome
 #   --data DIR       for devices: a set for it; default: egs/mini_av/dump/test
 #   --recipes LIST   for recipes: trained and decoded, stages 4 and 5; default: "mini_av grid"
 #   --train_opts OPTS  further options of lrs3.py --part train
 #   --quick true     two layers and little data, to try the script where there is no GPU
-# The first four parts need no data and no pretrained weights. A part that fails or takes too long is
+# A part that fails or takes too long is
 # reported, and the next one runs.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -15,7 +16,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "${root}/egs/TEMPLATE/avsr1/path.sh"
 
 output=gpu
-parts="tests experts train decode"
+parts="tests experts-1b experts-3b experts-8b decode train"
 exp=${root}/egs/mini_av/exp/mome
 data=${root}/egs/mini_av/dump/test
 recipes="mini_av grid"
@@ -51,15 +52,20 @@ for name in ${parts}; do
         tests)
             part tests 150 python -m pytest -q --maxfail 5 -rs "${root}/test/gpu" "${root}/test/adapters/test_experts_triton.py"
             ;;
-        experts)
-            sizes=(--dtype bfloat16 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
-            if "${quick}"; then
-                sizes=(--dtype float32 --layers 2 --repetitions 1 --prefill 1x10 --step 1x10)
-            fi
+        experts-1b | experts-3b | experts-8b)
             # Bottlenecks as the paper has them: the LLM's width over 256, of the largest over 512.
-            part experts-1b 90 python experts.py --lm llama-3.2-1b --bottleneck 8 "${sizes[@]}"
-            part experts-3b 90 python experts.py --lm llama-3.2-3b --bottleneck 12 "${sizes[@]}"
-            part experts-8b 120 python experts.py --lm llama-3.1-8b --bottleneck 8 "${sizes[@]}"
+            case ${name} in
+                *-1b) sizes=(--lm llama-3.2-1b --bottleneck 8) ;;
+                *-3b) sizes=(--lm llama-3.2-3b --bottleneck 12) ;;
+                *-8b) sizes=(--lm llama-3.1-8b --bottleneck 8) ;;
+            esac
+            if "${quick}"; then
+                sizes+=(--dtype float32 --layers 2 --repetitions 1 --prefill 1x10 --step 1x10)
+            else
+                sizes+=(--dtype bfloat16 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
+                sizes+=(--repetitions 5)
+            fi
+            part "${name}" 120 python experts.py "${sizes[@]}"
             ;;
         train | decode)
             sizes=()
