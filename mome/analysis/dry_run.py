@@ -22,23 +22,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mome.analysis.parameters import markdown, table
-from mome.common.frozen import Frozen
+from mome.common.frozen import Frozen, unwrap
 from mome.data.video import LIP_RATE
-from mome.encoders.avhubert import AVHubertEncoder
-from mome.encoders.visual import STEM_FRAMES
-from mome.encoders.whisper import TAIL, WhisperEncoder
+from mome.encoders import Encoder
 from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
-from mome.models.matryoshka import RatePair
+from mome.models.matryoshka import RatePair, TaskPair
 from mome.tasks.avsr import AVSRTask
 
-FRAMES_PER_SECOND = {"audio": 50, "video": LIP_RATE}
 TEXT_TOKENS_PER_SECOND = 4  # about 2.7 English words
 GB = 1e9
 
@@ -118,43 +114,28 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
-def encoder_of(model: AVSRModel, kind: str) -> nn.Module:
-    """The audio or video encoder, out of its wrapper."""
-    encoder = getattr(model, f"{kind}_encoder")
-    return encoder.inner if isinstance(encoder, Frozen) else encoder
+def encoder_of(model: AVSRModel, kind: str) -> Encoder:
+    """The audio or video encoder, out of its wrapper.
 
-
-def run_encoder(encoder: nn.Module, batch: int, seconds: float) -> None:
-    """What an encoder computes on clips without padding."""
-    if isinstance(encoder, WhisperEncoder):
-        time = round(seconds * FRAMES_PER_SECOND["audio"]) + TAIL
-        time = encoder.max_frames if encoder.pad_to_30s else min(time, encoder.max_frames)
-        config, dtype = encoder.encoder.inner.config, encoder.encoder.inner.dtype
-        mel = torch.empty(batch, config.num_mel_bins, 2 * time, dtype=dtype, device="meta")
-        encoder.encode(mel, None)
-        return
-    time = round(seconds * LIP_RATE)
-    if isinstance(encoder, AVHubertEncoder):
-        crops = torch.empty(batch, 1, time, 88, 88, device="meta")
-        encoder.encoder.extract_finetune({"video": crops, "audio": None})
-        return
-    side = 88 // encoder.shrink
-    images = torch.empty(batch * time, STEM_FRAMES, side, side, device="meta")
-    images = images.to(encoder.dtype, memory_format=torch.channels_last)
-    with torch.autocast("cpu", encoder.dtype, enabled=False):
-        hidden = encoder.to(encoder.dtype).look(images).unflatten(0, (batch, time))
-        encoder.relate(hidden, None)
+    Raises:
+        TypeError: for an encoder that cannot say what it costs.
+    """
+    encoder = unwrap(getattr(model, f"{kind}_encoder"))
+    if not isinstance(encoder, Encoder):
+        raise TypeError(
+            f"{type(encoder).__name__} does not derive from mome.encoders.Encoder, whose dry_run "
+            f"says what an encoder costs (docs/extend.md)"
+        )
+    return encoder
 
 
 def clips(model: AVSRModel, batch: int, seconds: float) -> Features:
     """Encoded clips on the meta device; see :meth:`AVSRModel.encode`."""
     features = {}
     for kind in model.rates:
-        width, time = (
-            encoder_of(model, kind).output_size(),
-            round(seconds * FRAMES_PER_SECOND[kind]),
-        )
-        frames = torch.empty(batch, time, width, device="meta")
+        encoder = encoder_of(model, kind)
+        time = round(seconds * encoder.frames_per_second)
+        frames = torch.empty(batch, time, encoder.output_size(), device="meta")
         features[kind] = frames, torch.empty(batch, dtype=torch.long, device="meta")
     return features
 
@@ -177,15 +158,15 @@ def counting() -> Iterator[FlopCounterMode]:
 def encoder_flops(model: AVSRModel, kind: str, seconds: float) -> int:
     """FLOPs of an encoder on one clip."""
     with counting() as counter:
-        run_encoder(encoder_of(model, kind), 1, seconds)
+        encoder_of(model, kind).dry_run(1, seconds)
     return counter.get_total_flops()
 
 
-def llm_flops(model: AVSRModel, condition: tuple[str, RatePair], seconds: float) -> int:
+def llm_flops(model: AVSRModel, task_pair: TaskPair, seconds: float) -> int:
     """FLOPs of projectors and LLM on one clip and its transcript at a rate pair."""
     text, lengths = transcripts(1, seconds)
     with counting() as counter:
-        model.eval().loss(clips(model, 1, seconds), text, lengths, [condition])
+        model.eval().loss(clips(model, 1, seconds), text, lengths, [task_pair])
     return counter.get_total_flops()
 
 
@@ -197,7 +178,9 @@ def uncompressed_flops(model: AVSRModel, task: str, kinds: list[str], seconds: f
         nodes = [decoder.root(1)]
         nodes[0].pair = str(model.pairs[task][0])  # any: their LoRAs are of one size
         for kind in kinds:
-            frames = torch.empty(1, round(seconds * FRAMES_PER_SECOND[kind]), decoder.dim)
+            frames = torch.empty(
+                1, round(seconds * encoder_of(model, kind).frames_per_second), decoder.dim
+            )
             lengths = torch.empty(1, dtype=torch.long)
             nodes.append(decoder.marked(kind, frames, lengths, len(nodes) - 1))
         nodes.append(decoder.text_node(model.prompt_ids[task], 1, len(nodes) - 1))
@@ -218,17 +201,18 @@ def weight_bytes(model: AVSRModel) -> dict[str, int]:
     return sizes
 
 
-def tokens_per_second(pair: RatePair) -> float:
+def tokens_per_second(model: AVSRModel, pair: RatePair) -> float:
     """Audio and video tokens that the LLM reads for a second of speech."""
     rates = {"audio": pair.audio, "video": pair.video}
-    return sum(FRAMES_PER_SECOND[kind] / rate for kind, rate in rates.items() if rate)
+    frames = {kind: encoder_of(model, kind).frames_per_second for kind in model.rates}
+    return sum(frames[kind] / rate for kind, rate in rates.items() if rate)
 
 
-def heaviest(model: AVSRModel) -> list[tuple[str, RatePair]]:
+def heaviest(model: AVSRModel) -> list[TaskPair]:
     """The (task, rate pair) of a training step, of all draws the one with the most tokens."""
-    choices = [(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
-    choices.sort(key=lambda choice: -tokens_per_second(choice[1]))
-    return choices[: model.pairs_per_step]
+    task_pairs = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    task_pairs.sort(key=lambda each: -tokens_per_second(model, each.pair))
+    return task_pairs[: model.pairs_per_step]
 
 
 def step_peak(model: AVSRModel, batch: int, seconds: float) -> dict[str, int]:
@@ -238,7 +222,7 @@ def step_peak(model: AVSRModel, batch: int, seconds: float) -> dict[str, int]:
         for kind in model.rates:
             frozen = not any(p.requires_grad for p in encoder_of(model, kind).parameters())
             with torch.set_grad_enabled(not frozen), PeakMemory() as memory:
-                run_encoder(encoder_of(model, kind), batch, seconds)
+                encoder_of(model, kind).dry_run(batch, seconds)
             peaks[f"{kind} encoder"] = memory.peak
         text, lengths = transcripts(batch, seconds)
         with PeakMemory() as memory:
@@ -283,14 +267,14 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     rows = []
     for task, pairs in model.pairs.items():
         for pair in pairs:
-            heard = [kind for kind, rate in (("audio", pair.audio), ("video", pair.video)) if rate]
-            eyes_and_ears = sum(encoders[kind] for kind in heard)
-            llm = llm_flops(model, (task, pair), seconds)
-            flops = [f"{x / 1e12:.2f}" for x in (eyes_and_ears, llm, eyes_and_ears + llm)]
-            rows.append([f"{task} {pair}", f"{tokens_per_second(pair):.1f}", *flops])
-        frames = sum(FRAMES_PER_SECOND[kind] for kind in heard)
-        llm = uncompressed_flops(model, task, heard, seconds)
-        flops = [f"{x / 1e12:.2f}" for x in (eyes_and_ears, llm, eyes_and_ears + llm)]
+            kinds = [kind for kind, rate in (("audio", pair.audio), ("video", pair.video)) if rate]
+            of_encoders = sum(encoders[kind] for kind in kinds)
+            llm = llm_flops(model, TaskPair(task, pair), seconds)
+            flops = [f"{x / 1e12:.2f}" for x in (of_encoders, llm, of_encoders + llm)]
+            rows.append([f"{task} {pair}", f"{tokens_per_second(model, pair):.1f}", *flops])
+        frames = sum(encoder_of(model, kind).frames_per_second for kind in kinds)
+        llm = uncompressed_flops(model, task, kinds, seconds)
+        flops = [f"{x / 1e12:.2f}" for x in (of_encoders, llm, of_encoders + llm)]
         rows.append([f"{task}, not compressed", f"{frames:.1f}", *flops])
     text += ["", f"TFLOPs for a clip of {seconds:g} s, its transcript included:", ""]
     text += markdown(["", "tokens/s", "encoders", "LLM", "sum"], rows)

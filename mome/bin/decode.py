@@ -36,6 +36,7 @@ from mome.models.avsr import AVSRModel
 from mome.models.matryoshka import TaskPair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
+from mome.tasks.extensions import import_modules
 
 ELSEWHERE = "--decode_tag, --expdir or --tag"
 
@@ -46,6 +47,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of the training")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that registers what the model is made of, beside those that training imported",
+    )
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint (.pth)")
     test_sets.add_selection_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="e.g. exp/avsr/decode")
@@ -204,6 +213,7 @@ def decode_sets(
     command: str,
 ) -> None:
     """Decode what is not decoded yet of some sets, and write transcripts and settings."""
+    import_modules(args.imports)
     model, training = load_model(args.config, args.weights, "cuda" if args.ngpu else "cpu")
     for test_set in wanted:
         data, task_pairs = args.dump / test_set.name, []

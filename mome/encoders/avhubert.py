@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
+from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
 
 # Published sizes. All published models, Base too, have their layer norms first (layer_norm_first).
@@ -70,7 +70,8 @@ def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]
     return found["geometry"], file
 
 
-class AVHubertEncoder(AbsEncoder):
+@register_video_encoder("avhubert")
+class AVHubertEncoder(Encoder):
     """ESPnet's AV-HuBERT on mouth crops: 25 frames a second in and out.
 
     As in the published code, the audio half of the fused features is zero when only lips are read.
@@ -85,6 +86,8 @@ class AVHubertEncoder(AbsEncoder):
         ValueError: for an unknown size or one that the weights do not have.
         FileNotFoundError: if ``weights`` names nothing.
     """
+
+    frames_per_second = 25
 
     def __init__(self, input_size: int = 1, size: str | None = None, weights: str | None = None):
         super().__init__()
@@ -109,3 +112,9 @@ class AVHubertEncoder(AbsEncoder):
         source = {"video": xs_pad[:, None], "audio": None}
         frames, _ = self.encoder.extract_finetune(source, padding_mask=padding)
         return frames, ilens, None
+
+    def dry_run(self, batch: int, seconds: float) -> None:
+        """As :class:`Encoder` says."""
+        time = round(seconds * self.frames_per_second)
+        crops = torch.empty(batch, 1, time, 88, 88, device="meta")
+        self.encoder.extract_finetune({"video": crops, "audio": None})

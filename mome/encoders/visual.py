@@ -8,11 +8,11 @@ some 40 times less.
 
 import torch
 import torch.nn.functional as F
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from safetensors.torch import load_file
 from torch import nn
 
 from mome.common.precision import compute_dtype
+from mome.encoders.base import Encoder, register_video_encoder
 
 STEM_FRAMES = 5
 
@@ -40,7 +40,8 @@ class ResidualBlock(nn.Module):
         return F.relu(self.layers(images) + self.shortcut(images))
 
 
-class VisualEncoder(AbsEncoder):
+@register_video_encoder("visual")
+class VisualEncoder(Encoder):
     """Narrow lip encoder: 25 frames a second in, 25 frames a second out.
 
     Args:
@@ -59,6 +60,8 @@ class VisualEncoder(AbsEncoder):
     Raises:
         FileNotFoundError: if ``weights`` names no file.
     """
+
+    frames_per_second = 25
 
     def __init__(
         self,
@@ -141,16 +144,25 @@ class VisualEncoder(AbsEncoder):
         # Only real frames go through the convolutions: padding costs nothing and leaves no trace in
         # the statistics of the batch normalisation.
         images = windows[valid].permute(0, 3, 1, 2)  # (N, 5, H, W), channels last in memory
-        frames = self.look(images)
+        frames = self.each_frame(images)
         hidden = frames.new_zeros(batch, time, frames.shape[-1])
         hidden[valid] = frames
-        return self.relate(hidden, ~valid), ilens, None
+        return self.in_context(hidden, ~valid), ilens, None
 
-    def look(self, images: torch.Tensor) -> torch.Tensor:
+    def each_frame(self, images: torch.Tensor) -> torch.Tensor:
         """Frames by themselves: (N, 5, H, W) images with their neighbours in time -> (N, D)."""
         return self.linear(self.trunk(self.stem(images)))
 
-    def relate(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+    def in_context(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         """Frames in context: (B, T, D) and (B, T) True for padding -> (B, T, D)."""
         position = F.gelu(self.position(hidden.transpose(1, 2))).transpose(1, 2)
         return self.transformer(hidden + position, src_key_padding_mask=padding)
+
+    def dry_run(self, batch: int, seconds: float) -> None:
+        """As :class:`Encoder` says; all in the type that autocast computes in."""
+        time, side = round(seconds * self.frames_per_second), 88 // self.shrink
+        images = torch.empty(batch * time, STEM_FRAMES, side, side, device="meta")
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        with torch.autocast("cpu", self.dtype, enabled=False):
+            hidden = self.to(self.dtype).each_frame(images).unflatten(0, (batch, time))
+            self.in_context(hidden, None)

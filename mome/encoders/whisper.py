@@ -2,13 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
+from mome.encoders.base import Encoder, register_audio_encoder
 from mome.pretrained.hub import load, load_config
 
 SAMPLES_PER_FRAME = 320  # an encoder frame is 20 ms at 16 kHz
@@ -16,7 +16,8 @@ TAIL = 10  # silent encoder frames computed after every utterance ...
 ATTENDED_TAIL = 5  # ... and attended to; the convolutions see the end of the batch in the rest
 
 
-class WhisperEncoder(AbsEncoder):
+@register_audio_encoder("whisper")
+class WhisperEncoder(Encoder):
     """Whisper's encoder on waveforms: 50 frames a second.
 
     Whisper was trained on windows of 30 s. With ``pad_to_30s`` off, a batch is as long as its
@@ -34,6 +35,8 @@ class WhisperEncoder(AbsEncoder):
         ValueError: for an utterance longer than 30 s.
         OSError: if the model cannot be had; see :func:`mome.pretrained.hub.load`.
     """
+
+    frames_per_second = 50
 
     def __init__(
         self,
@@ -119,3 +122,12 @@ class WhisperEncoder(AbsEncoder):
             output = layer(hidden, attention_mask=mask)
             hidden = output[0] if isinstance(output, tuple) else output
         return encoder.layer_norm(hidden)
+
+    def dry_run(self, batch: int, seconds: float) -> None:
+        """As :class:`Encoder` says; the spectrogram, which costs next to nothing, is left out."""
+        time = self.max_frames
+        if not self.pad_to_30s:
+            time = min(round(seconds * self.frames_per_second) + TAIL, self.max_frames)
+        config, dtype = self.encoder.inner.config, self.encoder.inner.dtype
+        mel = torch.empty(batch, config.num_mel_bins, 2 * time, dtype=dtype, device="meta")
+        self.encode(mel, None)

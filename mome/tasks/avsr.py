@@ -25,14 +25,14 @@ from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str2bool, str_or_none
 
 from mome.common.frozen import Frozen
+from mome.common.registry import Registry
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
-from mome.encoders.avhubert import AVHubertEncoder
-from mome.encoders.visual import VisualEncoder
-from mome.encoders.whisper import WhisperEncoder
+from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 from mome.models.projector_ctc import ProjectorCTCModel
 from mome.models.video_units import VideoUnitsModel
+from mome.tasks.extensions import import_modules
 from mome.tasks.schedule import WarmupCosineLR
 from mome.tasks.warm_start import check_warm_start
 
@@ -46,18 +46,21 @@ scheduler_classes["warmup_cosine"] = WarmupCosineLR
 
 audio_encoder_choices = ClassChoices(
     "audio_encoder",
-    classes={"whisper": WhisperEncoder},
+    classes=AUDIO_ENCODERS,
     type_check=AbsEncoder,
     default=None,
     optional=True,
 )
 video_encoder_choices = ClassChoices(
     "video_encoder",
-    classes={"visual": VisualEncoder, "avhubert": AVHubertEncoder},
+    classes=VIDEO_ENCODERS,
     type_check=AbsEncoder,
     default=None,
     optional=True,
 )
+# ClassChoices copies what it is given; encoders may be registered later.
+audio_encoder_choices.classes = AUDIO_ENCODERS
+video_encoder_choices.classes = VIDEO_ENCODERS
 decoder_choices = ClassChoices(
     "decoder",
     classes={"mome_llm": MoMELLMDecoder},
@@ -121,6 +124,15 @@ class AVSRTask(AbsTask):
         )
         group.add_argument(
             "--use_preprocessor", type=str2bool, default=True, help="Apply the preprocessor"
+        )
+        group.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="Module that registers adapters, gates, routers or encoders; may be repeated "
+            "(key `imports` of a configuration)",
         )
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -192,13 +204,20 @@ class AVSRTask(AbsTask):
         """Build the model that a configuration describes.
 
         Raises:
-            ValueError: if the configuration leaves out a part that the model needs.
+            ValueError: if the configuration leaves out a part that the model needs, or names one
+                that is not registered.
+            ModuleNotFoundError: if a module that ``imports`` names does not exist.
         """
+        import_modules(getattr(args, "imports", []))
 
         def build(choices: ClassChoices):
             name = getattr(args, choices.name)
             conf = getattr(args, f"{choices.name}_conf") or {}
-            return None if name is None else choices.get_class(name)(**conf)
+            if name is None:
+                return None
+            if isinstance(choices.classes, Registry):
+                choices.classes.find(name)  # says what there is and how to add to it
+            return choices.get_class(name)(**conf)
 
         video_encoder = build(video_encoder_choices)
         model_class = model_choices.get_class(args.model)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mome.tasks import data_folders
+from mome.tasks.extensions import import_modules
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -49,16 +50,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """ESPnet's options for the AVSR task, with ``base`` in ``--config`` and data folders."""
     from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
 
-    parser = AVSRTask.get_parser()
-    data_folders.add_arguments(parser)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
+    first.add_argument("--import", dest="imports", action="append", default=[])
     config, rest = first.parse_known_args(argv)
-    if config.config is not None:
-        try:
+    values: dict[str, Any] = {}
+    try:
+        if config.config is not None:
             values = read_config(config.config)
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
+        values["imports"] = [*values.get("imports", []), *config.imports]
+        # Before the parser lists its choices, to which these modules may add.
+        import_modules(values["imports"])
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        first.error(str(error))
+    parser = AVSRTask.get_parser()
+    data_folders.add_arguments(parser)
+    if values:
         known = {action.dest for action in parser._actions}
         if unknown := set(values) - known:
             parser.error(f"{config.config}: unknown keys {', '.join(sorted(unknown))}")
