@@ -210,7 +210,7 @@ def tokens_per_second(model: AVSRModel, pair: RatePair) -> float:
 
 def heaviest(model: AVSRModel) -> list[TaskPair]:
     """The (task, rate pair) of a training step, of all draws the one with the most tokens."""
-    task_pairs = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    task_pairs = model.task_pairs
     task_pairs.sort(key=lambda each: -tokens_per_second(model, each.pair))
     return task_pairs[: model.pairs_per_step]
 

@@ -86,7 +86,7 @@ def task_pairs_of(model: AVSRModel, rates: list[str] | None) -> list[TaskPair]:
     Raises:
         ValueError: for a rate that was not trained, naming those that were.
     """
-    trained = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    trained = model.task_pairs
     wanted = {parse_rate_pair(rate) for rate in rates or []}
     known = {str(pair) for _, pair in trained}
     for pair in wanted:

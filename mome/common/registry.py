@@ -43,7 +43,7 @@ class Registry[T](dict[str, T]):
             return self[name.lower()]
         except KeyError:
             raise ValueError(
-                f"{self.what} {name!r} is unknown; there are {', '.join(self) or 'none'}. Add it "
+                f"{self.what} {name!r} is unknown; there are {', '.join(sorted(self)) or 'none'}. Add it "
                 f"with {self.register} in a module that --import names (docs/extend.md)"
             ) from None
 

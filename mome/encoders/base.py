@@ -21,10 +21,10 @@ from mome.common.registry import Registry
 class Encoder(AbsEncoder):
     """Base class of all encoders.
 
-    ``forward(xs_pad, ilens)`` gives frames (B, T, D), their numbers (B,) and None; ``output_size()``
-    is D. Audio encoders read waveforms (B, N) at 16 kHz, video encoders normalised mouth crops
-    (B, T, 88, 88) at 25 a second, both zero beyond ``ilens``. What an utterance gives must not
-    depend on the padding of its batch.
+    ``forward(xs_pad, ilens)`` gives frames (B, T, D), their numbers (B,) and None, and
+    ``output_size()`` is D. Audio encoders read waveforms (B, N) at 16 kHz, video encoders
+    normalised mouth crops (B, T, 88, 88) at 25 a second, both zero beyond ``ilens``. What an
+    utterance gives must not depend on the padding of its batch.
 
     Attributes:
         frames_per_second: T of a second.

@@ -28,7 +28,7 @@ class Decoders:
         self.model = model
         self.items = sorted(items, key=lambda item: -len(item[1]["speech"]))
         self.args = args
-        self.todo = [(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+        self.task_pairs = model.task_pairs
         self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
 
     def batches(self, size: int):
@@ -37,10 +37,10 @@ class Decoders:
             names, batch = self.collate(self.items[start : start + size])
             yield names, {k: v.to(self.args.device) for k, v in batch.items()}
 
-    def search(self, batch: dict, todo: list) -> list:
+    def search(self, batch: dict, task_pairs: list) -> list:
         return beam_search(
             self.model.decoder.lm.inner,
-            *self.model.prompts(self.model.encode(**batch), todo),
+            *self.model.prompts(self.model.encode(**batch), task_pairs),
             beam=self.args.beam,
             max_new_tokens=self.args.max_new_tokens,
             eos_id=self.model.decoder.eos_id,
@@ -50,18 +50,20 @@ class Decoders:
         """Ours."""
         found = {}
         for names, batch in self.batches(self.args.batch_size):
-            for condition, hypotheses in zip(self.todo, self.search(batch, self.todo), strict=True):
+            for task_pair, hypotheses in zip(
+                self.task_pairs, self.search(batch, self.task_pairs), strict=True
+            ):
                 for name, best in zip(names, hypotheses, strict=True):
-                    found[name, condition] = best[0].tokens
+                    found[name, task_pair] = best[0].tokens
         return found
 
     def pair_by_pair(self) -> dict:
         """Encoders and search again for every pair."""
         found = {}
         for names, batch in self.batches(self.args.batch_size):
-            for condition in self.todo:
-                for name, best in zip(names, self.search(batch, [condition])[0], strict=True):
-                    found[name, condition] = best[0].tokens
+            for task_pair in self.task_pairs:
+                for name, best in zip(names, self.search(batch, [task_pair])[0], strict=True):
+                    found[name, task_pair] = best[0].tokens
         return found
 
     def generate(self) -> dict:
@@ -70,8 +72,8 @@ class Decoders:
         eos = self.model.decoder.eos_id
         for names, batch in self.batches(1):
             features = self.model.encode(**batch)
-            for condition in self.todo:
-                nodes, _ = self.model.prompts(features, [condition])
+            for task_pair in self.task_pairs:
+                nodes, _ = self.model.prompts(features, [task_pair])
                 embeds, mask, *_ = pack_tree(nodes)
                 tokens = self.model.decoder.lm.inner.generate(
                     inputs_embeds=embeds,
@@ -86,7 +88,7 @@ class Decoders:
                 )[0].tolist()
                 if eos in tokens:
                     tokens = tokens[: tokens.index(eos)]
-                found[names[0], condition] = tokens
+                found[names[0], task_pair] = tokens
         return found
 
 
@@ -121,7 +123,8 @@ def main() -> None:
     found = {name: way() for name, way in ways.items()}
     ours = found["all pairs side by side"]
     print(
-        f"{len(items)} utterances, {len(decoders.todo)} conditions, beam {args.beam}; {machine()}"
+        f"{len(items)} utterances, {len(decoders.task_pairs)} rate pairs, beam {args.beam}; "
+        f"{machine()}"
     )
     for name, theirs in found.items():
         differ = sum(ours[key] != theirs[key] for key in ours)

@@ -88,7 +88,7 @@ def main() -> None:
     for device in ("cpu", args.device):
         model, training = load_model(config, args.exp / args.weights, device)
         given = [{k: v.to(device) for k, v in b.items()} for b in batches(args, training)]
-        task_pairs = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+        task_pairs = model.task_pairs
         texts = [text for batch in given for text in transcripts(model, batch, task_pairs)]
         # A model in evaluation mode with gradients: nothing is drawn at random.
         model, _ = AVSRTask.build_model_from_file(str(config), str(args.exp / args.weights), device)

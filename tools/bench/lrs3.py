@@ -24,7 +24,6 @@ from train_step import as_it_comes, loop_loss
 
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair
 from mome.pretrained.model_sizes import words_tokenizer
 from mome.tasks.avsr import AVSRTask
 from mome.tasks.config import parse
@@ -204,7 +203,7 @@ def decode(args: argparse.Namespace, device: str) -> None:
     """Print what beam search takes."""
     model = build(args, device).eval()
     model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
-    task_pairs = [TaskPair(task, pair) for task, pairs in model.pairs.items() for pair in pairs]
+    task_pairs = model.task_pairs
     print(f"\nDecoding at {len(task_pairs)} rate pairs in one pass, beam {args.beam}, 32 tokens\n")
     print("| clips | s | encoders, s | peak GB | GPU at work, % | copies to the host a token |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
