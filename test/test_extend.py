@@ -252,11 +252,11 @@ def test_a_dry_run_counts_another_encoder(tmp_path, tiny_lm, tiny_whisper):
     [
         (
             {"video_encoder": "pixels"},
-            r"video encoder 'pixels' is unknown; there are avhubert, patches, visual",
+            r"'pixels' is unknown; there are avhubert, patches, visual",
         ),
         (
             {"decoder_conf": {"adapter": "prefix"}},
-            r"adapter 'prefix' is unknown; there are lora, mome, pair_bias",
+            r"'prefix' is unknown; there are lora, mome, pair_bias",
         ),
         (
             {"decoder_conf": {"adapter": "mome", "adapter_conf": {"gate": "soft"}}},

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from mome.common.registry import Registry
 
@@ -164,7 +165,7 @@ def register_adapter(name: str) -> Callable[[type[Adapter]], type[Adapter]]:
     return enter
 
 
-def find_layers(lm: nn.Module) -> list[nn.Module]:
+def find_layers(lm: PreTrainedModel) -> list[nn.Module]:
     """The transformer layers of a Hugging Face causal LM, first to last.
 
     Raises:

@@ -50,6 +50,9 @@ class MoME(nn.Module):
         ValueError: for sizes that cannot be built, or an unknown gate or router.
     """
 
+    router: nn.Module | None
+    always_on: torch.Tensor
+
     def __init__(
         self,
         dim: int,

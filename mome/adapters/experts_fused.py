@@ -22,6 +22,7 @@ from torch import nn
 
 from mome.adapters.base import Forward
 from mome.adapters.experts import GROUPED_FROM, MoME, is_stock
+from mome.adapters.routers import LinearRouter
 
 READS = ("q_proj", "k_proj", "v_proj")
 WRITES = "o_proj"
@@ -49,8 +50,12 @@ def can_fuse(block: nn.Module, experts: MoME | None = None) -> bool:
     own (see :func:`mome.adapters.experts.is_stock`), or large enough for grouped products, stay
     beside the block.
     """
-    projections = [getattr(block, name, None) for name in (*READS, WRITES)]
-    if not all(type(layer) is nn.Linear and "forward" not in vars(layer) for layer in projections):
+    projections = [
+        layer
+        for name in (*READS, WRITES)
+        if type(layer := getattr(block, name, None)) is nn.Linear and "forward" not in vars(layer)
+    ]
+    if len(projections) <= len(READS):
         return False
     *reads, write = projections
     writes = [write]
@@ -99,7 +104,7 @@ def fuse_biases(layers: Sequence[nn.Linear], weight: torch.Tensor) -> torch.Tens
     """
     if all(layer.bias is None for layer in layers):
         return None
-    biases = [
+    biases: list[torch.Tensor] = [
         weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
         for layer in layers
     ]
@@ -150,11 +155,13 @@ class FusedProjections:
 
     def _fuse_reads(self, reads: list[nn.Linear]) -> None:
         """The fused product's weight and bias, and the widths of its parts, in order."""
-        inputs, logits = list(reads), []
+        inputs = list(reads)
+        logits: list[torch.Tensor] = []
         if self.experts is not None:
             inputs.append(self.experts.down)
-            if self.experts.router is not None:  # it keeps its own weight, in float32
-                logits = [self.experts.router.weight.to(self.write.weight.dtype)]
+            router = self.experts.router
+            if isinstance(router, LinearRouter):  # it keeps its own weight, in float32
+                logits = [router.weight.to(self.write.weight.dtype)]
         self.read_weight = fuse_rows(inputs, *logits)
         self.read_bias = fuse_biases(reads, self.read_weight)
         self.widths = [layer.out_features for layer in inputs] + [len(rows) for rows in logits]

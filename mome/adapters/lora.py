@@ -1,16 +1,18 @@
 """LoRA by peft, shared by all rates: Llama-AVSR."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, register_adapter
 
 
-def lora_rank(lm: nn.Module, rank: int | None, reduction: int | None) -> int:
+def lora_rank(lm: PreTrainedModel, rank: int | None, reduction: int | None) -> int:
     """The rank, or the LM's width over ``reduction``, as the predecessors give it; 32 by default.
 
     Raises:
@@ -39,7 +41,7 @@ class LoRAAdapter(Adapter):
 
     def __init__(
         self,
-        lm: nn.Module,
+        lm: PreTrainedModel,
         rank: int | None = None,
         reduction: int | None = None,
         scale: float = 2.0,
@@ -49,7 +51,9 @@ class LoRAAdapter(Adapter):
         if any(isinstance(module, BaseTunerLayer) for module in lm.modules()):
             raise ValueError(f"{type(lm).__name__} has LoRA already; detach that one first")
         rank = lora_rank(lm, rank, reduction)
-        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(target_modules))
+        # peft takes any number for alpha, and says int.
+        alpha: Any = scale * rank
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(target_modules))
         inject_adapter_in_model(config, lm)
         self.lm = (lm,)  # a tuple, so that it is not taken for a part of the adapter
         self.tuners = {n: m for n, m in lm.named_modules() if isinstance(m, BaseTunerLayer)}

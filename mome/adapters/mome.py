@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, Forward, find_block, find_layers, register_adapter
 from mome.adapters.experts import MoME
@@ -33,7 +34,7 @@ class MoMEAdapter(Adapter):
 
     experts_class: type[MoME] = MoME
 
-    def __init__(self, lm: nn.Module, position: str = "mhsa", **experts: Any):
+    def __init__(self, lm: PreTrainedModel, position: str = "mhsa", **experts: Any):
         super().__init__()
         dim = lm.config.get_text_config().hidden_size
         blocks = [find_block(layer, position) for layer in find_layers(lm)]
@@ -46,6 +47,11 @@ class MoMEAdapter(Adapter):
         self.blocks = tuple(blocks)  # a tuple, so that they are not taken for parts of the adapter
         for index, block in enumerate(blocks):
             self.wrap(block, partial(self._with_experts, index))
+
+    @property
+    def experts(self) -> list[MoME]:
+        """The MoME modules, first layer to last."""
+        return [layer for layer in self.layers if isinstance(layer, MoME)]
 
     def _with_experts(self, index: int, forward: Forward) -> Forward:
         experts = self.layers[index]
@@ -89,11 +95,13 @@ class MoMEAdapter(Adapter):
 
         Call it inside ``recording``. Zero without routed experts.
         """
-        recorded, self.routing = self.routing, [None] * len(self.routing)
-        if self.token_mask is None or any(entry is None for entry in recorded):
+        recorded = [routing for routing in self.routing if routing is not None]
+        complete = len(recorded) == len(self.routing)
+        self.routing = [None] * len(self.routing)
+        if self.token_mask is None or not complete:
             raise RuntimeError("balance_loss: no forward pass of the LM was recorded")
         if recorded[0][1].shape[-1] == 0:
-            return self.layers[0].up.weight.new_zeros(())
+            return self.experts[0].up.weight.new_zeros(())
         losses = [balance_loss(gates, probs, self.token_mask) for gates, probs in recorded]
         return torch.stack(losses).mean()
 
@@ -104,13 +112,13 @@ class MoMEAdapter(Adapter):
         (:mod:`mome.adapters.experts_fused`) or, if neither knows them, as in training. Neither LM
         nor adapter is for training any more.
         """
-        for layer in self.layers:
+        for layer in self.experts:
             layer.down.to(dtype)
             layer.up.to(dtype)
-        if all(can_run(layer, dtype) for layer in self.layers):
-            self.compiled = tuple(CompiledExperts(layer, dtype) for layer in self.layers)
+        if all(can_run(layer, dtype) for layer in self.experts):
+            self.compiled = tuple(CompiledExperts(layer, dtype) for layer in self.experts)
         if self.position == "mhsa" and not any(self.fused):
-            inside = [None if self.compiled else layer for layer in self.layers]
+            inside = [None if self.compiled else layer for layer in self.experts]
             self.fused = tuple(
                 FusedProjections(block, self.wrap, self._fast_forms_run, experts)
                 if can_fuse(block, experts)
@@ -125,7 +133,7 @@ class MoMEAdapter(Adapter):
     def num_active_parameters(self) -> int:
         """Parameters that one token uses: shared experts, router and the top-k routed experts."""
         total = 0
-        for layer in self.layers:
+        for layer in self.experts:
             expert = 2 * layer.down.in_features * layer.bottleneck
             routed = layer.top_k if layer.num_routed else 0
             router = [] if layer.router is None else layer.router.parameters()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, register_adapter
 from mome.adapters.lora import lora_rank
@@ -59,7 +60,7 @@ class RateLoRAAdapter(Adapter):
 
     def __init__(
         self,
-        lm: nn.Module,
+        lm: PreTrainedModel,
         pairs: Sequence[str],
         shared: bool = True,
         rank: int | None = None,
@@ -101,11 +102,11 @@ class RateLoRAAdapter(Adapter):
         """
         if unknown := {str(pair) for pair in columns} - set(self.pairs):
             raise ValueError(f"rate_lora has {self.pairs}, but not {', '.join(sorted(unknown))}")
-        index = torch.tensor([self.pairs.index(pair) for pair in columns])
+        index = torch.tensor([self.pairs.index(str(pair)) for pair in columns])
         gates = F.one_hot(index, len(self.pairs)).float()
         if self.shared:
             gates = F.pad(gates, (0, 1), value=1.0)
-        self.gates = gates.to(self.layers[0].down.device)
+        self.gates = gates.to(next(self.parameters()).device)
 
     def for_inference(self, dtype: torch.dtype) -> None:
         """Hold LoRA's matrices in the LM's type, so that they are multiplied in it."""

@@ -77,7 +77,7 @@ def meta() -> Iterator[None]:
     """Tensors made inside have no values, and attention is what it will be on a GPU."""
     # A TorchFunctionMode would be off where gradient checkpointing computes again.
     original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = efficient_attention
+    F.scaled_dot_product_attention = efficient_attention  # type: ignore[assignment]
     try:
         with torch.device("meta"):
             yield

@@ -24,7 +24,10 @@ def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
     lm_total = model.decoder.lm.num_parameters()
     if adapter is not None and any(p.requires_grad for p in model.decoder.lm.inner.parameters()):
         lm_total -= adapter_trained  # peft keeps LoRA's tensors inside the LM
-    rows = [("LLM", 0, 0, lm_total), ("adapter", adapter_trained, adapter_active, adapter_trained)]
+    rows: list[tuple[str, int, int, int]] = [
+        ("LLM", 0, 0, lm_total),
+        ("adapter", adapter_trained, adapter_active, adapter_trained),
+    ]
     for name in ("audio_encoder", "video_encoder", "projectors", "readout"):
         part = getattr(model, name)
         trained = active = count(part, trained_only=True)
@@ -37,7 +40,8 @@ def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
         rows.append((name.replace("_", " "), trained, active, count(part)))
     markers = model.decoder.markers.numel()
     rows.append(("markers", markers, markers, markers))
-    sums = [sum(row[column] for row in rows) for column in (1, 2, 3)]
+    _, trained_sizes, active_sizes, sizes_in_all = zip(*rows, strict=True)
+    sums = (sum(trained_sizes), sum(active_sizes), sum(sizes_in_all))
     return [*rows, ("sum", *sums)]
 
 

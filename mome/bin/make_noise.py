@@ -174,8 +174,8 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
             for i in range(count)
         ]
     if not same_settings(folder, babble_settings(args)):
-        for path in folder.glob("babble-*.flac"):
-            path.unlink()
+        for old in folder.glob("babble-*.flac"):
+            old.unlink()
     paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble", args.parallel)
     result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
     for plan, path in zip(plans, paths, strict=True):
@@ -193,7 +193,7 @@ def make_noisy_sets(
     wavs = read_scp(test / "wav.scp")
     speakers = read_scp(test / "utt2spk")
     kind = next(iter(wanted)).noise
-    folders = {each.snr: args.dump / each.name for each in wanted}
+    folders = {each.snr: args.dump / each.name for each in wanted if each.snr is not None}
     names = {u: f"audio/{speakers[u]}/{u}.flac" for u in wavs}
     for each, settings in wanted.items():
         if not same_settings(args.dump / each.name, settings):
@@ -279,9 +279,9 @@ def main(argv: list[str] | None = None) -> None:
         write_scp(folder / f"{split}.scp", everything)
         print(f"{folder / f'{split}.scp'}: {len(everything)} noises")
     write_mark(folder / ".done", noise_settings)
-    for (name, kind), copies in wanted.items():
-        if copies:
-            make_noisy_sets(args.dump / name, copies, noises_of[kind]["test"], args)
+    for (name, kind), made in wanted.items():
+        if made:
+            make_noisy_sets(args.dump / name, made, noises_of[kind]["test"], args)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def features_of(
     speech = {utterance: read_audio(path) for utterance, path in paths.items()}
     by_length = sorted(paths, key=lambda utterance: len(speech[utterance]))
     step = FRAMES_PER_UNIT[kind]
-    features = dict.fromkeys(paths)
+    features: dict[str, np.ndarray] = {}
     for start in tqdm(
         range(0, len(by_length), batch_size), desc=f"{kind} {wav_scp.parent.name}", unit="batch"
     ):
         batch = by_length[start : start + batch_size]
         waves = [speech[utterance] for utterance in batch]
-        if kind == "mfcc":
+        if encoder is None:
             batch_frames = [mfcc_features(wave) for wave in waves]
         else:
             batch_frames = whisper_features(waves, encoder)
@@ -71,7 +71,7 @@ def features_of(
                 )
             pooled = frames[: units * step].reshape(units, step, -1).mean(1)
             features[utterance] = pooled.astype(np.float16)
-    return features
+    return {utterance: features[utterance] for utterance in paths}
 
 
 def main(argv: list[str] | None = None) -> None:

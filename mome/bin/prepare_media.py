@@ -185,7 +185,9 @@ def list_clips(
         recording = segment.recording if segment else utterance
         video = videos.get(recording, "")
         audio = audios.get(recording, video)
-        span = segment and (round(segment.start * LIP_RATE), round(segment.end * LIP_RATE))
+        span = None
+        if segment:
+            span = round(segment.start * LIP_RATE), round(segment.end * LIP_RATE)
         if not speaker:
             excluded[utterance] = f"{data / 'utt2spk'}: no speaker"
         elif not text.get(utterance):
@@ -198,6 +200,9 @@ def list_clips(
             excluded[utterance] = f"{data}: no {'video' if audio else 'audio'}"
         else:
             name = f"{speaker}/{utterance}"
+            crop = None
+            if lip_dir:
+                crop = find_crop(lip_dir, utterance, speaker, video, bool(segment))
             clips.append(
                 Clip(
                     utterance,
@@ -205,7 +210,7 @@ def list_clips(
                     audio,
                     str(dump / "lips" / f"{name}.mp4"),
                     str(dump / "audio" / f"{name}.{audio_format}"),
-                    lip_dir and find_crop(lip_dir, utterance, speaker, video, bool(segment)),
+                    crop,
                     span,
                 )
             )

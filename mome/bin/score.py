@@ -26,7 +26,8 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
         ValueError: with the file's name, if hypotheses and references do not fit.
         OtherSettings: if conditions differ in settings, or a set was made anew since.
     """
-    scores, how = {}, {}
+    scores: dict[Key, Score] = {}
+    how: dict[Key, dict] = {}
     for path in sorted(decode.glob("*/*/*/text")):
         task, name, pair = path.parts[-4:-1]
         found = json.loads((path.parent / "decode.json").read_text())
@@ -71,8 +72,8 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
                 cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
             lines.append(f"| {test_sets.parse(name).describe()} | " + " | ".join(cells) + " |")
         for name, value in guesses.items():
-            cell = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
-            lines.append(f"| guessing: {name} |" + f" {cell} |" * len(pairs))
+            guessed = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
+            lines.append(f"| guessing: {name} |" + f" {guessed} |" * len(pairs))
         lines.append("")
     lines += [
         "## Details",

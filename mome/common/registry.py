@@ -42,8 +42,9 @@ class Registry[T](dict[str, T]):
         try:
             return self[name.lower()]
         except KeyError:
+            known = ", ".join(sorted(self)) or "none"
             raise ValueError(
-                f"{self.what} {name!r} is unknown; there are {', '.join(sorted(self)) or 'none'}. Add it "
+                f"{self.what} {name!r} is unknown; there are {known}. Add it "
                 f"with {self.register} in a module that --import names (docs/extend.md)"
             ) from None
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[str]]:
     """
     try:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        stand_ins = [
+        stand_ins: list[Callable | tuple[Callable, str]] = [
             (plain_dict if name == "collections.defaultdict" else Placeholder, name)
             for name in names
         ]
@@ -106,7 +107,8 @@ def encoder_tensors(model: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Ten
             f"no AV-HuBERT video encoder: none of the checkpoint's {len(model)} tensors is called "
             f"{' or '.join(p + STEM for p in PREFIXES)}"
         )
-    tensors, unused = {}, Counter()
+    tensors: dict[str, torch.Tensor] = {}
+    unused: Counter[str] = Counter()
     for name, tensor in model.items():
         short = name.removeprefix(prefix)
         if name.startswith(prefix) and not short.startswith(UNUSED):

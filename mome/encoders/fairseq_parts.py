@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +106,7 @@ def fairseq_parts() -> Iterator[None]:
     if find_spec("fairseq") is not None:
         yield
         return
-    contents = {
+    contents: dict[str, dict[str, Any]] = {
         "fairseq": {},
         "fairseq.models": {},
         "fairseq.models.wav2vec": {},

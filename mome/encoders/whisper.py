@@ -1,5 +1,7 @@
 """Frozen Whisper encoder as an ESPnet encoder, through Hugging Face transformers."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from transformers import WhisperFeatureExtractor
@@ -47,11 +49,13 @@ class WhisperEncoder(Encoder):
         load_pretrained: bool = True,
     ):
         super().__init__()
-        dtype = compute_dtype(dtype)
+        precision = compute_dtype(dtype)
         if load_pretrained:
-            encoder = load(WhisperModel, model, dtype=dtype).get_encoder()
+            encoder = load(WhisperModel, model, dtype=precision).get_encoder()
         else:
-            encoder = HFWhisperEncoder(load_config(model)).to(dtype)
+            # Transformers' annotations hide what its decorators return.
+            kind: Any = HFWhisperEncoder
+            encoder = kind(load_config(model)).to(precision)
         self.encoder = Frozen(encoder)
         self.pad_to_30s = pad_to_30s
         self.max_frames = encoder.config.max_source_positions

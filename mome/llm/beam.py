@@ -295,11 +295,11 @@ def _run_prompts(
         position (B, C) of its first token.
     """
     embeds, mask, positions, attention, offsets = pack_tree(nodes)
-    last = []
+    ends = []
     for leaf in leaves:
         places = torch.arange(nodes[leaf].mask.shape[1], device=mask.device)
-        last.append(offsets[leaf] + torch.where(nodes[leaf].mask, places, -1).amax(1))
-    last = torch.stack(last, dim=1)  # (B, C)
+        ends.append(offsets[leaf] + torch.where(nodes[leaf].mask, places, -1).amax(1))
+    last = torch.stack(ends, dim=1)  # (B, C)
     wanted, which = last.unique(return_inverse=True)
     output = lm(
         inputs_embeds=embeds,

@@ -64,10 +64,11 @@ def pack_tree(
     positions, offsets, start = [], [], 0
     ends: list[torch.Tensor] = []
     for node in nodes:
-        before = 0 if node.parent is None else ends[node.parent][:, None]
-        count = node.mask.cumsum(1)
-        positions.append((before + count - 1).clamp(min=0))
-        ends.append(node.mask.sum(1) + (before if node.parent is None else before[:, 0]))
+        before = node.mask.new_zeros(len(node.mask), dtype=torch.long)
+        if node.parent is not None:
+            before = ends[node.parent]
+        positions.append((before[:, None] + node.mask.cumsum(1) - 1).clamp(min=0))
+        ends.append(before + node.mask.sum(1))
         offsets.append(start)
         start += node.mask.shape[1]
     sees = torch.zeros(start, start, dtype=torch.bool, device=mask.device)

@@ -29,7 +29,7 @@ READERS = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}  # the tasks that
 PROJECTORS = ("per_rate", "shared")
 
 Features = dict[str, tuple[torch.Tensor, torch.Tensor]]
-Encoder = AbsEncoder | Frozen
+type Encoder = AbsEncoder | Frozen
 
 
 class AVSRModel(AbsESPnetModel):
@@ -77,7 +77,7 @@ class AVSRModel(AbsESPnetModel):
         compression: str = "average",
         projector: str = "per_rate",
         projector_conf: Mapping[str, Any] | None = None,
-        readout_conf: Mapping[str, float] | None = None,
+        readout_conf: Mapping[str, Any] | None = None,
         balance_weight: float = 0.01,
         pair_weights: Mapping[str, float] | None = None,
         pairs_per_step: int | None = None,
@@ -143,7 +143,8 @@ class AVSRModel(AbsESPnetModel):
         self, kind: str, encoder: Encoder, rates: Sequence[int], conf: Mapping[str, Any]
     ) -> None:
         """Rates, feature normalisation and projectors of ``audio`` or ``video``."""
-        width = unwrap(encoder).output_size()
+        inner: Any = unwrap(encoder)  # an AbsEncoder
+        width = inner.output_size()
         self.rates[kind] = list(rates)
         self.norms[kind] = FeatureNorm(width)
         for rate in rates if self.per_rate else [1]:
@@ -219,7 +220,8 @@ class AVSRModel(AbsESPnetModel):
         """
         batch = len(next(iter(features.values()))[0])
         by_pair = self.decoder.adapter is not None and self.decoder.adapter.by_pair
-        nodes, last = [], []
+        nodes: list[Node] = []
+        last: list[int] = []
         place: dict[tuple[int, str, int], int] = {}
         for _, pair in task_pairs:
             if by_pair or not nodes:
@@ -333,7 +335,8 @@ class AVSRModel(AbsESPnetModel):
             nodes.append(Node(embeds, torch.cat([prompt.mask, valid], dim=1), parent))
 
         all_logits, balance = self.decoder.forward_tree(nodes, columns)
-        stats, losses, weights = {}, [], []
+        stats: dict[str, torch.Tensor] = {}
+        losses, weights = [], []
         for (task, pair), logits in zip(task_pairs, all_logits, strict=True):
             loss = F.cross_entropy(logits.float().transpose(1, 2), target, ignore_index=IGNORE)
             right = (logits.argmax(-1) == target).sum() / (target != IGNORE).sum()
@@ -341,8 +344,8 @@ class AVSRModel(AbsESPnetModel):
             stats[f"acc_{task}_{pair}"] = right
             losses.append(loss)
             weights.append(self.pair_weights.get(str(pair), 1.0))
-        losses = torch.stack(losses)
-        loss = (losses * losses.new_tensor(weights)).mean()
+        stacked = torch.stack(losses)
+        loss = (stacked * stacked.new_tensor(weights)).mean()
         stats["loss_balance"] = balance.detach()
         stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
         loss = loss + self.balance_weight * balance

@@ -45,13 +45,13 @@ def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[Ra
     """
     if task not in TASKS:
         raise ValueError(f"task {task!r} must be one of {', '.join(TASKS)}")
-    audio = [None] if task == "vsr" else list(audio)
-    video = [None] if task == "asr" else list(video)
-    if not audio or not video:
+    audio_rates: list[int | None] = [None] if task == "vsr" else list(audio)
+    video_rates: list[int | None] = [None] if task == "asr" else list(video)
+    if not audio_rates or not video_rates:
         raise ValueError(f"task {task} needs at least one rate of each modality it reads")
-    if any(rate is not None and rate < 1 for rate in audio + video):
-        raise ValueError(f"compression rates start at 1: audio {audio}, video {video}")
-    return [RatePair(a, v) for a in audio for v in video]
+    if any(rate is not None and rate < 1 for rate in audio_rates + video_rates):
+        raise ValueError(f"compression rates start at 1: audio {audio_rates}, video {video_rates}")
+    return [RatePair(a, v) for a in audio_rates for v in video_rates]
 
 
 def parse_rate_pair(name: str) -> RatePair:

@@ -19,6 +19,11 @@ class FeatureNorm(nn.Module):
         batches: training batches that the statistics are taken from.
     """
 
+    seen: torch.Tensor
+    frames: torch.Tensor
+    mean: torch.Tensor
+    square: torch.Tensor
+
     def __init__(self, size: int, batches: int = 50):
         super().__init__()
         self.batches = batches
@@ -68,13 +73,11 @@ class Projector(nn.Module):
     ):
         super().__init__()
         hidden_size = hidden_size or output_size
+        norm = nn.LayerNorm(output_size)
+        nn.init.constant_(norm.weight, norm_gain)
         self.layers = nn.Sequential(
-            nn.Linear(input_size, hidden_size),
-            nn.ReLU(),
-            nn.Linear(hidden_size, output_size),
-            nn.LayerNorm(output_size),
+            nn.Linear(input_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, output_size), norm
         )
-        nn.init.constant_(self.layers[-1].weight, norm_gain)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, T, input_size) -> (B, T, output_size), float32."""

@@ -11,12 +11,15 @@ streams and to write down what they say.
 The softmax runs over the batch's tokens and a sample of the others, as in Jean et al. (ACL 2015).
 """
 
+from typing import Any
+
 import jiwer
 import torch
 import torch.nn.functional as F
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from mome.models.avsr import AVSRModel
+from mome.models.projector import EmbeddingReadout
 
 
 class ProjectorCTCModel(AVSRModel):
@@ -31,7 +34,9 @@ class ProjectorCTCModel(AVSRModel):
         **parts: as for AVSRModel; ``readout_conf`` is needed.
     """
 
-    def __init__(self, *, negatives: int = 1000, **parts):
+    readout: EmbeddingReadout
+
+    def __init__(self, *, negatives: int = 1000, **parts: Any):
         super().__init__(**parts)
         if self.readout is None:
             raise ValueError("projector_ctc trains what the readout reads: set readout_conf")

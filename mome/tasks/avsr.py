@@ -189,7 +189,8 @@ class AVSRTask(AbsTask):
                     model, optim_class, args.optim_conf, args.exclude_weight_decay_conf
                 )
             ]
-        projectors, others = [], []
+        projectors: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 (projectors if name.startswith("projectors.") else others).append(parameter)

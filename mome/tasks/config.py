@@ -41,8 +41,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for values in reversed(chain):
         for key, value in values.items():
             old = merged.get(key)
-            both = isinstance(old, dict) and isinstance(value, dict)
-            merged[key] = {**old, **value} if both else value
+            if isinstance(old, dict) and isinstance(value, dict):
+                value = {**old, **value}
+            merged[key] = value
     return merged
 
 
