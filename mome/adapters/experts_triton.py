@@ -72,7 +72,7 @@ def _gate(
 def gate_experts(
     experts: MoME, product: torch.Tensor, attended: torch.Tensor, first: int
 ) -> torch.Tensor:
-    """Gated bottlenecks beside the attended states: what the joint output projection reads.
+    """Gated bottlenecks beside the attended states: what the fused output projection reads.
 
     Args:
         experts: says how many experts there are and how they are gated.

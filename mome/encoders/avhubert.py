@@ -31,8 +31,8 @@ SIZES = {
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def build(geometry: dict[str, Any]) -> AVHubertModel:
-    """ESPnet's AV-HuBERT of this geometry (see ``SIZES``), without what only audio needs."""
+def build(sizes: dict[str, Any]) -> AVHubertModel:
+    """ESPnet's AV-HuBERT of these sizes (see ``SIZES``), without what only audio needs."""
     with fairseq_parts():
         model = FairseqAVHubertEncoder(
             pretrain=False,
@@ -41,7 +41,7 @@ def build(geometry: dict[str, Any]) -> AVHubertModel:
             dropout_input=0.0,
             dropout_features=0.0,
             encoder_layerdrop=0.0,
-            **geometry,
+            **sizes,
         ).encoders
     model.feature_extractor_audio = None
     model.mask_emb = None
@@ -49,7 +49,7 @@ def build(geometry: dict[str, Any]) -> AVHubertModel:
 
 
 def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]:
-    """Geometry and safetensors file of converted weights, given as the folder or as the file.
+    """Sizes and safetensors file of converted weights, given as the folder or as the file.
 
     Raises:
         FileNotFoundError: if either file is missing.
@@ -96,8 +96,8 @@ class AVHubertEncoder(Encoder):
         if weights is None:
             self.encoder = build(SIZES[size or "large"])
         else:
-            geometry, file = read_weights(Path(weights), size)
-            self.encoder = build(geometry)
+            sizes, file = read_weights(Path(weights), size)
+            self.encoder = build(sizes)
             self.encoder.load_state_dict(load_file(file))
 
     def output_size(self) -> int:

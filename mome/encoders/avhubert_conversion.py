@@ -118,7 +118,7 @@ def encoder_tensors(model: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Ten
     return tensors, unused
 
 
-def infer_geometry(
+def infer_sizes(
     tensors: dict[str, torch.Tensor], checkpoint: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Sizes from the tensors, the rest from the checkpoint's settings.
@@ -142,7 +142,7 @@ def infer_geometry(
             f"{fused} are not AV-HuBERT's: kernel 128, 16 groups, audio and video concatenated"
         )
     layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.layers.")}
-    geometry = {
+    sizes = {
         "encoder_embed_dim": dim,
         "encoder_layers": len(layers),
         "encoder_ffn_embed_dim": ffn,
@@ -152,16 +152,17 @@ def infer_geometry(
         known = setting(checkpoint, name)
         if known is None:
             assumed.append(name)
-        geometry[name] = published if known is None else known
-    return geometry, assumed
+        sizes[name] = published if known is None else known
+    return sizes, assumed
 
 
 def convert(checkpoint_path: Path, output: Path) -> dict[str, Any]:
     """Write the video encoder of a fairseq checkpoint as safetensors with a config.json.
 
     Returns:
-        what config.json holds: size, geometry, which of it was assumed, the source file and its
-        SHA-256, the number of tensors kept, those unused by kind, and the classes not loaded.
+        what config.json holds: size, all sizes (``geometry``), which of them were assumed, the
+        source file and its SHA-256, the number of tensors kept, those unused by kind, and the
+        classes not loaded.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -174,9 +175,9 @@ def convert(checkpoint_path: Path, output: Path) -> dict[str, Any]:
         )
     checkpoint, classes = read_checkpoint(checkpoint_path)
     tensors, unused = encoder_tensors(checkpoint["model"])
-    geometry, assumed = infer_geometry(tensors, checkpoint)
+    sizes, assumed = infer_sizes(tensors, checkpoint)
     with torch.device("meta"):
-        expected = build(geometry).state_dict()
+        expected = build(sizes).state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unknown" for name in tensors if name not in expected]
     problems += [
@@ -189,8 +190,8 @@ def convert(checkpoint_path: Path, output: Path) -> dict[str, Any]:
     with checkpoint_path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     config = {
-        "size": next((size for size, known in SIZES.items() if known == geometry), "other"),
-        "geometry": geometry,
+        "size": next((size for size, known in SIZES.items() if known == sizes), "other"),
+        "geometry": sizes,
         "assumed": assumed,
         "source": checkpoint_path.name,
         "source_sha256": digest,
