@@ -18,7 +18,8 @@ done
 case ${backend} in cuda | cpu) ;; *) echo "$0: --backend is cuda or cpu" >&2; exit 2 ;; esac
 
 stamp=${tools}/venv/.done
-wanted="${backend} $(cat "${tools}/requirements.lock" "${tools}/../setup.py" | cksum)"
+# Commands are made of the names of mome/bin's modules.
+wanted="${backend} $({ cat "${tools}/requirements.lock" "${tools}/../setup.py"; ls "${tools}/../mome/bin"; } | cksum)"
 if [ -x "${tools}/venv/bin/python" ] && [ "$(cat "${stamp}" 2> /dev/null)" = "${wanted}" ]; then
     exit 0
 fi

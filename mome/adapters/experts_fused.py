@@ -13,6 +13,7 @@ fused product is that of query, key and value alone.
 The LM's weights become views of the fused ones, so that nothing is held twice.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
@@ -34,10 +35,24 @@ ALIGNMENT = 64
 
 @cache
 def gpu_kernel() -> Callable[..., torch.Tensor] | None:
-    """The kernel of :mod:`mome.adapters.experts_triton`; None where Triton is missing."""
+    """The kernel of :mod:`mome.adapters.experts_triton`; None, with a warning, where it fails.
+
+    Triton comes with PyTorch for GPUs, but it compiles with the machine's C compiler, and not for
+    every GPU.
+    """
     try:
         from mome.adapters.experts_triton import gate_experts
-    except ImportError:
+
+        experts = MoME(8, num_routed=2, num_shared=1, bottleneck=2, top_k=1)
+        product = torch.zeros(1, 8, device="cuda")
+        gate_experts(experts, product, torch.zeros(1, 8, device="cuda"), first=0)
+    except Exception as error:  # of Triton, its compiler or the driver, each of its own kind
+        logging.warning(
+            "Triton's kernel for the experts cannot be used: PyTorch computes them, which takes "
+            "longer (%s: %s)",
+            type(error).__name__,
+            error,
+        )
         return None
     return gate_experts
 

@@ -7,6 +7,8 @@ kernels for it, each of which takes longer to start than to compute; here it is 
 which it is written, comes with PyTorch for GPUs; without it PyTorch's operations serve.
 """
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -89,23 +91,25 @@ def gate_experts(
     attended = attended.contiguous()
     output = attended.new_empty(*attended.shape[:-1], width + count * experts.bottleneck)
     blocks = -(-width // COLUMNS)
-    _gate[(attended.numel() // width, 1 + blocks)](
-        product,
-        attended,
-        output,
-        product.shape[-1],
-        width,
-        output.shape[-1],
-        first,
-        width,
-        routed=experts.num_routed,
-        experts=count,
-        units=experts.bottleneck,
-        top_k=experts.top_k,
-        topk_softmax=experts.gate == "topk_softmax",
-        expert_block=max(2, 1 << (count - 1).bit_length()),
-        unit_block=max(2, 1 << (experts.bottleneck - 1).bit_length()),
-        columns=COLUMNS,
-        num_warps=4,
-    )
+    # Triton starts kernels on the current GPU, whichever the tensors are on.
+    with torch.cuda.device(product.device) if product.is_cuda else nullcontext():
+        _gate[(attended.numel() // width, 1 + blocks)](
+            product,
+            attended,
+            output,
+            product.shape[-1],
+            width,
+            output.shape[-1],
+            first,
+            width,
+            routed=experts.num_routed,
+            experts=count,
+            units=experts.bottleneck,
+            top_k=experts.top_k,
+            topk_softmax=experts.gate == "topk_softmax",
+            expert_block=max(2, 1 << (count - 1).bit_length()),
+            unit_block=max(2, 1 << (experts.bottleneck - 1).bit_length()),
+            columns=COLUMNS,
+            num_warps=4,
+        )
     return output

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from mome.adapters import MoMEAdapter
-from mome.adapters.experts_fused import FusedProjections, can_fuse
+from mome.adapters.experts_fused import FusedProjections, can_fuse, gpu_kernel
 
 CONFIGS = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config]
 EXPERTS = [
@@ -134,3 +134,12 @@ def test_an_attention_that_projects_different_tensors_is_refused():
     attention.q_proj(torch.ones(1, 2, 32))
     with pytest.raises(RuntimeError, match="differ; detach"):
         attention.k_proj(torch.zeros(1, 2, 32))
+
+
+def test_a_machine_whose_gpu_kernel_fails_is_left_to_pytorch(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("the kernel works here")
+    gpu_kernel.cache_clear()
+    assert gpu_kernel() is None
+    assert "PyTorch computes them" in caplog.text
+    gpu_kernel.cache_clear()

@@ -61,6 +61,28 @@ def test_the_kernel_equals_pytorch_in_the_interpreter():
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.parametrize("routed", [23, 0])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_the_kernel_compiles_for_gpus_that_are_not_here(architecture, dtype, routed):
+    # The interpreter accepts what the compiler does not, such as a name of two types.
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from mome.adapters.experts_triton import _gate
+
+    constants = {"routed": routed, "experts": 24, "units": 8, "top_k": 4, "topk_softmax": False}
+    constants |= {"expert_block": 32, "unit_block": 8, "columns": 1024}
+    names = [parameter.name for parameter in _gate.params]
+    types = dict.fromkeys(names, "i32") | dict.fromkeys(constants, "constexpr")
+    types |= dict.fromkeys(("product", "attended", "output"), f"*{dtype}")
+    indexed = {(names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(fn=_gate, signature=types, constexprs=indexed)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert f".target sm_{architecture}" in compiled.asm["ptx"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_the_kernel_equals_pytorch_on_a_gpu():
     compare("cuda")
