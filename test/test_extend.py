@@ -87,7 +87,8 @@ def build(folder: Path, lm: str, whisper: str, **changes):
 def test_another_gate_and_router_are_computed_as_defined(options):
     torch.manual_seed(1)
     module = MoME(12, 5, 2, bottleneck=3, top_k=3, **options)
-    torch.nn.init.normal_(module.up.weight)
+    for parameter in (*module.down.parameters(), module.up.weight):
+        torch.nn.init.normal_(parameter)
     hidden = torch.randn(7, 12, requires_grad=True)
     output, _, _ = module(hidden)
     probabilities = module.router(hidden).softmax(-1)
@@ -100,8 +101,9 @@ def test_another_gate_and_router_are_computed_as_defined(options):
         total = torch.zeros(12)
         for expert, weight in [*weights.items(), (5, 1.0), (6, 1.0)]:
             part = slice(3 * expert, 3 * expert + 3)
-            inner = F.gelu(module.down.weight[part] @ token)
-            total = total + weight * (module.up.weight[:, part] @ inner)
+            inner = F.gelu(module.down.weight[part] @ token + module.down.bias[part])
+            bias = module.up.weight[:, module.width + expert]
+            total = total + weight * (module.up.weight[:, part] @ inner + bias)
         rows.append(total)
     expected = torch.stack(rows)
     torch.testing.assert_close(output, expected)
@@ -133,12 +135,12 @@ class OtherRouter(LinearRouter):
 
 @pytest.mark.parametrize("position", ["mhsa", "ffn"])
 @pytest.mark.parametrize(
-    "kind", ["threshold", "mlp", "experts", "router", "softmax_topk", "topk_softmax"]
+    "kind", ["threshold", "mlp", "experts", "router", "softmax_topk", "renormalized_topk"]
 )
 def test_fast_forms_decline_what_they_do_not_know(kind, position):
     lm = tiny_llama(hidden_size=64, head_dim=16)
     options = {"num_routed": 5, "top_k": 3, "bottleneck": 4}
-    if kind in ("threshold", "softmax_topk", "topk_softmax"):
+    if kind in ("threshold", "softmax_topk", "renormalized_topk"):
         options["gate"] = kind
     if kind == "mlp":
         options["router"] = "mlp"
@@ -149,7 +151,7 @@ def test_fast_forms_decline_what_they_do_not_know(kind, position):
         torch.nn.init.normal_(layer.up.weight, std=0.3)
     ids = torch.randint(SIZES["vocab_size"], (2, 9))
     expected = prompt_and_step(lm, ids)
-    ours = kind in ("softmax_topk", "topk_softmax")
+    ours = kind in ("softmax_topk", "renormalized_topk")
     assert can_run(adapter.layers[0], torch.float32) <= ours
     assert can_fuse(adapter.blocks[0], adapter.layers[0]) == (ours and position == "mhsa")
     adapter.for_inference(torch.float32)
@@ -260,7 +262,7 @@ def test_a_dry_run_counts_another_encoder(tmp_path, tiny_lm, tiny_whisper):
         ),
         (
             {"decoder_conf": {"adapter": "mome", "adapter_conf": {"gate": "soft"}}},
-            r"gate 'soft' is unknown; there are softmax_topk, threshold, topk_softmax",
+            r"gate 'soft' is unknown; there are renormalized_topk, softmax_topk, threshold",
         ),
         (
             {"decoder_conf": {"adapter": "mome", "adapter_conf": {"router": "deep"}}},

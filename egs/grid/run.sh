@@ -3,7 +3,7 @@
 #   ./run.sh --ngpu 1                                      s1, s2, s20 and s22 are tested, unseen
 #   ./run.sh --ngpu 1 --prepare_opts "--split overlapped"  255 sentences of every speaker are tested
 #   ./run.sh --corpus /data/grid --download_opts none      it is there: /data/grid/s1/bbaf2n.mpg, ...
-# mini_av has GRID's sentences, so its models and configurations serve here. Other options:
+# The steps of conf/ are those for one speaker on a CPU. Other options:
 # ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -13,8 +13,9 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --corpus "${downloads}/grid" \
     --lm "${downloads}/smollm2-135m-instruct" \
     --audio_model "${downloads}/whisper-tiny.en" \
-    --video_config ../mini_av/conf/video_encoder.yaml \
-    --projector_config ../mini_av/conf/projectors.yaml \
-    --train_config ../mini_av/conf/train.yaml \
+    --video_config conf/video_encoder.yaml \
+    --projector_config conf/projectors.yaml \
+    --train_config conf/train.yaml \
+    --tasks "avsr asr vsr" \
     --beam 1 \
     "$@"

@@ -85,11 +85,15 @@ class Adapter(nn.Module):
         """
 
     @contextmanager
-    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
+    def recording(
+        self, token_mask: torch.Tensor, sequences: torch.Tensor | None = None
+    ) -> Iterator[None]:
         """Keep of the forward pass inside what ``balance_loss`` needs.
 
         Args:
             token_mask: (B, S) True for tokens, False for padding.
+            sequences: (P, S) True for the columns of each of the P prompts, one for each task at
+                each rate pair, whose common beginnings are computed once; None if there is one.
         """
         yield
 

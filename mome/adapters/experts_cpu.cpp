@@ -4,7 +4,9 @@
 // Weights lie in chunks of 16 lanes of 4 bytes: a lane is one float or a pair of bfloat16 that
 // meets a pair of the input. Down-projections and router have output units in the lanes, expert by
 // expert and padded to 16, and one chunk for each word (4 bytes) of the hidden state. Up-projections
-// have 16 features of the output in the lanes and one chunk for each word of the bottleneck.
+// have 16 features of the output in the lanes and one chunk for each word of the bottleneck. Where
+// experts have biases, that of the up-projection is one unit more of the bottleneck, whose value is
+// the expert's gate.
 
 #include <algorithm>
 #include <cmath>
@@ -148,8 +150,9 @@ extern "C" {
 // Sizes and weights of one MoME module; experts_cpu.py declares the same.
 struct Experts {
     int32_t dim, routed, shared, bottleneck, top_k;
-    int32_t topk_softmax;  // else softmax_topk
+    int32_t renormalized;  // gates divided by their sum
     const Words *router, *down, *up;
+    const Floats *router_bias, *down_bias;  // of the units in `router` and `down`; or null
 };
 }
 
@@ -171,7 +174,9 @@ class Block {
           top_k_(experts.routed ? experts.top_k : 0),
           groups_((experts.bottleneck + LANES - 1) / LANES),
           words_(experts.dim / PER_WORD),
-          inner_words_((experts.bottleneck + PER_WORD - 1) / PER_WORD),
+          units_(experts.bottleneck + (experts.down_bias ? 1 : 0)),
+          inner_words_((units_ + PER_WORD - 1) / PER_WORD),
+          stride_((units_ + LANES - 1) / LANES * LANES),
           // A token whose router logits are NaN counts top_k times for one expert.
           most_(tokens * std::max(1, experts.top_k)),
           choices_((experts.routed + experts.shared) * most_),
@@ -179,7 +184,7 @@ class Block {
           wide_(TILE * experts.dim / LANES),
           logits_((tokens + LANES - 1) / LANES * experts.routed),
           best_(top_k_),
-          inner_(TILE * groups_ * LANES),
+          inner_(TILE * stride_),
           sums_(static_cast<size_t>(tokens) * experts.dim / LANES) {}
 
     void run(const Element* hidden, const Element* base, Element* output, int tokens) {
@@ -238,6 +243,9 @@ class Block {
         Floats sums[GROUPS][TOKENS];
         project<Float>(states, experts_.router + static_cast<size_t>(first / LANES) * experts_.dim,
                        experts_.dim, sums);
+        if (experts_.router_bias)
+            for (int group = 0; group < GROUPS; ++group)
+                for (Floats& sum : sums[group]) sum += experts_.router_bias[first / LANES + group];
         const int count = std::min(GROUPS * LANES, experts_.routed - first);
         Floats* logits = &logits_[start / LANES * experts_.routed + first];
         for (int t = 0; t < TOKENS; ++t)
@@ -256,7 +264,7 @@ class Block {
             logits[expert] = exp_of_negative(logits[expert] - largest);
             total += logits[expert];
         }
-        if (experts_.topk_softmax) total = Floats{};
+        if (experts_.renormalized) total = Floats{};
         for (auto& [index, gate] : best_) {
             index = Ints{};
             gate = logits[0];
@@ -267,7 +275,7 @@ class Block {
             }
             for (int expert = 0; expert < routed; ++expert)
                 logits[expert] = index == expert ? -1.0f : logits[expert];
-            if (experts_.topk_softmax) total += gate;
+            if (experts_.renormalized) total += gate;
         }
         for (int k = 0; k < top_k_; ++k) {
             const auto& [index, gate] = best_[k];
@@ -285,17 +293,25 @@ class Block {
         for (int t = 0; t < TOKENS; ++t) {
             const size_t at = static_cast<size_t>(choices[t].token) * experts_.dim;
             states[t] = reinterpret_cast<const Word*>(hidden_ + at);
-            inner[t] = reinterpret_cast<const Word*>(&inner_[t * groups_ * LANES]);
+            inner[t] = reinterpret_cast<const Word*>(&inner_[t * stride_]);
             sums[t] = &sums_[at / LANES];
         }
         const Words* down = experts_.down + static_cast<size_t>(expert) * groups_ * words_;
         for (int group = 0; group < groups_; ++group, down += words_) {
             Floats units[1][TOKENS];
             project<Type>(states, down, words_, units);
-            for (int t = 0; t < TOKENS; ++t)
+            for (int t = 0; t < TOKENS; ++t) {
+                if (experts_.down_bias) units[0][t] += experts_.down_bias[expert * groups_ + group];
                 Type::narrow(gelu(units[0][t]) * choices[t].gate,
-                             &inner_[(t * groups_ + group) * LANES]);
+                             &inner_[t * stride_ + group * LANES]);
+            }
         }
+        if (experts_.down_bias)
+            for (int t = 0; t < TOKENS; ++t) {
+                Element gate[LANES];
+                Type::narrow(Floats{} + choices[t].gate, gate);
+                inner_[t * stride_ + experts_.bottleneck] = gate[0];
+            }
         const int chunks = experts_.dim / LANES;
         const Words* up = experts_.up + static_cast<size_t>(expert) * inner_words_ * chunks;
         // Four tokens at a time: their sums and those weights fill the registers.
@@ -305,7 +321,7 @@ class Block {
     }
 
     const Experts& experts_;
-    const int top_k_, groups_, words_, inner_words_;
+    const int top_k_, groups_, words_, units_, inner_words_, stride_;
     const Element* hidden_ = nullptr;
     const int most_;
     std::vector<Choice> choices_;  // of each expert, up to `most_`

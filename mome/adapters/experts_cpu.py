@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from mome.adapters.experts import MoME, is_stock
-from mome.adapters.routers import LinearRouter, topk_softmax
+from mome.adapters.routers import LinearRouter, renormalized_topk
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -36,8 +36,8 @@ class _Experts(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("dim", "routed", "shared", "bottleneck", "top_k")),
-        ("topk_softmax", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("router", "down", "up")),
+        ("renormalized", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("router", "down", "up", "router_bias", "down_bias")),
     ]
 
 
@@ -135,23 +135,28 @@ class CompiledExperts:
         pair = 4 // dtype.itemsize  # elements of a lane
         down = _padded(experts.down.weight.to(dtype).view(count, width, dim), LANES)
         down = down.view(count, -1, LANES, dim // pair, pair).transpose(2, 3)
-        up = _padded(experts.up.weight.to(dtype).t().reshape(count, width, dim), pair)
-        up = up.view(count, -1, pair, dim // SLAB, SLAB).permute(0, 3, 1, 4, 2)
-        self.weights = [down.contiguous(), up.contiguous()]
-        router = None
+        columns = experts.up.weight.to(dtype).t()
+        up = columns[: experts.width].view(count, width, dim)
+        if experts.bias:
+            up = torch.cat([up, columns[experts.width :, None]], dim=1)
+        up = _padded(up, pair).view(count, -1, pair, dim // SLAB, SLAB).permute(0, 3, 1, 4, 2)
+        weights: dict[str, torch.Tensor] = {"down": down, "up": up}
+        if experts.down.bias is not None:
+            weights["down_bias"] = _padded(experts.down.bias.float().view(count, width), LANES)
         if isinstance(experts.router, LinearRouter):
             router = _padded(experts.router.weight.float()[None], LANES)
-            router = router.view(-1, LANES, dim).transpose(1, 2).contiguous()
-            self.weights.append(router)
+            weights["router"] = router.view(-1, LANES, dim).transpose(1, 2)
+            if experts.router.bias is not None:
+                weights["router_bias"] = _padded(experts.router.bias.float()[None], LANES)
+        self.weights = {name: weight.contiguous() for name, weight in weights.items()}
         self.experts = _Experts(
             dim,
             experts.num_routed,
             experts.num_shared,
             width,
             experts.top_k,
-            experts.gate_function is topk_softmax,
-            router.data_ptr() if router is not None else None,
-            *(weight.data_ptr() for weight in self.weights[:2]),
+            experts.gate_function is renormalized_topk,
+            **{name: weight.data_ptr() for name, weight in self.weights.items()},
         )
         self.address = ctypes.addressof(self.experts)
 

@@ -31,6 +31,7 @@ WRITES = "o_proj"
 # attention take a slow path, 1.2 to 1.7 times as long for the whole LLM, where rows are not aligned
 # to 16 bytes, as with 23 router logits at their end.
 ALIGNMENT = 64
+COLUMNS = 8  # the same of the rows that the output projection reads: 16 bytes of bfloat16
 
 
 @cache
@@ -44,8 +45,8 @@ def gpu_kernel() -> Callable[..., torch.Tensor] | None:
         from mome.adapters.experts_triton import gate_experts
 
         experts = MoME(8, num_routed=2, num_shared=1, bottleneck=2, top_k=1)
-        product = torch.zeros(1, 8, device="cuda")
-        gate_experts(experts, product, torch.zeros(1, 8, device="cuda"), first=0)
+        product = torch.zeros(1, 64, device="cuda")
+        gate_experts(experts, product, torch.zeros(1, 8, device="cuda"), first=0, width=24)
     except Exception as error:  # of Triton, its compiler or the driver, each of its own kind
         logging.warning(
             "Triton's kernel for the experts cannot be used: PyTorch computes them, which takes "
@@ -104,11 +105,16 @@ def fuse_rows(layers: Sequence[nn.Linear], *further: torch.Tensor) -> torch.Tens
 
 
 def fuse_columns(layers: Sequence[nn.Linear]) -> torch.Tensor:
-    """One weight (D, N + N' + ...) of layers whose outputs are added; theirs become views of it."""
+    """One weight (D, N + N' + ...) of layers whose outputs are added; theirs become views of it.
+
+    Columns of zeros complete it to a multiple of ``COLUMNS``.
+    """
     weight = torch.cat([layer.weight for layer in layers], dim=1)
-    widths = [layer.in_features for layer in layers]
-    for layer, part in zip(layers, weight.split(widths, dim=1), strict=True):
-        layer.weight.data = part
+    weight = F.pad(weight, (0, -weight.shape[1] % COLUMNS))
+    start = 0
+    for layer in layers:
+        layer.weight.data = weight[:, start : start + layer.in_features]
+        start += layer.in_features
     return weight
 
 
@@ -120,7 +126,7 @@ def fuse_biases(layers: Sequence[nn.Linear], weight: torch.Tensor) -> torch.Tens
     if all(layer.bias is None for layer in layers):
         return None
     biases: list[torch.Tensor] = [
-        weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+        weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.to(weight.dtype)
         for layer in layers
     ]
     bias = torch.cat(biases)
@@ -170,15 +176,17 @@ class FusedProjections:
 
     def _fuse_reads(self, reads: list[nn.Linear]) -> None:
         """The fused product's weight and bias, and the widths of its parts, in order."""
-        inputs = list(reads)
+        inputs, biases = list(reads), list(reads)
         logits: list[torch.Tensor] = []
         if self.experts is not None:
             inputs.append(self.experts.down)
+            biases.append(self.experts.down)
             router = self.experts.router
             if isinstance(router, LinearRouter):  # it keeps its own weight, in float32
                 logits = [router.weight.to(self.write.weight.dtype)]
+                biases.append(router)
         self.read_weight = fuse_rows(inputs, *logits)
-        self.read_bias = fuse_biases(reads, self.read_weight)
+        self.read_bias = fuse_biases(biases, self.read_weight)
         self.widths = [layer.out_features for layer in inputs] + [len(rows) for rows in logits]
         self.width = sum(self.widths)  # of the columns that mean something
         self.first = sum(layer.out_features for layer in reads)  # column of the bottlenecks
@@ -211,10 +219,14 @@ class FusedProjections:
         product, (inner, *logits) = self.product, self.parts[len(READS) :]
         self._forget()
         if attended.is_cuda and product is not None and (gate_experts := gpu_kernel()) is not None:
-            inputs = gate_experts(self.experts, product, attended, self.first)
+            width = self.write_weight.shape[1]
+            inputs = gate_experts(self.experts, product, attended, self.first, width)
             return F.linear(inputs, self.write_weight, self.write.bias)
         inner = F.gelu(inner.contiguous())  # strided rows would take several times as long
+        gates = self.experts.always_on.expand(*inner.shape[:-1], -1)
         if logits:
-            gates, _ = self.experts.gates_of(*logits)
-            inner = self.experts.weigh(inner, gates)
-        return F.linear(torch.cat([attended, inner], dim=-1), self.write_weight, self.write.bias)
+            gates, _ = self.experts.gates_of(logits[0])
+        inner = self.experts.weigh(inner, gates)
+        inputs = torch.cat([attended, inner], dim=-1)
+        inputs = F.pad(inputs, (0, self.write_weight.shape[1] - inputs.shape[-1]))
+        return F.linear(inputs, self.write_weight, self.write.bias)

@@ -16,6 +16,7 @@ import triton.language as tl
 from mome.adapters.experts import MoME
 
 COLUMNS = 1024  # of the attended states that one program copies
+TAIL = tl.constexpr(64)  # at most so many columns complete a row of the output
 
 
 @triton.jit
@@ -32,7 +33,9 @@ def _gate(
     experts: tl.constexpr,
     units: tl.constexpr,
     top_k: tl.constexpr,
-    topk_softmax: tl.constexpr,
+    renormalized: tl.constexpr,
+    bias: tl.constexpr,
+    tail: tl.constexpr,
     expert_block: tl.constexpr,
     unit_block: tl.constexpr,
     columns: tl.constexpr,
@@ -60,7 +63,7 @@ def _gate(
                 chosen = chosen | (expert == best)
                 logits = tl.where(expert == best, -float("inf"), logits)
             total = tl.sum(weights, axis=0)
-            if topk_softmax:
+            if renormalized:
                 total = tl.sum(tl.where(chosen, weights, 0.0), axis=0)
             gates = tl.where(expert < routed, tl.where(chosen, weights / total, 0.0), gates)
         unit = tl.arange(0, unit_block)
@@ -69,10 +72,17 @@ def _gate(
         inner = tl.load(product + column, mask=inside, other=0.0).to(tl.float32)
         inner = 0.5 * inner * (1.0 + tl.erf(inner * 0.7071067811865476)) * gates[:, None]
         tl.store(output + width + column, inner.to(output.dtype.element_ty), mask=inside)
+        if bias:  # the up-projections' biases, further columns of their product, have the gates
+            gate = output + width + experts * units + expert
+            tl.store(gate, gates.to(output.dtype.element_ty), mask=expert < experts)
+        if tail > 0:  # columns that only complete a row
+            column = tl.arange(0, TAIL)
+            zeros = tl.zeros((TAIL,), output.dtype.element_ty)
+            tl.store(output + output_stride - tail + column, zeros, mask=column < tail)
 
 
 def gate_experts(
-    experts: MoME, product: torch.Tensor, attended: torch.Tensor, first: int
+    experts: MoME, product: torch.Tensor, attended: torch.Tensor, first: int, width: int
 ) -> torch.Tensor:
     """Gated bottlenecks beside the attended states: what the fused output projection reads.
 
@@ -82,31 +92,34 @@ def gate_experts(
             their GELU, ((Nr + Ns) r), and the router's logits, (Nr). Contiguous.
         attended: (..., A) in the same type.
         first: column where the bottlenecks begin.
+        width: columns W of the output, up to 64 more than are written, which are zero.
 
     Returns:
-        (..., A + (Nr + Ns) r).
+        (..., W): A attended states, (Nr + Ns) r bottlenecks and, with biases, (Nr + Ns) gates.
     """
     count = experts.num_routed + experts.num_shared
-    width = attended.shape[-1]
+    states = attended.shape[-1]
     attended = attended.contiguous()
-    output = attended.new_empty(*attended.shape[:-1], width + count * experts.bottleneck)
-    blocks = -(-width // COLUMNS)
+    output = attended.new_empty(*attended.shape[:-1], width)
+    blocks = -(-states // COLUMNS)
     # Triton starts kernels on the current GPU, whichever the tensors are on.
     with torch.cuda.device(product.device) if product.is_cuda else nullcontext():
-        _gate[(attended.numel() // width, 1 + blocks)](
+        _gate[(attended.numel() // states, 1 + blocks)](
             product,
             attended,
             output,
             product.shape[-1],
+            states,
             width,
-            output.shape[-1],
             first,
-            width,
+            states,
             routed=experts.num_routed,
             experts=count,
             units=experts.bottleneck,
             top_k=experts.top_k,
-            topk_softmax=experts.gate == "topk_softmax",
+            renormalized=experts.gate == "renormalized_topk",
+            bias=experts.bias,
+            tail=width - states - experts.up.in_features,
             expert_block=max(2, 1 << (count - 1).bit_length()),
             unit_block=max(2, 1 << (experts.bottleneck - 1).bit_length()),
             columns=COLUMNS,

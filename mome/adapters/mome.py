@@ -1,6 +1,6 @@
 """MoME beside blocks of a frozen LM's layers, without copying or editing the LM's code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
@@ -10,42 +10,69 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, Forward, find_block, find_layers, register_adapter
+from mome.adapters.by_pair import PairMoME
 from mome.adapters.experts import MoME
 from mome.adapters.experts_cpu import CompiledExperts, can_run
 from mome.adapters.experts_fused import FusedProjections, can_fuse
-from mome.adapters.routers import balance_loss
+from mome.adapters.routers import BALANCES, balance_loss, sequence_balance_loss
 
 
 @register_adapter("mome")
 class MoMEAdapter(Adapter):
     """One MoME module per layer, in parallel to a block of that layer.
 
-    The module reads what the block reads (after the layer norm for ``mhsa`` and ``ffn``) and its
-    output is added to what the block gives.
+    Beside attention and feed-forward the module reads what the block reads, which is after a layer
+    norm, and its output is added to what the block gives. Beside the whole layer it reads what the
+    attention reads, after the layer's first norm, and its output is added at the layer's end.
 
     Args:
         lm: frozen causal LM; ``detach`` leaves it as it was.
         position: ``mhsa``, ``ffn`` or ``layer``.
-        **experts: arguments of :class:`mome.adapters.experts.MoME`.
+        balance: form of the balance loss: ``per_sequence``, the paper's, or ``per_layer``; see
+            :mod:`mome.adapters.routers`.
+        **experts: arguments of :class:`mome.adapters.experts.MoME`, or, with ``disjoint_routers``
+            or a ``top_k`` by rate pair, of :class:`mome.adapters.by_pair.PairMoME`.
 
     Attributes:
         experts_class: class of the modules; a subclass of the adapter may name a subclass of MoME.
+
+    Raises:
+        ValueError: for an unknown position or form of the balance loss; for sizes, see MoME.
     """
 
     experts_class: type[MoME] = MoME
 
-    def __init__(self, lm: PreTrainedModel, position: str = "mhsa", **experts: Any):
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        position: str = "mhsa",
+        balance: str = "per_sequence",
+        **experts: Any,
+    ):
         super().__init__()
+        if balance not in BALANCES:
+            raise ValueError(f"balance {balance!r} must be {' or '.join(BALANCES)}")
         dim = lm.config.get_text_config().hidden_size
-        blocks = [find_block(layer, position) for layer in find_layers(lm)]
-        self.layers = nn.ModuleList(self.experts_class(dim, **experts) for _ in blocks)
+        layers = find_layers(lm)
+        blocks = [find_block(layer, position) for layer in layers]
+        self.by_pair = bool(experts.get("disjoint_routers")) or isinstance(
+            experts.get("top_k"), Mapping
+        )
+        experts_class = PairMoME if self.by_pair else self.experts_class
+        self.layers = nn.ModuleList(experts_class(dim, **experts) for _ in blocks)
         self.position = position
+        self.balance = balance
+        # Beside a whole layer: what its attention has read, until the end of the layer.
+        self.read: list[torch.Tensor | None] = [None] * len(blocks)
         self.compiled: tuple[CompiledExperts, ...] = ()
         self.fused: tuple[FusedProjections | None, ...] = (None,) * len(blocks)
         self.token_mask: torch.Tensor | None = None
+        self.sequences: torch.Tensor | None = None
         self.routing: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(blocks)
         self.blocks = tuple(blocks)  # a tuple, so that they are not taken for parts of the adapter
         for index, block in enumerate(blocks):
+            if position == "layer":
+                self.wrap(find_block(layers[index], "mhsa"), partial(self._noting_input, index))
             self.wrap(block, partial(self._with_experts, index))
 
     @property
@@ -53,19 +80,29 @@ class MoMEAdapter(Adapter):
         """The MoME modules, first layer to last."""
         return [layer for layer in self.layers if isinstance(layer, MoME)]
 
+    def _noting_input(self, index: int, forward: Forward) -> Forward:
+        @wraps(forward)
+        def note_input(*args, **kwargs):
+            self.read[index] = args[0] if args else kwargs["hidden_states"]
+            return forward(*args, **kwargs)
+
+        return note_input
+
     def _with_experts(self, index: int, forward: Forward) -> Forward:
         experts = self.layers[index]
 
         @wraps(forward)
         def add_experts(*args, **kwargs):
             output = forward(*args, **kwargs)
+            read, self.read[index] = self.read[index], None
             if not self.enabled:
                 return output
             fast = self._fast_forms_run()
             fused = self.fused[index]
             if fast and fused is not None and fused.experts is not None:
                 return output  # the block's own projections have added the experts
-            hidden = args[0] if args else kwargs["hidden_states"]
+            given = args[0] if args else kwargs["hidden_states"]
+            hidden = given if read is None else read
             base = output[0] if isinstance(output, tuple) else output
             if fast and self.compiled and not hidden.requires_grad:
                 total = self.compiled[index](hidden, base)
@@ -77,21 +114,31 @@ class MoMEAdapter(Adapter):
 
         return add_experts
 
+    def select_pairs(self, columns: Sequence[str | None]) -> None:
+        """Take the rate pair of each of the S columns of the next inputs, if routing differs."""
+        for layer in self.layers:
+            if isinstance(layer, PairMoME):
+                layer.select_pairs(columns)
+
     @contextmanager
-    def recording(self, token_mask: torch.Tensor) -> Iterator[None]:
+    def recording(
+        self, token_mask: torch.Tensor, sequences: torch.Tensor | None = None
+    ) -> Iterator[None]:
         """Keep each layer's routing of the forward pass inside, for ``balance_loss`` or analysis.
 
         Args:
             token_mask: (B, S) True for tokens, False for padding.
+            sequences: (P, S) True for the columns of each prompt; None if there is one.
         """
         self.token_mask = token_mask
+        self.sequences = sequences
         try:
             yield
         finally:
-            self.token_mask = None
+            self.token_mask = self.sequences = None
 
     def balance_loss(self) -> torch.Tensor:
-        """Load-balancing loss of the recorded pass, mean over layers; ends the recording.
+        """Load-balancing loss of the recorded pass in the adapter's form; ends the recording.
 
         Call it inside ``recording``. Zero without routed experts.
         """
@@ -102,6 +149,8 @@ class MoMEAdapter(Adapter):
             raise RuntimeError("balance_loss: no forward pass of the LM was recorded")
         if recorded[0][1].shape[-1] == 0:
             return self.experts[0].up.weight.new_zeros(())
+        if self.balance == "per_sequence":
+            return sequence_balance_loss(recorded, self.token_mask, self.sequences)
         losses = [balance_loss(gates, probs, self.token_mask) for gates, probs in recorded]
         return torch.stack(losses).mean()
 
@@ -131,11 +180,5 @@ class MoMEAdapter(Adapter):
         return self.enabled and self.token_mask is None
 
     def num_active_parameters(self) -> int:
-        """Parameters that one token uses: shared experts, router and the top-k routed experts."""
-        total = 0
-        for layer in self.experts:
-            expert = 2 * layer.down.in_features * layer.bottleneck
-            routed = layer.top_k if layer.num_routed else 0
-            router = [] if layer.router is None else layer.router.parameters()
-            total += expert * (layer.num_shared + routed) + sum(p.numel() for p in router)
-        return total
+        """Parameters that one token uses."""
+        return sum(layer.num_active_parameters() for layer in self.experts)

@@ -1,6 +1,8 @@
 """Make noise and noisy test sets.
 
-Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once, and with
+Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once. If there
+is one speaker, all voices are his own, which is harder to hear through than the voices of others;
+--babble_from names another data folder whose speakers talk instead. With
 --musan the recordings of its folders noise/, speech/ and music/ are added. Training and test noise
 have no recording and no utterance in common. Writes
 
@@ -122,8 +124,9 @@ def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
 def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     """What babble depends on."""
     names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
-    train = args.dump / args.train_set
+    train = args.babble_from or args.dump / args.train_set
     return {
+        **({"babble_from": str(train)} if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
         "prepared": fingerprint(train / ".done"),
         "recordings": zlib.crc32("\n".join(read_scp(train / "wav.scp")).encode()),
@@ -137,7 +140,10 @@ def musan_settings(args: argparse.Namespace) -> dict[str, object]:
 
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
-    train = args.dump / args.train_set
+    train = args.babble_from or args.dump / args.train_set
+    for file in ("utt2spk", "wav.scp", "utt2dur"):
+        if not (train / file).is_file():
+            raise SystemExit(f"{train / file} does not exist: babble needs a folder of stage 2")
     utt2spk = read_scp(train / "utt2spk")
     spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
     wavs = read_scp(train / "wav.scp")
@@ -148,11 +154,18 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
         zip(SPLITS, (args.num_train, args.num_test), strict=True)
     ):
         speakers = len(split[name])
-        if speakers < 2:
-            raise SystemExit(
-                f"{train}: {speakers} speakers for {name} babble; two or more are needed"
+        if speakers == 0:
+            raise SystemExit(f"{train}: no utterances for {name} babble; two or more are needed")
+        if speakers == 1:
+            (speaker,) = split[name]
+            logging.warning(
+                "%s has one speaker, %s: all voices of %s babble are his own, which is harder to "
+                "hear through than others; name other speakers by --babble_from <data folder>",
+                train,
+                speaker,
+                name,
             )
-        if speakers < args.speakers:
+        elif speakers < args.speakers:
             logging.warning(
                 "%s has %d speakers: %s babble mixes all of them, fewer than --speakers %d",
                 train,
@@ -227,6 +240,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--test_kinds", nargs="+", choices=KINDS, help="of the noisy sets; default: all there are"
     )
     parser.add_argument("--speakers", type=int, default=30, help="voices in babble")
+    parser.add_argument(
+        "--babble_from",
+        type=Path,
+        help="folder of stage 2 whose speakers make the babble instead of the training set's",
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a babble recording")
     parser.add_argument("--num_train", type=int, default=20, help="babble recordings, training")
     parser.add_argument("--num_test", type=int, default=5, help="babble recordings, test")

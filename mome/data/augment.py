@@ -114,7 +114,11 @@ def _mask(data: np.ndarray, rng: np.random.Generator, longest: int, per: int) ->
 
 
 def random_crop(
-    frames: np.ndarray, size: int, rng: np.random.Generator, flip: bool = True
+    frames: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    flip: bool = True,
+    shift: int | None = None,
 ) -> np.ndarray:
     """Crop the same random square from all frames, and mirror half of the clips.
 
@@ -123,6 +127,8 @@ def random_crop(
         size: side of the square.
         rng: draws position and mirroring.
         flip: mirror left and right with probability one half.
+        shift: pixels that the square moves from the middle, at most and in each direction; None
+            takes any square inside the frames.
 
     Returns:
         (T, size, size).
@@ -130,11 +136,17 @@ def random_crop(
     Raises:
         ValueError: if the frames are smaller than ``size``.
     """
-    height, width = _check_size(frames, size)
-    top = int(rng.integers(height - size + 1))
-    left = int(rng.integers(width - size + 1))
+    top, left = (_start(space - size, rng, shift) for space in _check_size(frames, size))
     frames = frames[:, top : top + size, left : left + size]
     return frames[:, :, ::-1] if flip and rng.random() < 0.5 else frames
+
+
+def _start(space: int, rng: np.random.Generator, shift: int | None) -> int:
+    """Where a crop begins that leaves ``space`` pixels of a side."""
+    if shift is None:
+        return int(rng.integers(space + 1))
+    middle = space // 2
+    return int(rng.integers(max(0, middle - shift), min(space, middle + shift) + 1))
 
 
 def center_crop(frames: np.ndarray, size: int) -> np.ndarray:

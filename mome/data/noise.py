@@ -69,6 +69,8 @@ def plan_babble(
 ) -> Babble:
     """Draw different speakers and, for each, utterances to fill the length.
 
+    If there is one speaker, each voice is another draw of his utterances.
+
     Args:
         name: id of the recording.
         spk2utt: speaker -> utterances to draw from.
@@ -80,6 +82,8 @@ def plan_babble(
     """
     names = c_sorted(spk2utt)
     chosen = rng.choice(names, min(num_speakers, len(names)), replace=False)
+    if len(names) == 1:
+        chosen = np.repeat(names, num_speakers)
     speakers = []
     for speaker in c_sorted(str(s) for s in chosen):
         files: list[str] = []

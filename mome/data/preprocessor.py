@@ -83,7 +83,9 @@ class AVSRPreprocessor(AbsPreprocessor):
             does, whatever their number of recordings.
         noise_kinds: kinds that are used, of babble, noise, speech, music; all by default.
         noise_snrs: SNRs in dB drawn with equal chance; None among them is clean.
-        crop_size: side of the crop.
+        crop_size: side of the crop, 88 as in AV-HuBERT; less leaves out the cheeks.
+        crop_shift: pixels that a training crop's centre moves from that of the video, at most and
+            in each direction; None moves it as far as it goes (4 for 88 of 96).
         flip: mirror half of the training clips.
         audio_mask_seconds: longest masked window of each second of speech; 0 switches it off.
         video_mask_frames: longest masked window in each 25 frames; 0 switches it off.
@@ -100,6 +102,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         noise_kinds: Collection[str] = (),
         noise_snrs: Collection[float | None] = SNRS,
         crop_size: int = 88,
+        crop_shift: int | None = None,
         flip: bool = True,
         audio_mask_seconds: float = 0.4,
         video_mask_frames: int = 10,
@@ -109,6 +112,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
         self.crop_size = crop_size
+        self.crop_shift = crop_shift
         self.flip = flip
         self.audio_mask_seconds = audio_mask_seconds
         self.video_mask_frames = video_mask_frames
@@ -121,7 +125,8 @@ class AVSRPreprocessor(AbsPreprocessor):
             data: any of speech (N,), lips (T, 96, 96) uint8, text, units (T,).
 
         Returns:
-            speech float32 (N,), lips float32 (T, 88, 88), text int64 (L,), units int64 (T,).
+            speech float32 (N,), lips float32 (T, S, S) with S = crop_size, text int64 (L,), units
+            int64 (T,).
         """
         # ESPnet seeds torch by seed + epoch, so that augmentation differs by epoch and repeats
         # with the seed.
@@ -163,10 +168,10 @@ class AVSRPreprocessor(AbsPreprocessor):
         return speech
 
     def prepare_lips(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Crop, normalise and, in training, mirror and mask; float32 (T, 88, 88)."""
+        """Crop, normalise and, in training, mirror and mask; float32 (T, crop_size, crop_size)."""
         if not self.train:
             return normalize(center_crop(frames, self.crop_size))
-        frames = random_crop(frames, self.crop_size, rng, flip=self.flip)
+        frames = random_crop(frames, self.crop_size, rng, self.flip, self.crop_shift)
         if self.video_mask_frames > 0:
             frames = mask_video(frames, rng, max_frames=self.video_mask_frames)
         return normalize(frames)

@@ -14,7 +14,7 @@ from mome.adapters import attach
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
-from mome.llm.prompt_tree import Node, column_pairs, pack_tree
+from mome.llm.prompt_tree import Node, column_pairs, pack_tree, paths
 from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
@@ -163,7 +163,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             logits = self.lm(**arguments).logits
             balance = self.markers.new_zeros(())
         else:
-            with recorder.recording(mask):
+            with recorder.recording(mask, paths(nodes).to(mask.device)):
                 logits = self.lm(**arguments).logits
                 balance = recorder.balance_loss()
         return list(logits.split([len(columns) for columns in wanted], dim=1)), balance

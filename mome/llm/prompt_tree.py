@@ -47,6 +47,23 @@ def column_pairs(nodes: list[Node]) -> list[str | None]:
     ]
 
 
+def paths(nodes: list[Node]) -> torch.Tensor:
+    """Columns of :func:`pack_tree` (S,) of each way from the root to a leaf: (leaves, S) True."""
+    inner = {node.parent for node in nodes}
+    widths = torch.tensor([node.mask.shape[1] for node in nodes], device="cpu")
+    rows = []
+    for leaf in range(len(nodes)):
+        if leaf in inner:
+            continue
+        on_path = torch.zeros(len(nodes), dtype=torch.bool, device="cpu")
+        place: int | None = leaf
+        while place is not None:
+            on_path[place] = True
+            place = nodes[place].parent
+        rows.append(on_path.repeat_interleave(widths))
+    return torch.stack(rows)
+
+
 def pack_tree(
     nodes: list[Node],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:

@@ -15,7 +15,7 @@ from mome.common.distributed import of_first_process
 from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
-from mome.models.matryoshka import TASKS, TaskPair, compress, rate_pairs
+from mome.models.matryoshka import LAST_WINDOWS, TASKS, TaskPair, compress, rate_pairs
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
 from mome.pretrained.hub import load
 
@@ -47,6 +47,7 @@ class AVSRModel(AbsESPnetModel):
         tasks: any of avsr, asr, vsr.
         audio_rates, video_rates: compression rates trained.
         compression: ``average`` or ``stack``.
+        last_window: ``keep`` a last window of fewer frames than the rate, or ``drop`` it.
         projector: ``per_rate`` (one for each rate, as in the predecessors) or ``shared``.
         projector_conf: arguments of :class:`Projector`.
         readout_conf: arguments of :class:`mome.models.projector.EmbeddingReadout`, through which
@@ -75,6 +76,7 @@ class AVSRModel(AbsESPnetModel):
         audio_rates: Sequence[int] = (4, 16),
         video_rates: Sequence[int] = (2, 5),
         compression: str = "average",
+        last_window: str = "keep",
         projector: str = "per_rate",
         projector_conf: Mapping[str, Any] | None = None,
         readout_conf: Mapping[str, Any] | None = None,
@@ -86,6 +88,7 @@ class AVSRModel(AbsESPnetModel):
         self.tasks = list(tasks)
         self.pairs = {task: rate_pairs(task, audio_rates, video_rates) for task in self.tasks}
         self.compression = compression
+        self.last_window = last_window
         self.per_rate = projector == "per_rate"
         self.balance_weight = balance_weight
         self.pair_weights = dict(pair_weights or {})
@@ -127,6 +130,10 @@ class AVSRModel(AbsESPnetModel):
         known = {str(pair) for _, pair in task_pairs}
         if not set(self.pair_weights) <= known:
             raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
+        if self.last_window not in LAST_WINDOWS:
+            raise ValueError(
+                f"last_window {self.last_window!r} must be {' or '.join(LAST_WINDOWS)}"
+            )
         drawn = self.pairs_per_step
         if drawn is not None and not 1 <= drawn <= len(task_pairs):
             raise ValueError(f"pairs_per_step {drawn} must lie between 1 and {len(task_pairs)}")
@@ -195,7 +202,7 @@ class AVSRModel(AbsESPnetModel):
         if kind not in features:
             raise ValueError(f"this task reads {kind}, but the batch has none")
         frames, lengths = features[kind]
-        tokens, lengths = compress(frames, lengths, rate, self.compression)
+        tokens, lengths = compress(frames, lengths, rate, self.compression, self.last_window)
         return self.projectors[f"{kind}_{rate}" if self.per_rate else kind](tokens), lengths
 
     def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 TASKS = ("avsr", "asr", "vsr")
 COMPRESSIONS = ("average", "stack")
+LAST_WINDOWS = ("keep", "drop")
 
 
 class RatePair(NamedTuple):
@@ -64,7 +65,11 @@ def parse_rate_pair(name: str) -> RatePair:
 
 
 def compress(
-    frames: torch.Tensor, lengths: torch.Tensor, rate: int, how: str = "average"
+    frames: torch.Tensor,
+    lengths: torch.Tensor,
+    rate: int,
+    how: str = "average",
+    last_window: str = "keep",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compress a padded batch in time.
 
@@ -74,14 +79,23 @@ def compress(
         rate: frames per token.
         how: ``average`` pools, and the last, shorter window is averaged over the frames it has;
             ``stack`` concatenates the frames of a window, zeros completing the last one.
+        last_window: what becomes of a last window of fewer frames: ``keep``, or ``drop``, as the
+            authors' early module does. The one window of a clip that is shorter is kept.
 
     Returns:
         tokens (B, ceil(T / rate), D), or rate * D wide for ``stack``, zero beyond the lengths, and
-        lengths (B,) = ceil(lengths / rate).
+        lengths (B,) = ceil(lengths / rate); both rounded down where the last window is dropped.
     """
+    if last_window not in LAST_WINDOWS:
+        raise ValueError(f"last_window {last_window!r} must be {' or '.join(LAST_WINDOWS)}")
     if how not in COMPRESSIONS:
         raise ValueError(f"compression {how!r} must be one of {', '.join(COMPRESSIONS)}")
     batch, time, dim = frames.shape
+    if last_window == "drop":
+        # Whole windows alone, unless there is none.
+        lengths = torch.where(lengths < rate, lengths, lengths - lengths % rate)
+        time = time if time < rate else time - time % rate
+        frames = frames[:, :time]
     tokens = math.ceil(time / rate)
     mask = torch.arange(time, device=frames.device) < lengths[:, None]
     frames = F.pad(frames * mask[..., None].to(frames.dtype), (0, 0, 0, tokens * rate - time))

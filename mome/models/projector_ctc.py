@@ -17,18 +17,26 @@ import jiwer
 import torch
 import torch.nn.functional as F
 from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import nn
 
+from mome.common.frozen import unwrap
 from mome.models.avsr import AVSRModel
 from mome.models.projector import EmbeddingReadout
+from mome.models.video_units import unit_loss
 
 
 class ProjectorCTCModel(AVSRModel):
     """The front half of :class:`AVSRModel`, trained by CTC at every rate of every modality.
 
-    A video encoder that is not frozen learns too. The checkpoint initialises an AVSRModel by
-    ESPnet's ``--init_param``.
+    A video encoder that is not frozen learns too. CTC alone does not teach it: on real lips the
+    loss stays where all frames are blank, even from an encoder that was pretrained on units. With
+    the units of every frame as further targets it learns within some hundred steps. The checkpoint
+    initialises an AVSRModel by ESPnet's ``--init_param``.
 
     Args:
+        units_weight: weight of the cross-entropy of the video frames' acoustic units; 0 leaves it
+            out, and the data need no units then.
+        num_units: number of units.
         negatives: tokens sampled from the vocabulary beside those of the batch, in training;
             validation takes the whole vocabulary.
         **parts: as for AVSRModel; ``readout_conf`` is needed.
@@ -36,8 +44,20 @@ class ProjectorCTCModel(AVSRModel):
 
     readout: EmbeddingReadout
 
-    def __init__(self, *, negatives: int = 1000, **parts: Any):
+    def __init__(
+        self,
+        *,
+        negatives: int = 1000,
+        units_weight: float = 0.0,
+        num_units: int = 100,
+        **parts: Any,
+    ):
         super().__init__(**parts)
+        self.units_weight = units_weight
+        self.units_head: nn.Linear | None = None
+        if units_weight and self.video_encoder is not None:
+            encoder: Any = unwrap(self.video_encoder)
+            self.units_head = nn.Linear(encoder.output_size(), num_units)
         if self.readout is None:
             raise ValueError("projector_ctc trains what the readout reads: set readout_conf")
         self.negatives = negatives
@@ -59,9 +79,11 @@ class ProjectorCTCModel(AVSRModel):
         speech_lengths: torch.Tensor | None = None,
         lips: torch.Tensor | None = None,
         lips_lengths: torch.Tensor | None = None,
+        units: torch.Tensor | None = None,
+        units_lengths: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """Mean CTC loss per transcript token over modalities and rates.
+        """Mean CTC loss per transcript token over modalities and rates, plus that of the units.
 
         Utterances with fewer tokens than the transcript needs give no loss; their share is in the
         statistics as ``short_<rate>``. In validation ``ter_<rate>`` is the token error rate (in
@@ -69,6 +91,7 @@ class ProjectorCTCModel(AVSRModel):
 
         Args:
             text: (B, L) token ids, padded by -1, with (B,) lengths; the rest as in AVSRModel.
+            units: (B, T) acoustic unit of each video frame, with (B,) lengths, for units_weight.
         """
         features = self.encode(speech, speech_lengths, lips, lips_lengths)
         ids = self.candidates(text)
@@ -93,6 +116,15 @@ class ProjectorCTCModel(AVSRModel):
                     paths = ids[(best - 1).clamp(min=0)].masked_fill(best == 0, -1)
                     stats[f"ter_{name}"] = token_error_rate(paths, lengths, text)
         loss = torch.stack(losses).mean()
+        if self.units_head is not None:
+            if units is None or units_lengths is None:
+                raise ValueError("units_weight needs the units of the clips: give --units <folder>")
+            frames, lengths = features["video"]
+            of_units, stats["acc_units"] = unit_loss(
+                self.units_head(frames), lengths, units, units_lengths
+            )
+            stats["loss_units"] = of_units.detach()
+            loss = loss + self.units_weight * of_units
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, len(text)), loss.device)
 

@@ -40,20 +40,37 @@ class VideoUnitsModel(AbsESPnetModel):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Cross-entropy of the units (B, T), at 25 Hz, given the crops (B, T, 88, 88)."""
         frames, lengths, _ = self.video_encoder(lips, lips_lengths)
-        time = min(frames.shape[1], units.shape[1])
-        lengths = torch.minimum(lengths, units_lengths).clamp(max=time)
-        valid = torch.arange(time, device=lips.device) < lengths[:, None]
-        logits = self.head(frames.float()[:, :time][valid])
-        target = units[:, :time][valid]
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits, target, label_smoothing=smoothing)
-        stats = {
-            "loss": loss.detach(),
-            "acc": (logits.argmax(-1) == target).float().mean(),
-        }
+        logits = self.head(frames.float())
+        loss, accuracy = unit_loss(logits, lengths, units, units_lengths, smoothing)
+        stats = {"loss": loss.detach(), "acc": accuracy}
+        count = torch.minimum(lengths, units_lengths).sum()
         # The mean is one over frames, and so is its weight among the processes of a training.
-        return force_gatherable((loss, stats, len(target)), loss.device)
+        return force_gatherable((loss, stats, count), loss.device)
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Nothing to collect."""
         return {}
+
+
+def unit_loss(
+    logits: torch.Tensor,
+    lengths: torch.Tensor,
+    units: torch.Tensor,
+    units_lengths: torch.Tensor,
+    label_smoothing: float = 0.1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy over frames, and the share of frames whose likeliest unit is right.
+
+    Args:
+        logits: (B, T, units) of video frames, with (B,) lengths.
+        units: (B, T'), with (B,) lengths; frames and units may differ by one at the end, and what
+            both have counts.
+        label_smoothing: of the cross-entropy.
+    """
+    time = min(logits.shape[1], units.shape[1])
+    lengths = torch.minimum(lengths, units_lengths).clamp(max=time)
+    valid = torch.arange(time, device=logits.device) < lengths[:, None]
+    logits, target = logits[:, :time][valid], units[:, :time][valid]
+    loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+    return loss, (logits.argmax(-1) == target).float().mean()

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
+from espnet2.fileio.read_text import read_2columns_text
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.optimizers.optim_groups import configure_optimizer
-from espnet2.tasks.abs_task import AbsTask, optim_classes, scheduler_classes
+from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
 from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
 from espnet2.train import dataset
 from espnet2.train.abs_espnet_model import AbsESPnetModel
@@ -32,6 +34,7 @@ from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 from mome.models.projector_ctc import ProjectorCTCModel
 from mome.models.video_units import VideoUnitsModel
+from mome.tasks.batches import RandomTies
 from mome.tasks.extensions import import_modules
 from mome.tasks.schedule import WarmupCosineLR
 from mome.tasks.warm_start import check_warm_start
@@ -86,6 +89,21 @@ preprocessor_choices = ClassChoices(
 )
 
 
+class AVSRTrainer(Trainer):
+    """ESPnet's trainer, which can also choose epochs by their number.
+
+    ``best_model_criterion: [[valid, epoch, max]]`` and ``keep_nbest_models: 4`` keep the last four
+    epochs, and ``valid.epoch.ave.pth`` is the mean of their weights.
+    """
+
+    @classmethod
+    def validate_one_epoch(cls, model, iterator, reporter, options, distributed_option) -> None:
+        """As in ESPnet; reports the epoch's number too."""
+        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        reporter.register({"epoch": reporter.get_epoch()})
+        reporter.next()
+
+
 class AVSRTask(AbsTask):
     """Audio-visual speech recognition; ASR, VSR and the pretraining of a video encoder."""
 
@@ -97,7 +115,7 @@ class AVSRTask(AbsTask):
         decoder_choices,
         preprocessor_choices,
     ]
-    trainer = Trainer
+    trainer = AVSRTrainer
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -155,6 +173,18 @@ class AVSRTask(AbsTask):
             return None
         preprocessor = preprocessor_choices.get_class(args.preprocessor)
         return preprocessor(train=train, tokenizer=cls.tokenizer(args), **args.preprocessor_conf)
+
+    @classmethod
+    def build_sequence_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> AbsIterFactory:
+        """As in ESPnet; training draws the batches of equally long utterances anew each epoch."""
+        factory = super().build_sequence_iter_factory(args, iter_options, mode)
+        if iter_options.train:
+            shapes = read_2columns_text(iter_options.shape_files[0])
+            lengths = {name: int(shape.split(",")[0]) for name, shape in shapes.items()}
+            factory.sampler = RandomTies(list(factory.sampler), lengths)
+        return factory
 
     @classmethod
     def tokenizer(cls, args: argparse.Namespace) -> str | None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tasks", type=str.split, help='such as "avsr asr vsr"; sets model_conf.tasks'
     )
-    group.add_argument("--units", help="folder of mome.bin.make_units, for the model video_units")
+    group.add_argument("--units", help="folder of mome.bin.make_units: targets of video frames")
 
 
 def resolve(args: argparse.Namespace) -> None:
@@ -55,7 +55,7 @@ def resolve(args: argparse.Namespace) -> None:
         sources = [
             (str(Path(folder, STREAMS[name][0])), name, STREAMS[name][1]) for name in streams
         ]
-        if args.model == "video_units":
+        if units is not None or args.model == "video_units":
             sources.append(
                 (str(Path(units or "", f"{Path(folder).name}.units")), "units", "text_int")
             )

@@ -15,7 +15,7 @@ def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
     for index, token in enumerate(hidden):
         gates = torch.ones(module.num_shared)
         if module.num_routed:
-            logits = module.router.weight @ token
+            logits = module.router(token[None])[0]
             probs = logits.softmax(0)
             best = sorted(range(module.num_routed), key=lambda n: -float(logits[n]))
             routed = torch.zeros(module.num_routed)
@@ -27,21 +27,32 @@ def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
             gates = torch.cat([routed, gates])
         for n, gate in enumerate(gates):
             if gate > 0:
-                down = module.down.weight[n * r : (n + 1) * r]
-                up = module.up.weight[:, n * r : (n + 1) * r]
-                output[index] += gate * (up @ F.gelu(down @ token))
+                rows = slice(n * r, (n + 1) * r)
+                inner, expert = module.down.weight[rows] @ token, torch.zeros_like(token)
+                if module.bias:
+                    inner = inner + module.down.bias[rows]
+                    expert = module.up.weight[:, module.width + n]
+                output[index] += gate * (expert + module.up.weight[:, rows] @ F.gelu(inner))
     return output
 
 
-@pytest.mark.parametrize("gate", ["softmax_topk", "topk_softmax"])
+def random_(module: MoME, std: float = 1.0) -> MoME:
+    """Every parameter drawn anew, biases too."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return module
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("gate", ["softmax_topk", "renormalized_topk"])
 @pytest.mark.parametrize(
     ("routed", "shared", "bottleneck", "top_k"),
     [(23, 1, 12, 4), (4, 0, 24, 2), (23, 2, 1, 4), (0, 1, 48, 4), (5, 3, 2, 5)],
 )
-def test_equals_a_plain_loop(routed, shared, bottleneck, top_k, gate):
+def test_equals_a_plain_loop(routed, shared, bottleneck, top_k, gate, bias):
     torch.manual_seed(routed + bottleneck)
-    module = MoME(16, routed, shared, bottleneck, top_k, gate)
-    torch.nn.init.normal_(module.up.weight)
+    conf = {"router_conf": {"bias": bias}, "bias": bias}
+    module = random_(MoME(16, routed, shared, bottleneck, top_k, gate, **conf), 0.3)
     hidden = torch.randn(9, 16)
     output, gates, _ = module(hidden)
     assert torch.allclose(output, loop_over_experts(module, hidden), atol=1e-5)
@@ -52,32 +63,54 @@ def test_a_fresh_module_adds_nothing():
     assert MoME(8, 4, 1, 2, 2)(torch.randn(3, 8))[0].abs().max() == 0
 
 
+def test_the_paper_s_first_values_are_small_normal_weights_and_biases_of_zero():
+    torch.manual_seed(0)
+    module = MoME(256, 23, 1, 8, 4, init="normal")
+    weights = {
+        "down": module.down.weight,
+        "up": module.up.weight[:, : module.width],
+        "router": module.router.weight,
+    }
+    for weight in weights.values():
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert abs(weight.mean().item()) < 1e-3
+    for bias in (module.down.bias, module.up.weight[:, module.width :], module.router.bias):
+        assert bias.abs().max() == 0
+    assert module(torch.randn(3, 256))[0].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("dim", "reduction", "bottleneck"),
+    [(2048, 256, 8), (3072, 256, 12), (4096, 512, 8), (576, 48, 12), (576, 1000, 1)],
+)
+def test_the_bottleneck_can_be_given_as_a_divisor_of_the_width(dim, reduction, bottleneck):
+    assert MoME(dim, 2, 1, reduction=reduction, top_k=1).bottleneck == bottleneck
+
+
 def test_gradients_are_those_of_the_formula():
     torch.manual_seed(0)
-    module = MoME(6, 4, 1, 2, 2).double()
-    torch.nn.init.normal_(module.up.weight)
+    module = random_(MoME(6, 4, 1, 2, 2)).double()
     hidden = torch.randn(3, 6, dtype=torch.double, requires_grad=True)
 
-    def experts(h, down, router):
-        inner = F.gelu(h @ down.T)
-        probs = (h @ router.T).softmax(-1)
+    def experts(h, down, down_bias, up, router, router_bias):
+        inner = F.gelu(h @ down.T + down_bias)
+        probs = (h @ router.T + router_bias).softmax(-1)
         top = probs.topk(2, -1)
         gates = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
         gates = torch.cat([gates, torch.ones(3, 1, dtype=h.dtype)], -1)
-        return (inner * gates.repeat_interleave(2, -1)) @ module.up.weight.T
+        return (inner * gates.repeat_interleave(2, -1)) @ up[:, :10].T + gates @ up[:, 10:].T
 
-    weights = (module.down.weight, module.router.weight)
+    weights = (*module.down.parameters(), module.up.weight, *module.router.parameters())
     expected = torch.autograd.grad(experts(hidden, *weights).sum(), (hidden, *weights))
     actual = torch.autograd.grad(module(hidden)[0].sum(), (hidden, *weights))
     for a, b in zip(actual, expected, strict=True):
-        assert torch.allclose(a, b, atol=1e-5)  # routing runs in float32
+        assert torch.allclose(a, b, atol=1e-4)  # routing runs in float32
 
 
 @pytest.mark.parametrize("shared", [0, 2])
 def test_grouped_products_equal_the_plain_loop_and_have_the_gradients_of_dense_ones(shared):
     torch.manual_seed(0)
-    module = MoME(16, 6, shared, 128, 2)
-    torch.nn.init.normal_(module.up.weight, std=0.1)
+    module = random_(MoME(16, 6, shared, 128, 2), 0.1)
     with torch.no_grad():
         module.router.weight[5] = -module.router.weight[:5].sum(0)
         module.router.weight[5] *= 100  # an expert that many tokens, or none, choose
@@ -98,7 +131,7 @@ def test_grouped_products_equal_the_plain_loop_and_have_the_gradients_of_dense_o
 def test_base_is_added_in_any_shape():
     torch.manual_seed(0)
     module = MoME(8, 4, 1, 2, 2)
-    torch.nn.init.normal_(module.up.weight)
+    random_(module)
     hidden, base = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     output, gates, probs = module(hidden, base)
     assert torch.allclose(output, base + module(hidden)[0], atol=1e-6)
@@ -144,10 +177,13 @@ def test_balance_loss_of_a_collapsed_router_is_large():
         {"top_k": 9, "num_routed": 4},
         {"bottleneck": 0},
         {"gate": "hard"},
+        {"bottleneck": 12, "reduction": 256},
+        {"reduction": 0},
+        {"init": "zero"},
     ],
 )
 def test_impossible_sizes_are_refused(sizes):
-    with pytest.raises(ValueError, match=r"MoME|top_k|gate"):
+    with pytest.raises(ValueError, match=r"MoME|top_k|gate|reduction|init"):
         MoME(8, **sizes)
 
 

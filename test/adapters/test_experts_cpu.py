@@ -18,8 +18,11 @@ SHAPES = [
     {},
     {"num_routed": 5, "num_shared": 0, "top_k": 5, "bottleneck": 1},
     {"num_routed": 16, "num_shared": 2, "top_k": 1, "bottleneck": 16},
-    {"num_routed": 40, "num_shared": 1, "top_k": 7, "bottleneck": 17, "gate": "topk_softmax"},
+    {"num_routed": 40, "num_shared": 1, "top_k": 7, "bottleneck": 17, "gate": "renormalized_topk"},
     {"num_routed": 0, "num_shared": 3, "bottleneck": 5},
+    {"bias": False, "router_conf": {"bias": False}},
+    {"num_routed": 7, "bottleneck": 16, "bias": False},
+    {"num_routed": 7, "bottleneck": 31, "router_conf": {"bias": False}},
 ]
 
 
@@ -51,12 +54,17 @@ def slow_loop(experts, hidden, base):
         gates = dict.fromkeys(range(experts.num_routed, len(rows)), 1.0)
         if experts.num_routed:
             logits = experts.router.weight.double() @ x
+            if experts.router.bias is not None:
+                logits += experts.router.bias.double()
             best = sorted(range(experts.num_routed), key=lambda n: -logits[n])[: experts.top_k]
             of = logits if experts.gate == "softmax_topk" else logits[best]
             gates |= {n: (logits[n].exp() / of.exp().sum()).item() for n in best}
         for n, gate in gates.items():
-            inner = torch.nn.functional.gelu(down[rows[n]] @ x)
-            output[token] += gate * (up[:, rows[n]] @ inner)
+            inner = down[rows[n]] @ x
+            if experts.bias:
+                inner += experts.down.bias[rows[n]].double()
+                output[token] += gate * up[:, count * width + n]
+            output[token] += gate * (up[:, rows[n]] @ torch.nn.functional.gelu(inner))
     return output
 
 

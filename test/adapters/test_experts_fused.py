@@ -19,8 +19,10 @@ from mome.adapters.experts_fused import FusedProjections, can_fuse, gpu_kernel
 CONFIGS = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Gemma2Config]
 EXPERTS = [
     {"num_routed": 5, "top_k": 2, "bottleneck": 3},
-    {"num_routed": 6, "num_shared": 2, "top_k": 3, "bottleneck": 1, "gate": "topk_softmax"},
+    {"num_routed": 6, "num_shared": 2, "top_k": 3, "bottleneck": 1, "gate": "renormalized_topk"},
+    {"num_routed": 5, "top_k": 2, "bottleneck": 3, "bias": False, "router_conf": {"bias": False}},
     {"num_routed": 0, "num_shared": 1, "bottleneck": 4},
+    {"num_routed": 0, "num_shared": 1, "bottleneck": 4, "bias": False},
 ]
 
 

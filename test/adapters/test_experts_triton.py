@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from mome.adapters.experts import MoME
 
 SIZES = [  # routed, shared, bottleneck, top_k, gate
     (23, 1, 8, 4, "softmax_topk"),
-    (23, 1, 12, 4, "topk_softmax"),
+    (23, 1, 12, 4, "renormalized_topk"),
     (15, 1, 1, 3, "softmax_topk"),
-    (40, 2, 17, 40, "topk_softmax"),
+    (40, 2, 17, 40, "renormalized_topk"),
     (1, 1, 3, 1, "softmax_topk"),
     (3, 0, 1, 2, "softmax_topk"),
     (0, 2, 5, 1, "softmax_topk"),
@@ -26,26 +27,23 @@ def compare(device: str) -> None:
     from mome.adapters.experts_triton import gate_experts
 
     torch.manual_seed(0)
-    for routed, shared, bottleneck, top_k, gate in SIZES:
-        experts = MoME(64, routed, shared, bottleneck, top_k, gate=gate)
+    for (routed, shared, bottleneck, top_k, gate), bias in product(SIZES, (True, False)):
+        experts = MoME(64, routed, shared, bottleneck, top_k, gate=gate, bias=bias)
         count = (routed + shared) * bottleneck
-        product = torch.randn(2, 3, 10 + count + routed)
+        projected = torch.randn(2, 3, 10 + count + routed)
         attended = torch.randn(2, 3, 1500)
-        inner = F.gelu(product[..., 10 : 10 + count])
-        if routed:
-            gates, _ = experts.gates_of(product[..., 10 + count :])
-            inner = experts.weigh(inner, gates)
-        expected = torch.cat([attended, inner], dim=-1)
+        width = 1500 + experts.up.in_features + count % 7
         for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
-            given = (product.to(device, dtype), attended.to(device, dtype))
-            actual = gate_experts(experts, *given, first=10)
+            given = (projected.to(device, dtype), attended.to(device, dtype))
+            actual = gate_experts(experts, *given, first=10, width=width)
             assert actual.dtype == dtype
-            if dtype == torch.bfloat16:  # of what is rounded, the same experts
-                inner = F.gelu(given[0].float().cpu()[..., 10 : 10 + count])
-                if routed:
-                    gates, _ = experts.gates_of(given[0].float().cpu()[..., 10 + count :])
-                    inner = experts.weigh(inner, gates)
-                expected = torch.cat([given[1].float().cpu(), inner], dim=-1)
+            rounded, states = (tensor.float().cpu() for tensor in given)
+            inner = F.gelu(rounded[..., 10 : 10 + count])
+            gates = torch.ones(2, 3, shared)
+            if routed:
+                gates, _ = experts.gates_of(rounded[..., 10 + count :])
+            expected = torch.cat([states, experts.weigh(inner, gates)], dim=-1)
+            expected = F.pad(expected, (0, count % 7))
             torch.testing.assert_close(actual.float().cpu(), expected, rtol=tolerance, atol=1e-2)
 
 
@@ -72,8 +70,8 @@ def test_the_kernel_compiles_for_gpus_that_are_not_here(architecture, dtype, rou
 
     from mome.adapters.experts_triton import _gate
 
-    constants = {"routed": routed, "experts": 24, "units": 8, "top_k": 4, "topk_softmax": False}
-    constants |= {"expert_block": 32, "unit_block": 8, "columns": 1024}
+    constants = {"routed": routed, "experts": 24, "units": 8, "top_k": 4, "renormalized": False}
+    constants |= {"expert_block": 32, "unit_block": 8, "columns": 1024, "bias": True, "tail": 3}
     names = [parameter.name for parameter in _gate.params]
     types = dict.fromkeys(names, "i32") | dict.fromkeys(constants, "constexpr")
     types |= dict.fromkeys(("product", "attended", "output"), f"*{dtype}")

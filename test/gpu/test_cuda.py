@@ -44,15 +44,16 @@ def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 def by_loop(module: MoME, hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """The module's formula, expert by expert, for experts chosen beforehand: (M, Nr) booleans."""
-    probabilities = F.linear(hidden, module.router.weight).softmax(-1)
+    probabilities = F.linear(hidden, module.router.weight, module.router.bias).softmax(-1)
     output = torch.zeros_like(hidden)
     for expert in range(module.num_routed + module.num_shared):
         rows = slice(expert * module.bottleneck, (expert + 1) * module.bottleneck)
-        inner = F.gelu(F.linear(hidden, module.down.weight[rows]))
+        inner = F.gelu(F.linear(hidden, module.down.weight[rows], module.down.bias[rows]))
         gate = 1.0
         if expert < module.num_routed:
             gate = (probabilities[:, expert] * chosen[:, expert])[:, None]
-        output = output + gate * F.linear(inner, module.up.weight[:, rows])
+        bias = module.up.weight[:, module.width + expert]
+        output = output + gate * F.linear(inner, module.up.weight[:, rows], bias)
     return output
 
 
@@ -61,7 +62,8 @@ def by_loop(module: MoME, hidden: torch.Tensor, chosen: torch.Tensor) -> torch.T
 def test_experts_and_their_gradients_equal_a_loop_in_float64(dtype, bottleneck, tokens):
     torch.manual_seed(0)
     module = MoME(64, 7, 2, bottleneck=bottleneck, top_k=3)
-    torch.nn.init.normal_(module.up.weight, std=0.1)
+    for parameter in (module.up.weight, module.down.bias, module.router.bias):
+        torch.nn.init.normal_(parameter, std=0.1)
     hidden = torch.randn(tokens, 64, dtype=dtype)
     reference = MoME(64, 7, 2, bottleneck=bottleneck, top_k=3).double()
     reference.load_state_dict(module.state_dict())

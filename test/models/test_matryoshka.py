@@ -22,6 +22,25 @@ def test_average_pooling_equals_a_loop(rate):
         assert (tokens[row, len(windows) :] == 0).all()
 
 
+@pytest.mark.parametrize("how", ["average", "stack"])
+@pytest.mark.parametrize("rate", [1, 2, 5, 16, 40])
+def test_a_dropped_last_window_leaves_the_whole_ones_as_they_are(rate, how):
+    frames, lengths = torch.randn(4, 23, 3), torch.tensor([23, 16, 1, 7])
+    kept, _ = compress(frames, lengths, rate, how)
+    dropped, out = compress(frames, lengths, rate, how, "drop")
+    assert dropped.shape[1] == out.max()
+    for row, length in enumerate(lengths.tolist()):
+        # The only window of a short clip stays: an utterance without a token could not be read.
+        assert out[row] == max(1, length // rate)
+        assert torch.equal(dropped[row, : out[row]], kept[row, : out[row]])
+        assert (dropped[row, out[row] :] == 0).all()
+
+
+def test_an_unknown_last_window_is_refused():
+    with pytest.raises(ValueError, match="last_window 'pad' must be keep or drop"):
+        compress(torch.randn(1, 5, 2), torch.tensor([5]), 2, last_window="pad")
+
+
 @pytest.mark.parametrize("rate", [2, 5])
 def test_stacking_concatenates_the_frames_of_a_window(rate):
     frames, lengths = torch.randn(2, 11, 3), torch.tensor([11, 6])

@@ -62,7 +62,9 @@ def loop_over_experts(
         up = experts.up.weight[:, rows].to(hidden.dtype)
         tokens = gates[:, index].nonzero().flatten()
         if len(tokens):
-            some = nn.functional.gelu(flat[tokens] @ down.T) @ up.T
+            inner = nn.functional.linear(flat[tokens], down, experts.down.bias[rows].to(down.dtype))
+            bias = experts.up.weight[:, experts.width + index].to(up.dtype)
+            some = nn.functional.linear(nn.functional.gelu(inner), up, bias)
             output.index_add_(0, tokens, some * gates[tokens, index, None])
     return base + output.view_as(hidden), None, None
 

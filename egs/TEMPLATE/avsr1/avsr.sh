@@ -182,7 +182,7 @@ if wants 3; then
 fi
 
 if wants 4; then
-    encoder=${video_weights} needs='' init=() freeze=true
+    encoder=${video_weights} needs='' units=() init=() freeze=true
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
         log "stage 4: pretraining of the video encoder"
         # shellcheck disable=SC2086
@@ -194,7 +194,8 @@ if wants 4; then
             --units "${expdir}/units"
         export_encoder "${expdir}/video_encoder" "${expdir}/video_encoder/valid.acc.best.pth"
         encoder=${expdir}/video_encoder/video_encoder.safetensors
-        needs=${expdir}/video_encoder/.exported.done freeze=false
+        needs="${expdir}/units/.done ${expdir}/video_encoder/.exported.done"
+        units=(--units "${expdir}/units") freeze=false
     fi
     if [ -n "${projector_config}" ]; then
         # A warm start holds the projectors of what the tasks read, and is named by that.
@@ -205,7 +206,7 @@ if wants 4; then
         warm=${expdir}/projectors_${reads}
         log "stage 4: warm start of the projectors"
         train_avsr "${warm}" "${projector_config}" "${needs}" "${reads}" "${encoder}" \
-            --freeze_video_encoder "${freeze}"
+            --freeze_video_encoder "${freeze}" "${units[@]}"
         if ! "${freeze}"; then
             export_encoder "${warm}" "${warm}/valid.loss.best.pth"
             encoder=${warm}/video_encoder.safetensors needs=${warm}/.exported.done
