@@ -48,8 +48,10 @@ class Score:
         return asdict(self)
 
 
-def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: int = 0) -> Score:
-    """Score hypotheses against references, utterance by utterance.
+def normalised_pairs(
+    references: Mapping[str, str], hypotheses: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Normalised reference and hypothesis of each utterance, sorted by utterance.
 
     Raises:
         ValueError: if an utterance has no hypothesis or no reference, or a reference has no words;
@@ -63,12 +65,23 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
             raise ValueError(f"{len(missing)} utterances have no {what}, the first is {missing[0]}")
     if not references:
         raise ValueError("there is nothing to score")
-    counts = np.zeros((len(references), 4), dtype=np.int64)  # S, D, I, reference words
-    for row, utterance in enumerate(sorted(references)):
-        reference = normalise(references[utterance])
+    pairs = {u: (normalise(references[u]), normalise(hypotheses[u])) for u in sorted(references)}
+    for utterance, (reference, _) in pairs.items():
         if not reference:
             raise ValueError(f"{utterance}: the reference has no words; remove it from text")
-        result = jiwer.process_words(reference, normalise(hypotheses[utterance]))
+    return pairs
+
+
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: int = 0) -> Score:
+    """Score hypotheses against references, utterance by utterance.
+
+    Raises:
+        ValueError: as `normalised_pairs`.
+    """
+    pairs = normalised_pairs(references, hypotheses)
+    counts = np.zeros((len(pairs), 4), dtype=np.int64)  # S, D, I, reference words
+    for row, (reference, hypothesis) in enumerate(pairs.values()):
+        result = jiwer.process_words(reference, hypothesis)
         errors = result.substitutions, result.deletions, result.insertions
         counts[row] = *errors, result.hits + result.substitutions + result.deletions
     rng = np.random.default_rng(seed)

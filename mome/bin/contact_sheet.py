@@ -7,34 +7,19 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mome.common.atomic_files import write_bytes
 from mome.data.kaldi import read_scp
+from mome.data.pictures import caption, filmstrip, write_png
 from mome.data.video import read_video
-
-TITLE_HEIGHT = 16
 
 
 def contact_sheet(clips: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
     """Tile clips, uint8 (T, H, W) of one size each: (len(clips) * (16 + H), columns * W)."""
     rows = []
     for utterance, frames in clips.items():
-        chosen = np.linspace(0, len(frames) - 1, columns).round().astype(int)
-        row = np.concatenate(list(frames[chosen]), axis=1)
-        title = np.full((TITLE_HEIGHT, row.shape[1]), 255, np.uint8)
-        cv2.putText(
-            title,
-            utterance,
-            (3, TITLE_HEIGHT - 4),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.4,
-            0,
-            1,
-            cv2.LINE_AA,
-        )
-        rows += [title, row]
+        row = filmstrip(frames, columns)
+        rows += [caption(utterance, row.shape[1]), row]
     return np.concatenate(rows)
 
 
@@ -53,8 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     rng = np.random.default_rng(args.seed)
     chosen = sorted(rng.choice(list(paths), min(args.rows, len(paths)), replace=False))
     clips = {utterance: read_video(paths[utterance], grey=True) for utterance in chosen}
-    _, picture = cv2.imencode(".png", contact_sheet(clips, args.columns))
-    write_bytes(args.output, picture.tobytes())
+    write_png(args.output, contact_sheet(clips, args.columns))
     print(f"{args.output}: " + " ".join(chosen))
 
 

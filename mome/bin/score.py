@@ -9,11 +9,12 @@ import argparse
 import json
 from pathlib import Path
 
+from mome.analysis.decoded import decode_folder, rate_order
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
-from mome.models.matryoshka import TASKS, parse_rate_pair
+from mome.models.matryoshka import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
 
@@ -60,7 +61,7 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
     ]
     for task in TASKS:
         rows = sorted({name for t, name, _ in scores if t == task}, key=order)
-        pairs = sorted({pair for t, _, pair in scores if t == task}, key=parse_pair)
+        pairs = sorted({pair for t, _, pair in scores if t == task}, key=rate_order)
         if not rows:
             continue
         lines += [f"## {task.upper()}", "", "| test set | " + " | ".join(pairs) + " |"]
@@ -82,7 +83,7 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
-        scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), parse_pair(k[2]))
+        scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
     ):
         s = scores[task, name, pair]
         lines.append(
@@ -99,12 +100,6 @@ def order(name: str) -> tuple:
     return test_sets.parse(name).order
 
 
-def parse_pair(name: str) -> tuple[int, int]:
-    """Sort rate pairs by audio rate, then video rate."""
-    pair = parse_rate_pair(name)
-    return pair.audio or 0, pair.video or 0
-
-
 def main(argv: list[str] | None = None) -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(
@@ -117,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     tag = f"_{args.decode_tag}" if args.decode_tag else ""
     try:
-        scores, how = collect(args.expdir / f"decode{tag}", args.dump)
+        scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
     except (OtherSettings, FileNotFoundError) as error:
         raise SystemExit(str(error)) from None
     guesses = {}

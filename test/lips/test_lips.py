@@ -15,11 +15,11 @@ from face import random_identity, render
 from media import head_motion, photograph, talking_head, write_clip
 from visemes import REST
 
-from mome.bin.contact_sheet import TITLE_HEIGHT
 from mome.bin.contact_sheet import main as sheet_main
 from mome.bin.prepare_media import main as prepare_main
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
+from mome.data.pictures import CAPTION_HEIGHT
 from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, crop_mouth, similarity, smooth, warp
 from mome.lips.extract import REMEDY, extract_lips
@@ -316,11 +316,11 @@ def test_prepare_media(tmp_path, corpus, capsys):
     assert redone == {"anna_00002"}
     sheet_main(["--data", str(dump), "--output", str(tmp_path / "sheet.png"), "--columns", "4"])
     sheet = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE)
-    assert sheet.shape == (3 * (TITLE_HEIGHT + 96), 4 * 96)
+    assert sheet.shape == (3 * (CAPTION_HEIGHT + 96), 4 * 96)
     # Under each title, which is not empty, the first frame of its clip.
     for row, path in zip(np.split(sheet, 3), read_scp(dump / "lip.scp").values(), strict=True):
-        assert row[:TITLE_HEIGHT].min() < 100
-        assert np.array_equal(row[TITLE_HEIGHT:, :96], read_lips(path)[0])
+        assert row[:CAPTION_HEIGHT].min() < 100
+        assert np.array_equal(row[CAPTION_HEIGHT:, :96], read_lips(path)[0])
 
 
 def test_too_many_exclusions_fail(tmp_path, corpus):

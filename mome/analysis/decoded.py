@@ -1,0 +1,64 @@
+"""What stage 5 has decoded, and the references, for programs that look into errors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mome.data import test_sets
+from mome.data.kaldi import read_scp
+from mome.models.matryoshka import parse_rate_pair
+
+
+def decode_folder(expdir: Path, tag: str = "") -> Path:
+    """Where the transcripts of a model are; ``tag`` is that of a further decoding."""
+    return expdir / (f"decode_{tag}" if tag else "decode")
+
+
+def rate_order(name: str) -> tuple[int, int]:
+    """Key that sorts names of rate pairs by audio rate, then video rate."""
+    pair = parse_rate_pair(name)
+    return pair.audio or 0, pair.video or 0
+
+
+def read_prepared(dump: Path, name: str, file: str) -> dict[str, str]:
+    """A file of a test set, such as text or lip.scp: utterance -> value.
+
+    Raises:
+        FileNotFoundError: if it is not there; names the file and the stage that writes it.
+    """
+    path = dump / name / file
+    if not path.is_file():
+        stage = 2 if test_sets.parse(name).base == name else 3
+        raise FileNotFoundError(f"{path} does not exist; stage {stage} writes it")
+    return read_scp(path)
+
+
+def read_transcripts(
+    decode: Path, task: str, name: str, rates: Sequence[str] = ()
+) -> dict[str, dict[str, str]]:
+    """Transcripts of a task and a test set: rate pair -> utterance -> hypothesis.
+
+    Args:
+        decode: what `decode_folder` gives.
+        task: avsr, asr or vsr.
+        name: of the test set.
+        rates: names of rate pairs, such as v2; none stands for all that are decoded.
+
+    Returns:
+        The rate pairs in the order of ``rates``, or else from low rates to high ones.
+
+    Raises:
+        FileNotFoundError: if one is not decoded; names the file and the stage that writes it.
+        ValueError: for a name that is not one of a rate pair.
+    """
+    folder = decode / task / name
+    found = sorted((path.parent.name for path in folder.glob("*/text")), key=rate_order)
+    if not rates and not found:
+        raise FileNotFoundError(f"{folder} holds no transcripts; stage 5 writes them")
+    transcripts = {}
+    for pair in rates or found:
+        path = folder / str(parse_rate_pair(pair)) / "text"
+        if not path.is_file():
+            there = f"; decoded are {', '.join(found)}" if found else ""
+            raise FileNotFoundError(f"{path} does not exist; stage 5 writes it{there}")
+        transcripts[pair] = read_scp(path)
+    return transcripts
