@@ -62,8 +62,8 @@ class MoMEAdapter(Adapter):
         self.layers = nn.ModuleList(experts_class(dim, **experts) for _ in blocks)
         self.position = position
         self.balance = balance
-        # Beside a whole layer: what its attention has read, until the end of the layer.
-        self.read: list[torch.Tensor | None] = [None] * len(blocks)
+        # Of the blocks that are running: what the attention has read, for `layer`.
+        self.read: dict[int, torch.Tensor | None] = {}
         self.compiled: tuple[CompiledExperts, ...] = ()
         self.fused: tuple[FusedProjections | None, ...] = (None,) * len(blocks)
         self.token_mask: torch.Tensor | None = None
@@ -83,7 +83,8 @@ class MoMEAdapter(Adapter):
     def _noting_input(self, index: int, forward: Forward) -> Forward:
         @wraps(forward)
         def note_input(*args, **kwargs):
-            self.read[index] = args[0] if args else kwargs["hidden_states"]
+            if index in self.read:  # not where gradient checkpointing runs the layer again
+                self.read[index] = args[0] if args else kwargs["hidden_states"]
             return forward(*args, **kwargs)
 
         return note_input
@@ -93,8 +94,11 @@ class MoMEAdapter(Adapter):
 
         @wraps(forward)
         def add_experts(*args, **kwargs):
-            output = forward(*args, **kwargs)
-            read, self.read[index] = self.read[index], None
+            self.read[index] = None
+            try:
+                output = forward(*args, **kwargs)
+            finally:
+                read = self.read.pop(index)
             if not self.enabled:
                 return output
             fast = self._fast_forms_run()

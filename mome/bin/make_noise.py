@@ -125,6 +125,9 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     """What babble depends on."""
     names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
     train = args.babble_from or args.dump / args.train_set
+    for file in ("utt2spk", "wav.scp", "utt2dur"):
+        if not (train / file).is_file():
+            raise SystemExit(f"{train / file} does not exist: babble needs a folder of stage 2")
     return {
         **({"babble_from": str(train)} if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
@@ -141,9 +144,6 @@ def musan_settings(args: argparse.Namespace) -> dict[str, object]:
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
     train = args.babble_from or args.dump / args.train_set
-    for file in ("utt2spk", "wav.scp", "utt2dur"):
-        if not (train / file).is_file():
-            raise SystemExit(f"{train / file} does not exist: babble needs a folder of stage 2")
     utt2spk = read_scp(train / "utt2spk")
     spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
     wavs = read_scp(train / "wav.scp")

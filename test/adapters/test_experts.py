@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mome.adapters.experts import MoME
-from mome.adapters.routers import balance_loss
+from mome.adapters.routers import balance_loss, sequence_balance_loss
 
 
 def loop_over_experts(module: MoME, hidden: torch.Tensor) -> torch.Tensor:
@@ -163,6 +163,48 @@ def test_balance_loss_equals_its_formula_and_ignores_padding():
     changed = probs.clone()
     changed[1, 4:] = torch.tensor([1.0, 0, 0, 0, 0])
     assert balance_loss(gates, changed, mask) == balance_loss(gates, probs, mask)
+
+
+def test_the_paper_s_balance_loss_equals_its_formula_sequence_by_sequence():
+    torch.manual_seed(1)
+    layers, experts, k = 3, 5, 2
+    routing = []
+    for _ in range(layers):
+        probs = torch.randn(2, 7, experts).softmax(-1)
+        top = probs.topk(k, -1)
+        routing.append((torch.zeros_like(probs).scatter(-1, top.indices, top.values), probs))
+    mask = torch.tensor([[True] * 7, [True] * 5 + [False] * 2])
+    # Two prompts with a common beginning of three columns.
+    sequences = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6]]
+    losses = []
+    for columns in sequences:
+        tokens, counts, sums = 0, [0] * experts, [0.0] * experts
+        for gates, probs in routing:
+            for b in range(2):
+                for t in columns:
+                    if mask[b, t]:
+                        tokens += 1
+                        for n in range(experts):
+                            counts[n] += int(gates[b, t, n] > 0)
+                            sums[n] += float(probs[b, t, n])
+        shares = zip(counts, sums, strict=True)
+        losses.append(experts * sum(c / tokens * s / tokens for c, s in shares))
+    member = torch.zeros(2, 7, dtype=torch.bool)
+    for row, columns in enumerate(sequences):
+        member[row, columns] = True
+    loss = sequence_balance_loss(routing, mask, member)
+    assert float(loss) == pytest.approx(sum(losses) / 2, abs=1e-5)
+    one = sequence_balance_loss(routing, mask)
+    all_columns = sequence_balance_loss(routing, mask, torch.ones(1, 7, dtype=torch.bool))
+    assert float(one) == float(all_columns)
+
+
+def test_the_paper_s_balance_loss_is_k_for_uniform_routing_in_one_layer():
+    probs = torch.full((2, 3, 4), 0.25)
+    gates = torch.zeros(6, 4).scatter(-1, torch.tensor([[0, 1], [2, 3], [0, 1]] * 2), 0.25)
+    gates[2:4] = gates[:2]
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    assert sequence_balance_loss([(gates.view(2, 3, 4), probs)], mask) == pytest.approx(2.0)
 
 
 def test_balance_loss_of_a_collapsed_router_is_large():

@@ -23,4 +23,5 @@ def test_parts_sum_to_what_is_there(tiny_lm, tiny_whisper, adapter, freeze_video
     assert rows["readout"] == [32, 32, 32]
     assert all(active <= trained for trained, active, _ in rows.values())
     if adapter == "mome":  # two layers: router 5 x 32, 2 of 5 routed experts and the shared one
-        assert rows["adapter"][1] == 2 * (5 * 32 + 3 * 2 * 3 * 32)
+        expert = 2 * 3 * 32 + 3 + 32
+        assert rows["adapter"][1] == 2 * (5 * 32 + 5 + 3 * expert)

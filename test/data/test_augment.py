@@ -124,6 +124,12 @@ def test_crops():
     for seed in range(20):
         crop = random_crop(frames, 88, np.random.default_rng(seed), flip=False)
         assert crop[0, 0, 1] > crop[0, 0, 0]
+    near = [random_crop(frames, 64, np.random.default_rng(n), False, 3) for n in range(200)]
+    corners = {divmod(int(crop[0, 0, 0]), 96) for crop in near}
+    middle = set(range(13, 20))  # 16 pixels are left on each side, of which 3 may be taken
+    assert {top for top, _ in corners} == {left for _, left in corners} == middle
+    still = random_crop(frames, 64, np.random.default_rng(0), False, 0)
+    assert np.array_equal(still, center_crop(frames, 64))
     for crop in (lambda: center_crop(frames, 97), lambda: random_crop(frames, 97, None)):
         with pytest.raises(ValueError, match="too small"):
             crop()

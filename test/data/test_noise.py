@@ -1,6 +1,7 @@
 """mome.data.noise and mome.bin.make_noise."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,6 +310,43 @@ def test_no_noise_outside_training_and_missing_kinds_are_named(dump, tmp_path):
         noise_main([*arguments(dump.parent), "--test_kinds", "speech"])
 
 
+def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
+    make_set(tmp_path / "train", ["s1"], 10, seed=0)
+    make_set(tmp_path / "test", ["t1"], 1, seed=0)
+    command = ["--dump", str(tmp_path), "--seconds", "2", "--speakers", "4"]
+    noise_main(command)
+    assert "has one speaker, s1: all voices of train babble are his own" in caplog.text
+    own = read_scp(tmp_path / "noise" / "test.scp")
+    utterances = {f"s1-{n}": str(n) for n in range(10)}
+    split = split_utterances({"s1": list(utterances)}, 0.2, np.random.default_rng(0))
+    plans = {
+        name: plan_babble(
+            name,
+            split[name],
+            utterances,
+            dict.fromkeys(utterances, 1.0),
+            4,
+            2.0,
+            np.random.default_rng(0),
+        )
+        for name in ("train", "test")
+    }
+    assert [len(plan.speakers) for plan in plans.values()] == [4, 4]
+    files = {name: {f for v in plan.speakers for f in v} for name, plan in plans.items()}
+    assert not files["train"] & files["test"]
+    assert len(set(plans["train"].speakers)) > 1  # the voices say different things
+    # Other settings are noticed, and others' voices give other babble.
+    make_set(tmp_path / "others", ["o1", "o2"], 3, seed=5)
+    command += ["--babble_from", str(tmp_path / "others")]
+    with pytest.raises(SystemExit, match="babble_from"):
+        noise_main(command)
+    before = Path(own["babble-test-0000"]).read_bytes()
+    noise_main([*command, *FORCE])
+    assert Path(own["babble-test-0000"]).read_bytes() != before
+    with pytest.raises(SystemExit, match=r"nothing/utt2spk does not exist: babble needs a folder"):
+        noise_main([*command[:-1], str(tmp_path / "nothing")])
+
+
 def test_warnings_and_errors(tmp_path, caplog):
     make_set(tmp_path / "train", ["s1", "s2", "s3"], 2, seed=0)
     make_set(tmp_path / "test", ["t1"], 1, seed=0)
@@ -318,9 +356,6 @@ def test_warnings_and_errors(tmp_path, caplog):
     write_flac(tmp_path / "test" / "audio" / "t1_00000.flac", np.zeros(12800, np.float32))
     with pytest.raises(RuntimeError, match=r"t1_00000: .* is silent"):
         noise_main(["--dump", str(tmp_path), "--seconds", "1"])
-    make_set(tmp_path / "alone", ["s1"], 4, seed=0)
-    with pytest.raises(SystemExit, match="1 speakers for train babble"):
-        noise_main(["--dump", str(tmp_path), "--train_set", "alone", *FORCE])
     with pytest.raises(ValueError, match="has no folder noise, speech, music"):
         split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
     (tmp_path / "test" / "music").mkdir()

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
 from mome.llm.decoder import MoMELLMDecoder
-from mome.llm.prompt_tree import Node, pack_tree
+from mome.llm.prompt_tree import Node, pack_tree, paths
 
 
 def small_decoder(lm: str, **options) -> MoMELLMDecoder:
@@ -49,6 +49,37 @@ def test_mome_beside_attention_adds_to_what_attention_gives(tiny_lm):
     assert torch.allclose(after, before + adapter.layers[1](hidden)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_mome_beside_a_layer_reads_after_its_first_norm(tiny_lm, checkpointing):
+    lm = AutoModelForCausalLM.from_pretrained(tiny_lm).requires_grad_(False)
+    adapter = MoMEAdapter(lm, "layer", num_routed=5, top_k=2, bottleneck=3)
+    for module in adapter.layers:
+        torch.nn.init.normal_(module.up.weight, std=0.3)
+    if checkpointing:
+        lm.gradient_checkpointing_enable({"use_reentrant": False})
+        lm.train()
+    ids = torch.randint(2, 40, (2, 9))
+    hidden = lm.model.embed_tokens(ids)
+    position = lm.model.rotary_emb(hidden, torch.arange(9)[None])
+    causal = torch.full((9, 9), -torch.inf).triu(1)[None, None]
+    with adapter.disabled():  # the LM's own layers, one after the other
+        for layer, experts in zip(lm.model.layers, adapter.layers, strict=True):
+            plain = layer(hidden, attention_mask=causal, position_embeddings=position)
+            plain = plain[0] if isinstance(plain, tuple) else plain
+            hidden = plain + experts(layer.input_layernorm(hidden))[0]
+        expected = lm.lm_head(lm.model.norm(hidden))
+    logits = lm(ids).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    target = torch.randn_like(logits)
+    weights = list(adapter.parameters())
+    actual = torch.autograd.grad((logits * target).sum(), weights)
+    for ours, theirs in zip(
+        actual, torch.autograd.grad((expected * target).sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    assert not adapter.read  # nothing is held after a pass
+
+
 def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
     lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
     ids = torch.randint(2, 40, (2, 9))
@@ -87,6 +118,15 @@ def test_a_tree_equals_its_paths_one_by_one(tiny_lm):
             alone = decoder.lm(inputs_embeds=torch.cat(kept)[None]).logits[0]
             wanted = logits[row][nodes[leaf].mask[row]]
             assert torch.allclose(wanted, alone[-len(wanted) :], atol=1e-4)
+
+
+def test_the_paths_of_a_tree_are_the_columns_of_its_prompts():
+    nodes = random_tree(4, torch.Generator().manual_seed(0))  # of 2, 4, 5, 3 and 4 columns
+    expected = torch.zeros(3, 18, dtype=torch.bool)
+    expected[0, :11] = True
+    expected[1, [*range(6), *range(11, 14)]] = True
+    expected[2, [0, 1, *range(14, 18)]] = True
+    assert torch.equal(paths(nodes), expected)
 
 
 def test_packed_positions_count_valid_tokens_from_the_root():

@@ -107,6 +107,34 @@ def test_what_is_learned_is_taken_over(tiny_lm, tiny_whisper, tmp_path, freeze_v
                 assert torch.equal(taken[name], model.state_dict()[name]), name
 
 
+def test_units_are_further_targets_of_the_lip_encoder(tiny_lm, tiny_whisper):
+    batch = collate(utterances(3))
+    lengths = batch["lips_lengths"]
+    units = torch.randint(0, 7, (3, int(lengths.max()) + 1))
+    given = {"units": units, "units_lengths": lengths + torch.tensor([1, 0, -2])}
+    with_units = build(tiny_lm, tiny_whisper, False, units_weight=0.5, num_units=7).eval()
+    without = build(tiny_lm, tiny_whisper, False).eval()
+    with_units.load_state_dict(without.state_dict(), strict=False)
+    loss, stats, _ = with_units(**batch, **given)
+    features = with_units.encode(*[batch[k] for k in batch if "text" not in k])
+    logits = with_units.units_head(features["video"][0])
+    log_probs = logits.log_softmax(-1)
+    total = right = count = 0
+    for row, (frames, known) in enumerate(zip(lengths, given["units_lengths"], strict=True)):
+        for t in range(min(int(frames), int(known))):
+            # Label smoothing of 0.1 spreads a tenth over all units.
+            row_probs = log_probs[row, t]
+            total -= 0.9 * float(row_probs[units[row, t]]) + 0.1 * float(row_probs.mean())
+            right += int(row_probs.argmax() == units[row, t])
+            count += 1
+    assert float(stats["loss_units"]) == pytest.approx(total / count, rel=1e-4)
+    assert float(stats["acc_units"]) == pytest.approx(right / count)
+    plain = float(without(**batch)[0])
+    assert float(loss) == pytest.approx(plain + 0.5 * total / count, rel=1e-4)
+    with pytest.raises(ValueError, match="units_weight needs the units"):
+        with_units(**batch)
+
+
 def test_without_a_readout_there_is_nothing_to_train(tiny_lm, tiny_whisper):
     with pytest.raises(ValueError, match="set readout_conf"):
         ProjectorCTCModel(

@@ -52,6 +52,9 @@ def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
         conf["video_encoder_conf"] = video["video_encoder_conf"]
         if name != "video_encoder":
             conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
+        if name == "train":
+            conf["best_model_criterion"].append(["valid", "epoch", "max"])
+            conf["keep_nbest_models"] = 2
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
     options = ["--datadir", folder / "data", "--dumpdir", folder / "dump", "--nj", "2"]
     options += ["--expdir", folder / "exp", "--corpus", folder / "corpus"]
@@ -194,6 +197,12 @@ def test_training_goes_on_from_its_checkpoint(recipe):
     parts = {name.split(".")[0] for name in trained}
     assert parts == {"decoder", "projectors", "norms", "readout"}
     assert sum(tensor.numel() for tensor in trained.values()) < 50_000
+    # The mean of the last epochs, chosen by their number.
+    before = torch.load(exp / "1epoch.pth", weights_only=True)
+    mean = torch.load(exp / "valid.epoch.ave.pth", weights_only=True)
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(mean[name], (before[name] + tensor) / 2)
 
 
 def test_untrained_rates_and_missing_files_are_named(recipe):

@@ -69,6 +69,7 @@ units_opts=                # further options of mome.bin.make_units, the targets
 projector_config=          # configuration of the warm start by CTC of the projectors and of a video
                            # encoder that was pretrained here; no warm start if empty
 ## Decoding (stage 5)
+inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean of the last epochs
 beam=15                    # hypotheses kept; 1 is greedy
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
@@ -231,7 +232,7 @@ if wants 5; then
         python -m mome.bin.count_parameters --config "${dir}/config.yaml" | tee "${dir}/parameters.txt"
         # shellcheck disable=SC2206
         decode=(python -m mome.bin.decode --config "${dir}/config.yaml" --dump "${dumpdir}"
-            --weights "${dir}/valid.acc.best.pth" --output "${out}" --force "${force}"
+            --weights "${dir}/${inference_model}" --output "${out}" --force "${force}"
             --test_sets ${test_sets} --snrs ${snrs} ${test_noise:+--kinds ${test_noise}}
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
             --beam "${beam}" --ngpu "$((ngpu > 0))" --batch_size "${decode_batch_size}" ${decode_opts})
