@@ -7,7 +7,8 @@
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
 # mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
 # Auto-AVSR's <root>/lrs2/lrs2_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
-# data (--prepare_opts): local/data.py prepare --help.
+# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system, and
+# RESULTS.md has the command of each row of its tables.
 set -euo pipefail
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -22,8 +23,9 @@ downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
 exec ../TEMPLATE/avsr1/avsr.sh \
     --corpus "${corpus}" --download_opts none \
-    --lm meta-llama/Llama-3.2-1B \
-    --audio_model openai/whisper-small.en \
+    --lm meta-llama/Llama-3.2-3B \
+    --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
+    --snrs "-5 0 2.5 5 7.5" \
     --train_config conf/train.yaml \
     "$@"

@@ -6,7 +6,8 @@
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
 # mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
 # Auto-AVSR's <root>/lrs3/lrs3_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
-# data (--prepare_opts): local/data.py prepare --help.
+# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system, and
+# RESULTS.md has the command of each row of its tables.
 set -euo pipefail
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -24,8 +25,7 @@ downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 case ${subset} in
     433h) schedule="" ;;
     30h)
-        schedule="--num_iters_per_epoch 340"
-        schedule+=" --scheduler_conf total_steps=3400 --scheduler_conf warmup_steps=170"
+        schedule="--num_iters_per_epoch 340 --scheduler_conf total_steps=3400"
         ;;
     *) echo "$0: --subset is 433h or 30h, not ${subset}" >&2 && exit 1 ;;
 esac
@@ -34,7 +34,8 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --corpus "${corpus}" --download_opts none --train_set "train_${subset}" \
     --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
     --lm meta-llama/Llama-3.2-1B \
-    --audio_model openai/whisper-medium.en \
+    --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
+    --snrs "-5 0 2.5 5 7.5" \
     --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
     "$@"

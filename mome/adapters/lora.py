@@ -1,4 +1,4 @@
-"""LoRA by peft, shared by all rates: Llama-AVSR."""
+"""LoRA by peft, shared by all rates: Llama-AVSR and Llama-MTSK MS."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def lora_rank(lm: PreTrainedModel, rank: int | None, reduction: int | None) -> i
 
 @register_adapter("lora")
 class LoRAAdapter(Adapter):
-    """LoRA on chosen projections of the LM (peft), shared by all rates: Llama-AVSR, Llama-MTSK SS.
+    """LoRA on chosen projections of the LM (peft), shared by all rates: Llama-AVSR, Llama-MTSK MS.
 
     Args:
         lm: frozen causal LM; peft inserts its layers in place.

@@ -1,4 +1,4 @@
-"""A LoRA for each rate pair: the baselines Llama-MTSK MS (one each) and MSS (and a shared one).
+"""A LoRA for each rate pair: the baselines Llama-MTSK SS (one each) and MSS (and a shared one).
 
 All pairs run in one forward pass, side by side (see :mod:`mome.llm.prompt_tree`). Their LoRAs are
 held as one pair of matrices, and what is not a column's own is zeroed between the two, as gates do
@@ -47,7 +47,7 @@ class RateLoRAAdapter(Adapter):
     Args:
         lm: frozen causal LM; it is hooked, not changed.
         pairs: names of all trained rate pairs, such as ``a4_v2``.
-        shared: add a LoRA that is always on (MSS; without it MS).
+        shared: add a LoRA that is always on (MSS; without it SS).
         rank, reduction: of each LoRA; see :func:`lora_rank`.
         scale: factor of the update.
         target_modules: names of the linear layers to adapt.

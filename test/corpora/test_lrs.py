@@ -446,7 +446,9 @@ def test_lrs2_folders(tmp_path, lrs2, capsys):
 def start_recipe(name: str, corpus: Path, folder: Path, *options) -> subprocess.Popen:
     """Run the stages with tiny models in place of the real ones."""
     conf = yaml.safe_load((ROOT / f"egs/{name}/conf/train.yaml").read_text())
-    conf["decoder_conf"]["adapter_conf"] |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
+    adapter_conf = conf["decoder_conf"]["adapter_conf"]
+    del adapter_conf["reduction"]
+    adapter_conf |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
     conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
     conf["video_encoder"] = "visual"
     conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}

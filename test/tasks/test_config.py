@@ -1,5 +1,6 @@
 """Configurations with a base, and those that the recipes of LRS2 and LRS3 share."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,11 @@ import yaml
 from mome.tasks.config import read_config
 
 EGS = Path(__file__).parents[2] / "egs"
-VARIANTS = sorted(p.name for p in (EGS / "lrs3/conf").glob("*.yaml") if p.name != "train.yaml")
+VARIANTS = sorted(
+    str(path.relative_to(EGS / "lrs3/conf"))
+    for path in (EGS / "lrs3/conf").rglob("*.yaml")
+    if path.name != "train.yaml"
+)
 
 
 def test_a_base_lies_beside_the_path_that_was_given_not_beside_what_a_link_names(tmp_path):
@@ -23,11 +28,12 @@ def test_a_base_lies_beside_the_path_that_was_given_not_beside_what_a_link_names
 
 
 def test_lrs2_has_every_configuration_of_lrs3_as_a_relative_link():
-    assert len(VARIANTS) == 7
+    assert VARIANTS
     for name in VARIANTS:
         link = EGS / "lrs2/conf" / name
         assert link.is_symlink()
-        assert link.readlink() == Path("../../lrs3/conf") / name
+        up = "../" * len(Path(name).parents)
+        assert link.readlink() == Path(f"{up}../lrs3/conf") / name
     assert not (EGS / "lrs2/conf/train.yaml").is_symlink()
 
 
@@ -41,6 +47,16 @@ def test_variants_take_the_schedule_of_their_own_recipe(name):
             assert configs[recipe][key] == base[key]
             del configs[recipe][key]
     assert configs["lrs2"] == configs["lrs3"]
+
+
+@pytest.mark.parametrize("recipe", ["lrs2", "lrs3"])
+def test_each_configuration_of_a_table_has_its_place_in_the_results(recipe):
+    conf = EGS / recipe / "conf"
+    tables = {str(path.relative_to(conf).with_suffix("")) for path in conf.glob("table*/*.yaml")}
+    text = (EGS / recipe / "RESULTS.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\| `(table\d/\w+)`", text)) == tables
+    for path in re.findall(r"--train_config (conf/\S+\.yaml)", text):
+        assert (EGS / recipe / path).is_file()
 
 
 def test_a_circle_of_bases_is_an_error(tmp_path):

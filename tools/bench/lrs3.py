@@ -41,7 +41,7 @@ def build(args: argparse.Namespace, device: str, checkpointing: bool = False) ->
         words_tokenizer().save_pretrained(folder)
         options = ["--config", str(ROOT / "egs/lrs3/conf/train.yaml")]
         options += ["--decoder_conf", f"lm={folder}", "--decoder_conf", f"lm_dtype={args.dtype}"]
-        options += ["--audio_encoder_conf", "model=openai/whisper-small.en"]
+        options += ["--audio_encoder_conf", "model=openai/whisper-small"]
         options += ["--audio_encoder_conf", f"dtype={args.dtype}"]
         options += ["--decoder_conf", f"gradient_checkpointing={str(checkpointing).lower()}"]
         for part in ("decoder", "audio_encoder"):
