@@ -36,6 +36,6 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm meta-llama/Llama-3.2-1B \
     --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
-    --snrs "-5 0 2.5 5 7.5" \
+    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth \
     --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
     "$@"
