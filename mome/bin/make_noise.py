@@ -3,8 +3,9 @@
 Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once. If there
 is one speaker, all voices are his own, which is harder to hear through than the voices of others;
 --babble_from names another data folder whose speakers talk instead. With
---musan the recordings of its folders noise/, speech/ and music/ are added. Training and test noise
-have no recording and no utterance in common. Writes
+--musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those of
+NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
+Training and test noise have no recording, no utterance and no moment in common. Writes
 
   <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
   <dump>/noise/{train,test}_<kind>.scp the same by kind
@@ -41,8 +42,10 @@ from mome.data.noise import (
     SPLITS,
     Babble,
     mix_babble,
+    noisex_recordings,
     plan_babble,
     split_musan,
+    split_noisex,
     split_utterances,
 )
 from mome.data.video import MediaError
@@ -139,6 +142,29 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
 def musan_settings(args: argparse.Namespace) -> dict[str, object]:
     """What the other kinds of noise depend on."""
     return {"seed": args.seed, "test_share": args.test_share, "musan": str(args.musan or "")}
+
+
+def noisex_settings(args: argparse.Namespace) -> dict[str, object]:
+    """What noise of NOISEX depends on; nothing without it, so that older marks still hold."""
+    if args.noisex is None:
+        return {}
+    try:
+        files = noisex_recordings(args.noisex)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    sums = {file.name: zlib.crc32(file.read_bytes()) for file in files}
+    return {"test_share": args.test_share, "noisex": sums}
+
+
+def prepare_noisex(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
+    """Cut NOISEX's recordings in two: split -> id -> path."""
+    if not same_settings(folder, noisex_settings(args)):
+        for old in folder.glob("*/noisex-*.flac"):
+            old.unlink()
+    try:
+        return split_noisex(noisex_recordings(args.noisex), args.test_share, folder)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
 
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
@@ -250,6 +276,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_test", type=int, default=5, help="babble recordings, test")
     parser.add_argument("--test_share", type=float, default=0.2, help="of utterances and files")
     parser.add_argument("--musan", type=Path, help="folder with noise/, speech/, music/")
+    parser.add_argument(
+        "--noisex",
+        type=Path,
+        help="recording of NOISEX-92, such as babble.wav, or a folder of them",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--nj", type=int, default=1, help="processes")
@@ -266,10 +297,15 @@ def main(argv: list[str] | None = None) -> None:
     musan: dict[str, dict[str, dict[str, str]]] = {}
     if args.musan:
         musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
-    kinds = ["babble", *musan]
+    kinds = ["babble", *musan, *(["noisex"] if args.noisex else [])]
     if missing := set(args.test_kinds or []) - set(kinds):
-        raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give --musan <folder>")
-    settings = {"babble": babble_settings(args), **dict.fromkeys(musan, musan_settings(args))}
+        option = "--noisex <file or folder>" if missing == {"noisex"} else "--musan <folder>"
+        raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {option}")
+    settings = {
+        "babble": babble_settings(args),
+        **dict.fromkeys(musan, musan_settings(args)),
+        "noisex": noisex_settings(args),
+    }
     wanted: dict[tuple[str, str], dict[test_sets.TestSet, dict[str, object]]] = {}
     claimed: dict[test_sets.TestSet, dict[str, object]] = {}
     listed = [test_sets.parse(name) for name in test_sets.read_list(args.dump)]
@@ -282,12 +318,14 @@ def main(argv: list[str] | None = None) -> None:
         claimed |= dict.fromkeys([*others, *copies], made_with)
     try:
         # The lists of noise are those of training: without --musan they would lose its kinds.
-        noise_settings = {**settings["babble"], **musan_settings(args)}
+        noise_settings = {**settings["babble"], **musan_settings(args), **settings["noisex"]}
         is_done(folder / ".done", noise_settings, "--dumpdir", force)
         test_sets.claim(args.dump, claimed, force)
     except OtherSettings as error:
         raise SystemExit(str(error)) from None
     noises_of = {"babble": prepare_babble(args, folder / "babble"), **musan}
+    if args.noisex:
+        noises_of["noisex"] = prepare_noisex(args, folder / "noisex")
     for split in SPLITS:
         for kind, noises in noises_of.items():
             write_scp(folder / f"{split}_{kind}.scp", noises[split])

@@ -1,4 +1,4 @@
-"""Noise for training and testing: babble of a corpus's own speakers, and MUSAN-style folders.
+"""Noise for training and testing: babble of a corpus's own speakers, MUSAN-style folders, NOISEX.
 
 The kinds are AV-HuBERT's (B. Shi et al., Interspeech 2022): babble of 30 speakers talking at once,
 noise, music, and speech of one other speaker. Two things differ from its preparation: recordings
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from mome.data.audio import RATE, limit_peak, read_audio
+from mome.data.audio import RATE, limit_peak, read_audio, write_flac
 from mome.data.augment import power
 from mome.data.kaldi import c_sorted
 
 LEVEL = 0.05  # root mean square of babble
 SPLITS = ("train", "test")
 MUSAN_FOLDERS = ("noise", "speech", "music")
-KINDS = ("babble", *MUSAN_FOLDERS)  # a noise id begins with its kind and "-"
+KINDS = ("babble", *MUSAN_FOLDERS, "noisex")  # a noise id begins with its kind and "-"
 AUDIO_SUFFIXES = (".wav", ".flac")
+NOISEX_SECONDS = 10  # of a recording at least, so that each part holds an utterance's length
 
 
 @dataclass(frozen=True)
@@ -150,4 +152,70 @@ def split_musan(
         for i, path in enumerate(files):
             inner = "-".join(path.relative_to(root).with_suffix("").parts)
             result[kind]["test" if i in test else "train"][inner.replace(" ", "_")] = str(path)
+    return result
+
+
+def noisex_recordings(path: Path) -> list[Path]:
+    """The recordings of NOISEX-92 (Varga & Steeneken, 1993): one file, or those of a folder.
+
+    Raises:
+        ValueError: for what is not there, a folder without .wav and .flac, or a file that cannot
+            serve: no audio, of less than 16 kHz (NOISEX-92 itself has 19.98) or 10 s.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; --noisex takes NOISEX's babble.wav or its folder")
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path} holds no .wav or .flac; convert NOISEX's recordings to wav")
+    for file in files:
+        try:
+            info = soundfile.info(str(file))
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{file} is no audio that can be read ({error}); convert it to wav")
+        if info.samplerate < RATE:
+            raise ValueError(
+                f"{file} has {info.samplerate} Hz: below {RATE} Hz the upper band of speech would "
+                f"stay without noise. NOISEX-92's own rate is 19980 Hz"
+            )
+        if info.duration < NOISEX_SECONDS:
+            raise ValueError(
+                f"{file} lasts {info.duration:.1f} s; {NOISEX_SECONDS} s are needed to divide it "
+                f"between training and test"
+            )
+    return files
+
+
+def split_noisex(
+    files: Sequence[Path], test_share: float, folder: Path
+) -> dict[str, dict[str, str]]:
+    """Cut each recording in two: its beginning is training noise and its end test noise.
+
+    The paper trains and tests with one recording of babble as a whole; here no moment is in both.
+
+    Args:
+        files: see :func:`noisex_recordings`.
+        test_share: share of each recording for testing.
+        folder: where the parts are written, as 16 kHz FLAC; those that are there are kept.
+
+    Returns:
+        {"train": id -> path, "test": id -> path}.
+
+    Raises:
+        ValueError: for a recording with a silent part.
+    """
+    result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
+    for file in files:
+        name = f"noisex-{file.stem.replace(' ', '_')}"
+        paths = {split: folder / split / f"{name}.flac" for split in SPLITS}
+        if not all(path.is_file() for path in paths.values()):
+            samples = limit_peak(read_audio(file))
+            place = round((1 - test_share) * len(samples))
+            for split, part in zip(SPLITS, (samples[:place], samples[place:]), strict=True):
+                if len(part) == 0 or power(part) == 0:
+                    raise ValueError(f"{file}: its part for {split} is silent; leave it out")
+                write_flac(paths[split], part)
+        for split, path in paths.items():
+            result[split][name] = str(path)
     return result

@@ -81,7 +81,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         noise_scp: noise id -> audio file, added in training; None trains on clean speech. Kinds of
             noise (what an id begins with, up to "-") are drawn with equal chance, as AV-HuBERT
             does, whatever their number of recordings.
-        noise_kinds: kinds that are used, of babble, noise, speech, music; all by default.
+        noise_kinds: kinds that are used, of babble, noise, speech, music, noisex; all by default.
         noise_snrs: SNRs in dB drawn with equal chance; None among them is clean.
         crop_size: side of the crop, 88 as in AV-HuBERT; less leaves out the cheeks.
         crop_shift: pixels that a training crop's centre moves from that of the video, at most and
@@ -111,6 +111,11 @@ class AVSRPreprocessor(AbsPreprocessor):
         self.tokenizer = None if tokenizer is None else load(AutoTokenizer, tokenizer)
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
+        for snr in self.noise_snrs:
+            if snr is not None and not isinstance(snr, int | float):
+                raise ValueError(
+                    f"noise_snrs {self.noise_snrs}: {snr!r} is no SNR in dB; null is clean speech"
+                )
         self.crop_size = crop_size
         self.crop_shift = crop_shift
         self.flip = flip

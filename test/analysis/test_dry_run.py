@@ -233,6 +233,26 @@ def test_every_configuration_of_the_tables_builds_and_is_counted(recipe, row):
         assert active / 1e6 == pytest.approx(published, abs=0.065)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "row", "millions"),
+    [
+        ("lrs3", "table1/mome_layer", "3.54"),
+        ("lrs2", "table1/mome_layer", "12.73"),
+        ("lrs2", "table6/mome_layer", "14.16"),
+        ("lrs3", "table1/mome_layer_small", "0.885"),
+        ("lrs2", "table1/mome_layer_small", "2.32"),
+        ("lrs2", "table6/mome_mhsa_small", "3.54"),
+        ("lrs3", "table1/llama_mtsk_ms", "6.82"),
+        ("lrs2", "table1/llama_mtsk_ms", "27.5"),
+        ("lrs2", "table6/llama_mtsk_ms", "27.3"),
+    ],
+)
+def test_the_paper_s_active_parameters_to_three_digits(recipe, row, millions):
+    active = build(configuration(recipe, row)).decoder.adapter.num_active_parameters() / 1e6
+    digits = len(millions.partition(".")[2])
+    assert f"{active:.{digits}f}" == millions
+
+
 def test_the_papers_lora_has_its_number_of_parameters_with_llama_3b():
     text = report(configuration("lrs2", "table1/llama_mtsk_mss"))
     assert number(text, "adapter", 2) == 55_050_240  # MSS; the paper rounds it to 55.0 M

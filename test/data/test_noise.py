@@ -347,6 +347,82 @@ def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
         noise_main([*command[:-1], str(tmp_path / "nothing")])
 
 
+@pytest.fixture
+def noisex(tmp_path):
+    """A recording at NOISEX-92's rate: 400 Hz for 16 s, then 3 kHz for 4 s."""
+    time = np.arange(19980 * 20) / 19980
+    samples = 0.3 * np.sin(2 * np.pi * np.where(time < 16, 400, 3000) * time)
+    (tmp_path / "noisex").mkdir()
+    soundfile.write(tmp_path / "noisex" / "babble.wav", samples, 19980)
+    return tmp_path / "noisex"
+
+
+def tone(samples):
+    """Frequency in Hz of the strongest component."""
+    return np.abs(np.fft.rfft(samples)).argmax() * 16000 / len(samples)
+
+
+def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
+    make_set(tmp_path / "train", ["s1", "s2"], 5, seed=0)
+    make_set(tmp_path / "test", ["t1"], 2, seed=0)
+    command = ["--dump", str(tmp_path), "--seconds", "1", "--snrs", "0"]
+    noise_main([*command, "--noisex", str(noisex / "babble.wav")])
+    parts = {}
+    for split, seconds, hertz in (("train", 16, 400), ("test", 4, 3000)):
+        path = read_scp(tmp_path / "noise" / f"{split}_noisex.scp")["noisex-babble"]
+        assert read_scp(tmp_path / "noise" / f"{split}.scp")["noisex-babble"] == path
+        samples = read_audio(path)
+        assert len(samples) / 16000 == pytest.approx(seconds, abs=1e-3)
+        assert tone(samples) == pytest.approx(hertz, abs=1)
+        parts[split] = Path(path)
+    clean = read_audio(read_scp(tmp_path / "test" / "wav.scp")["t1_00000"])
+    noisy = read_audio(read_scp(tmp_path / "test_noisex_snr0" / "wav.scp")["t1_00000"])
+    assert tone(noisy - clean * (noisy @ clean) / (clean @ clean)) == pytest.approx(3000, abs=20)
+    # A rerun keeps what is there, also from the folder; another recording is noticed.
+    before = parts["test"].stat().st_mtime_ns
+    noise_main([*command, "--noisex", str(noisex)])
+    assert parts["test"].stat().st_mtime_ns == before
+    soundfile.write(noisex / "babble.wav", np.random.default_rng(0).normal(0, 0.1, 400000), 19980)
+    with pytest.raises(SystemExit, match="noisex"):
+        noise_main([*command, "--noisex", str(noisex)])
+    noise_main([*command, "--noisex", str(noisex), *FORCE])
+    assert parts["test"].stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (None, "nothing.wav does not exist"),
+        ("folder", r"holds no \.wav or \.flac"),
+        ("babble.mat", r"babble.mat is no audio that can be read"),
+        ("slow.wav", "slow.wav has 8000 Hz"),
+        ("short.wav", "short.wav lasts 2.0 s"),
+        ("silent.wav", r"silent.wav: its part for (train|test) is silent"),
+    ],
+)
+def test_a_noisex_that_cannot_serve_is_named(tmp_path, file, message):
+    make_set(tmp_path / "train", ["s1", "s2"], 3, seed=0)
+    path = tmp_path / (file or "nothing.wav")
+    if file == "folder":
+        path.mkdir()
+    elif file == "babble.mat":
+        path.write_bytes(b"MATLAB 5.0 MAT-file" * 50)
+    elif file:
+        rate = 8000 if file == "slow.wav" else 19980
+        seconds = 2 if file == "short.wav" else 12
+        soundfile.write(path, np.full(rate * seconds, 0.1 * (file != "silent.wav")), rate)
+    with pytest.raises(SystemExit, match=message):
+        noise_main(["--dump", str(tmp_path), "--test_sets", "--noisex", str(path)])
+
+
+def test_a_word_among_snrs_is_named(capsys):
+    with pytest.raises(ValueError, match=r"'loud' is no SNR in dB"):
+        AVSRPreprocessor(train=True, noise_snrs=[-5, "loud", None])
+    with pytest.raises(SystemExit):
+        noise_main(["--dump", "/nowhere", "--snrs", "5", "loud"])
+    assert "loud" in capsys.readouterr().err
+
+
 def test_warnings_and_errors(tmp_path, caplog):
     make_set(tmp_path / "train", ["s1", "s2", "s3"], 2, seed=0)
     make_set(tmp_path / "test", ["t1"], 1, seed=0)

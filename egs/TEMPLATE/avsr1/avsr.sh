@@ -49,7 +49,9 @@ lip_opts=                  # further options of mome.bin.prepare_media
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
 musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
-train_noise=               # kinds of noise in training, of babble noise speech music; default: all
+noisex=                    # NOISEX-92's babble.wav, or a folder of its recordings: kind noisex
+train_noise=               # kinds of noise in training, of babble noise speech music noisex;
+                           # default: all there are
 test_noise=                # the same for noisy test copies and decoding
 snrs="-5 0 5 10 15"        # of the noisy test copies, in dB; empty: clean test sets only
 noise_opts=                # further options of mome.bin.make_noise
@@ -171,6 +173,7 @@ if wants 3; then
     python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" --force "${force}" \
         --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" --seed "${seed}" \
         ${parallel:+--parallel "${parallel}"} ${musan_dir:+--musan "${musan_dir}"} \
+        ${noisex:+--noisex "${noisex}"} \
         ${test_noise:+--test_kinds ${test_noise}} ${noise_opts} 2>&1 | tee -a "${dumpdir}/noise.log"
     # shellcheck disable=SC2086
     python -m mome.bin.swap_stream --dump "${dumpdir}" --sets ${test_sets}
