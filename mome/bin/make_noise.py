@@ -2,10 +2,10 @@
 
 Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once. If there
 is one speaker, all voices are his own, which is harder to hear through than the voices of others;
---babble_from names another data folder whose speakers talk instead. With
---musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those of
-NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
-Training and test noise have no recording, no utterance and no moment in common. Writes
+--babble_from names another data folder whose speakers talk instead. With --musan the recordings of
+its folders noise/, speech/ and music/ are added, with --noisex those of NOISEX-92, such as its
+babble.wav, of which training has the beginning and tests have the end. Training and test noise have
+no recording, no utterance and no moment in common. Writes
 
   <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
   <dump>/noise/{train,test}_<kind>.scp the same by kind
@@ -279,7 +279,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--noisex",
         type=Path,
-        help="recording of NOISEX-92, such as babble.wav, or a folder of them",
+        help="recording of NOISEX-92 (babble.wav), or a folder of them",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", choices=("true", "false"), default="false")

@@ -173,7 +173,9 @@ def noisex_recordings(path: Path) -> list[Path]:
         try:
             info = soundfile.info(str(file))
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{file} is no audio that can be read ({error}); convert it to wav")
+            raise ValueError(
+                f"{file} is no audio that can be read ({error}); convert it to wav"
+            ) from None
         if info.samplerate < RATE:
             raise ValueError(
                 f"{file} has {info.samplerate} Hz: below {RATE} Hz the upper band of speech would "
