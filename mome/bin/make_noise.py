@@ -299,8 +299,8 @@ def main(argv: list[str] | None = None) -> None:
         musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
     kinds = ["babble", *musan, *(["noisex"] if args.noisex else [])]
     if missing := set(args.test_kinds or []) - set(kinds):
-        option = "--noisex <file or folder>" if missing == {"noisex"} else "--musan <folder>"
-        raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {option}")
+        options = " and ".join(sorted({test_sets.option_for(kind) for kind in missing}))
+        raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {options}")
     settings = {
         "babble": babble_settings(args),
         **dict.fromkeys(musan, musan_settings(args)),

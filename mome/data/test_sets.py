@@ -282,13 +282,18 @@ def select(args: argparse.Namespace, tasks: Iterable[str]) -> list[TestSet]:
     return sorted(wanted, key=lambda each: each.order)
 
 
+def option_for(kind: str) -> str:
+    """The option that names recordings of a kind of noise, other than babble."""
+    return "--noisex <file or folder>" if kind == "noisex" else "--musan <folder>"
+
+
 def _options_for(wanted: TestSet) -> str:
     options = []
     if wanted.noise:
         options.append(f"--snrs {wanted.snr:g}")
         options.append(f"--test_noise {wanted.noise}")
         if wanted.noise != "babble":
-            options.append("--musan <folder>")
+            options.append(option_for(wanted.noise))
     if wanted.corruption:
         options += [f"--corruptions {wanted.corruption}", f"--corrupt_sets {wanted.source}"]
     return " ".join(options)

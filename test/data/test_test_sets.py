@@ -18,6 +18,7 @@ NAMES = [
     ("test_babble_snr10", "test, babble at 10 dB", "avsr asr"),
     ("test_babble_snr-5", "test, babble at -5 dB", "avsr asr"),
     ("test_noise_snr2.5", "test, noise at 2.5 dB", "avsr asr"),
+    ("test_noisex_snr0", "test, noisex at 0 dB", "avsr asr"),
     ("test_blur1", "test, lips at 1/2 resolution", "avsr vsr"),
     ("test_blur3", "test, lips at 1/8 resolution", "avsr vsr"),
     ("test_babble_snr-5_drop2", "test, babble at -5 dB, 40 % of lip frames dropped", "avsr"),
@@ -117,6 +118,10 @@ def test_sets_are_found_by_what_is_asked_for(tmp_path):
             "test_babble_snr0 .*: stage 3 makes it, with --snrs 0 --test_noise babble",
         ),
         (["--snrs", "5", "--kinds", "music"], "--snrs 5 --test_noise music --musan <folder>"),
+        (
+            ["--snrs", "5", "--kinds", "noisex"],
+            "test_noisex_snr5 .*--test_noise noisex --noisex <file or folder>",
+        ),
         (["--corruptions", "drop"], "test_drop1 .*--corruptions drop --corrupt_sets test$"),
         (["--test_sets", "other"], "other is not prepared: stage 2 does it, --test_sets other"),
     ],

@@ -118,6 +118,7 @@ def test_a_second_run_does_nothing_again(recipe):
         (["--stage", "5", "--beam", "3"], "beam: was 2, is 3"),
         (["--stage", "5", "--snrs", "7"], "stage 3 makes it, with --snrs 7 --test_noise babble"),
         (["--stage", "5", "--test_noise", "music"], "--test_noise music --musan <folder>"),
+        (["--stage", "3", "--noisex", "nowhere.wav"], "nowhere.wav does not exist"),
         (["--snrs", "5 loud"], "--snrs '5 loud': loud is not an SNR in dB"),
         (["--dumpdir", "a b"], "folder 'a b': its name separates words"),
     ],
