@@ -34,7 +34,7 @@ import numpy as np
 from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
 from mome.common.processes import map_items
 from mome.data import test_sets
-from mome.data.audio import RATE, audio_seconds, limit_peak, read_audio, write_flac
+from mome.data.audio import RATE, audio_seconds, file_of, limit_peak, read_audio, write_flac
 from mome.data.augment import add_noise, power
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
 from mome.data.noise import (
@@ -113,7 +113,7 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
 
 def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
     path = Path(output)
-    files = [Path(source.rpartition(".ark:")[0] or source) for source in sources]
+    files = [Path(file_of(source)) for source in sources]
     try:
         return (
             path.is_file()
@@ -153,7 +153,7 @@ def noisex_settings(args: argparse.Namespace) -> dict[str, object]:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     sums = {file.name: zlib.crc32(file.read_bytes()) for file in files}
-    return {"test_share": args.test_share, "noisex": sums}
+    return {"seed": args.seed, "test_share": args.test_share, "noisex": sums}
 
 
 def prepare_noisex(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
@@ -167,12 +167,25 @@ def prepare_noisex(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
         raise SystemExit(str(error)) from None
 
 
+def found_from(folder: Path, path: str) -> str:
+    """A file that a data folder names, as it is or relative to a folder above the data folder.
+
+    Stage 2 names files relative to the recipe's folder, in which another recipe does not run.
+    """
+    for place in (Path(), *folder.resolve().parents):
+        if (place / file_of(path)).is_file():
+            return str(place / path)
+    raise SystemExit(f"{folder / 'wav.scp'} names {path}, which is not there")
+
+
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
     train = args.babble_from or args.dump / args.train_set
     utt2spk = read_scp(train / "utt2spk")
     spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
     wavs = read_scp(train / "wav.scp")
+    if args.babble_from:
+        wavs = {utterance: found_from(train, path) for utterance, path in wavs.items()}
     durations = {u: float(value) for u, value in read_scp(train / "utt2dur").items()}
     split = split_utterances(spk2utt, args.test_share, np.random.default_rng([args.seed, 0]))
     plans = []

@@ -26,7 +26,15 @@ from pathlib import Path
 
 from mome.common.atomic_files import remove_partial
 from mome.common.processes import map_items
-from mome.data.audio import RATE, audio_seconds, fit_length, limit_peak, read_audio, write_flac
+from mome.data.audio import (
+    RATE,
+    audio_seconds,
+    file_of,
+    fit_length,
+    limit_peak,
+    read_audio,
+    write_flac,
+)
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
 from mome.lips.detectors import load_tracker
@@ -127,7 +135,7 @@ def tracker_of(settings: Settings) -> FaceTracker:
 
 def finished_frames(clip: Clip) -> int:
     """Number of frames if both outputs exist, agree and are newer than their sources; else 0."""
-    sources = [clip.crop or clip.video, clip.audio.rpartition(".ark:")[0] or clip.audio]
+    sources = [clip.crop or clip.video, file_of(clip.audio)]
     outputs = [clip.audio_output] if clip.crop else [clip.audio_output, clip.lips_output]
     if not all(Path(path).is_file() for path in (*sources, *outputs)):
         return 0

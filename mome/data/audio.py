@@ -119,6 +119,11 @@ def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
+def file_of(path: str) -> str:
+    """The file of what :func:`read_audio` takes: ``a.ark`` of ``a.ark:12``, others as they are."""
+    return path.rpartition(":")[0] if _is_ark(path) else path
+
+
 def _is_ark(path: str) -> bool:
     return re.search(r"\.ark:\d+$", path) is not None
 

@@ -169,10 +169,12 @@ def noisex_recordings(path: Path) -> list[Path]:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
         if not files:
             raise ValueError(f"{path} holds no .wav or .flac; convert NOISEX's recordings to wav")
+        if len({file.stem for file in files}) < len(files):
+            raise ValueError(f"{path}: recordings have the same name but for .wav or .flac")
     for file in files:
         try:
             info = soundfile.info(str(file))
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless, .raw
             raise ValueError(
                 f"{file} is no audio that can be read ({error}); convert it to wav"
             ) from None

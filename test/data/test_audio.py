@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from media import write_clip
 
-from mome.data.audio import audio_seconds, fit_length, limit_peak, read_audio, write_flac
+from mome.data.audio import audio_seconds, file_of, fit_length, limit_peak, read_audio, write_flac
 from mome.data.video import MediaError
 
 
@@ -69,6 +69,8 @@ def test_archive(tmp_path):
         writer("utt1", (16000, samples))
     path = (tmp_path / "a.scp").read_text().split()[1]
     assert np.allclose(read_audio(path), samples / 32768)
+    assert file_of(path) == str(tmp_path / "a.ark")
+    assert file_of("a.ark.wav") == "a.ark.wav"
     assert audio_seconds(path) == 1
 
 

@@ -341,6 +341,10 @@ def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
     with pytest.raises(SystemExit, match="babble_from"):
         noise_main(command)
     before = Path(own["babble-test-0000"]).read_bytes()
+    # Another recipe's folder names its files as they are found from that recipe.
+    wavs = read_scp(tmp_path / "others" / "wav.scp")
+    relative = {u: str(Path(wav).relative_to(tmp_path)) for u, wav in wavs.items()}
+    write_scp(tmp_path / "others" / "wav.scp", relative)
     noise_main([*command, *FORCE])
     assert Path(own["babble-test-0000"]).read_bytes() != before
     with pytest.raises(SystemExit, match=r"nothing/utt2spk does not exist: babble needs a folder"):
@@ -395,6 +399,7 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
         (None, "nothing.wav does not exist"),
         ("folder", r"holds no \.wav or \.flac"),
         ("babble.mat", r"babble.mat is no audio that can be read"),
+        ("babble.raw", r"babble.raw is no audio that can be read"),
         ("slow.wav", "slow.wav has 8000 Hz"),
         ("short.wav", "short.wav lasts 2.0 s"),
         ("silent.wav", r"silent.wav: its part for (train|test) is silent"),
@@ -405,7 +410,7 @@ def test_a_noisex_that_cannot_serve_is_named(tmp_path, file, message):
     path = tmp_path / (file or "nothing.wav")
     if file == "folder":
         path.mkdir()
-    elif file == "babble.mat":
+    elif file in ("babble.mat", "babble.raw"):
         path.write_bytes(b"MATLAB 5.0 MAT-file" * 50)
     elif file:
         rate = 8000 if file == "slow.wav" else 19980
