@@ -21,7 +21,9 @@ def build(lm, whisper, seed=0, freeze_video=True, adapter="mome", **options) -> 
         **options,
     )
     for layer in getattr(model.decoder.adapter, "layers", []):
-        torch.nn.init.normal_(layer.up.weight, std=0.3)
+        up = layer.up.weight
+        # LoRA by rate pair has matrices alone; MoME's biases, which follow them, stay zero.
+        torch.nn.init.normal_(up if adapter != "mome" else up[:, : layer.width], std=0.3)
     return model
 
 
