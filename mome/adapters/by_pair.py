@@ -34,6 +34,8 @@ class PairMoME(MoME):
             name pairs, but not the same.
     """
 
+    top_k_of_pair: torch.Tensor
+
     def __init__(
         self,
         dim: int,
@@ -49,15 +51,16 @@ class PairMoME(MoME):
                 f"top_k names {', '.join(sorted(by_pair))}, but disjoint_routers "
                 f"{', '.join(sorted(disjoint_routers))}: name the same rate pairs"
             )
-        num_routed = others.get("num_routed", 23)
+        super().__init__(dim, top_k=1, **others)
         for pair, k in by_pair.items():
-            if not 1 <= k <= num_routed:
+            if not 1 <= k <= self.num_routed:
                 raise ValueError(
-                    f"top_k={k} of {pair} must lie between 1 and num_routed={num_routed}"
+                    f"top_k={k} of {pair} must lie between 1 and num_routed={self.num_routed}"
                 )
-        super().__init__(dim, top_k=max(by_pair.values()), **others)
         self.pairs = list(by_pair)
         self.top_ks = list(by_pair.values())
+        self.top_k = max(self.top_ks)
+        self.register_buffer("top_k_of_pair", torch.tensor(self.top_ks), persistent=False)
         if disjoint_routers:
             self.router = nn.ModuleList(self.new_router() for _ in self.pairs)
             self._initialise(self.init)
@@ -91,9 +94,8 @@ class PairMoME(MoME):
                 logits = self.router(hidden)
             gates, probs = self.gates_of(logits)
             for k in set(self.top_ks) - {self.top_k}:
-                fewer = [index for index, of_pair in enumerate(self.top_ks) if of_pair == k]
-                among = torch.isin(pair, torch.tensor(fewer, device=pair.device))
-                gates = torch.where(among[:, None], self.gates_of(logits, k)[0], gates)
+                fewer = self.top_k_of_pair[pair, None] == k
+                gates = torch.where(fewer, self.gates_of(logits, k)[0], gates)
         return gates, probs
 
     def num_active_parameters(self) -> int:

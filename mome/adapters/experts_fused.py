@@ -176,17 +176,17 @@ class FusedProjections:
 
     def _fuse_reads(self, reads: list[nn.Linear]) -> None:
         """The fused product's weight and bias, and the widths of its parts, in order."""
-        inputs, biases = list(reads), list(reads)
+        inputs = list(reads)
+        routers: list[nn.Linear] = []
         logits: list[torch.Tensor] = []
         if self.experts is not None:
             inputs.append(self.experts.down)
-            biases.append(self.experts.down)
             router = self.experts.router
             if isinstance(router, LinearRouter):  # it keeps its own weight, in float32
                 logits = [router.weight.to(self.write.weight.dtype)]
-                biases.append(router)
+                routers = [router]
         self.read_weight = fuse_rows(inputs, *logits)
-        self.read_bias = fuse_biases(biases, self.read_weight)
+        self.read_bias = fuse_biases([*inputs, *routers], self.read_weight)
         self.widths = [layer.out_features for layer in inputs] + [len(rows) for rows in logits]
         self.width = sum(self.widths)  # of the columns that mean something
         self.first = sum(layer.out_features for layer in reads)  # column of the bottlenecks
@@ -223,10 +223,11 @@ class FusedProjections:
             inputs = gate_experts(self.experts, product, attended, self.first, width)
             return F.linear(inputs, self.write_weight, self.write.bias)
         inner = F.gelu(inner.contiguous())  # strided rows would take several times as long
-        gates = self.experts.always_on.expand(*inner.shape[:-1], -1)
         if logits:
             gates, _ = self.experts.gates_of(logits[0])
-        inner = self.experts.weigh(inner, gates)
-        inputs = torch.cat([attended, inner], dim=-1)
-        inputs = F.pad(inputs, (0, self.write_weight.shape[1] - inputs.shape[-1]))
-        return F.linear(inputs, self.write_weight, self.write.bias)
+        else:
+            gates = self.experts.always_on.expand(*inner.shape[:-1], -1)
+        parts = [attended, self.experts.weigh(inner, gates)]
+        if tail := self.write_weight.shape[1] - sum(part.shape[-1] for part in parts):
+            parts.append(attended.new_zeros(*attended.shape[:-1], tail))
+        return F.linear(torch.cat(parts, dim=-1), self.write_weight, self.write.bias)

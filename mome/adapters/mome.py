@@ -120,9 +120,11 @@ class MoMEAdapter(Adapter):
 
     def select_pairs(self, columns: Sequence[str | None]) -> None:
         """Take the rate pair of each of the S columns of the next inputs, if routing differs."""
-        for layer in self.layers:
-            if isinstance(layer, PairMoME):
-                layer.select_pairs(columns)
+        by_pair = [layer for layer in self.layers if isinstance(layer, PairMoME)]
+        if by_pair:
+            by_pair[0].select_pairs(columns)
+        for layer in by_pair[1:]:  # one transfer to the device serves all layers
+            layer.columns = by_pair[0].columns
 
     @contextmanager
     def recording(

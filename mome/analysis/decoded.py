@@ -1,11 +1,19 @@
 """What stage 5 has decoded, and the references, for programs that look into errors."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
 from mome.models.matryoshka import parse_rate_pair
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of programs that read transcripts: which model's, and where the references are."""
+    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--dump", type=Path, required=True)
+    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
 
 
 def decode_folder(expdir: Path, tag: str = "") -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mome.analysis.confusions import Confusions, confusions
-from mome.analysis.decoded import decode_folder, read_prepared, read_transcripts
+from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
 from mome.analysis.wer import NORMALISATION, score
 from mome.data import test_sets
 from mome.data.kaldi import write_text
@@ -117,11 +117,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--dump", type=Path, required=True)
+    add_arguments(parser)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
-    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
     parser.add_argument("--rates", nargs="+", default=[], help="rate pairs; default: all decoded")
     parser.add_argument("--top", type=int, default=30, help="confusions shown of each rate pair")
     parser.add_argument("--output", type=Path, help="a file; default: print")

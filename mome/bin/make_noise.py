@@ -124,13 +124,19 @@ def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
         return False
 
 
+def babble_folder(args: argparse.Namespace) -> Path:
+    """The data folder whose speakers make the babble."""
+    folder = args.babble_from or args.dump / args.train_set
+    for file in ("utt2spk", "wav.scp", "utt2dur"):
+        if not (folder / file).is_file():
+            raise SystemExit(f"{folder / file} does not exist: babble needs a folder of stage 2")
+    return folder
+
+
 def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     """What babble depends on."""
     names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
-    train = args.babble_from or args.dump / args.train_set
-    for file in ("utt2spk", "wav.scp", "utt2dur"):
-        if not (train / file).is_file():
-            raise SystemExit(f"{train / file} does not exist: babble needs a folder of stage 2")
+    train = babble_folder(args)
     return {
         **({"babble_from": str(train)} if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
@@ -144,25 +150,23 @@ def musan_settings(args: argparse.Namespace) -> dict[str, object]:
     return {"seed": args.seed, "test_share": args.test_share, "musan": str(args.musan or "")}
 
 
-def noisex_settings(args: argparse.Namespace) -> dict[str, object]:
+def noisex_settings(args: argparse.Namespace, files: list[Path]) -> dict[str, object]:
     """What noise of NOISEX depends on; nothing without it, so that older marks still hold."""
-    if args.noisex is None:
+    if not files:
         return {}
-    try:
-        files = noisex_recordings(args.noisex)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
     sums = {file.name: zlib.crc32(file.read_bytes()) for file in files}
     return {"seed": args.seed, "test_share": args.test_share, "noisex": sums}
 
 
-def prepare_noisex(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
+def prepare_noisex(
+    files: list[Path], test_share: float, settings: dict[str, object], folder: Path
+) -> dict[str, dict[str, str]]:
     """Cut NOISEX's recordings in two: split -> id -> path."""
-    if not same_settings(folder, noisex_settings(args)):
+    if not same_settings(folder, settings):
         for old in folder.glob("*/noisex-*.flac"):
             old.unlink()
     try:
-        return split_noisex(noisex_recordings(args.noisex), args.test_share, folder)
+        return split_noisex(files, test_share, folder)
     except ValueError as error:
         raise SystemExit(str(error)) from None
 
@@ -180,7 +184,7 @@ def found_from(folder: Path, path: str) -> str:
 
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
-    train = args.babble_from or args.dump / args.train_set
+    train = babble_folder(args)
     utt2spk = read_scp(train / "utt2spk")
     spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
     wavs = read_scp(train / "wav.scp")
@@ -310,14 +314,18 @@ def main(argv: list[str] | None = None) -> None:
     musan: dict[str, dict[str, dict[str, str]]] = {}
     if args.musan:
         musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
-    kinds = ["babble", *musan, *(["noisex"] if args.noisex else [])]
+    try:
+        noisex = noisex_recordings(args.noisex) if args.noisex else []
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    kinds = ["babble", *musan, *(["noisex"] if noisex else [])]
     if missing := set(args.test_kinds or []) - set(kinds):
         options = " and ".join(sorted({test_sets.option_for(kind) for kind in missing}))
         raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {options}")
     settings = {
         "babble": babble_settings(args),
         **dict.fromkeys(musan, musan_settings(args)),
-        "noisex": noisex_settings(args),
+        "noisex": noisex_settings(args, noisex),
     }
     wanted: dict[tuple[str, str], dict[test_sets.TestSet, dict[str, object]]] = {}
     claimed: dict[test_sets.TestSet, dict[str, object]] = {}
@@ -337,8 +345,10 @@ def main(argv: list[str] | None = None) -> None:
     except OtherSettings as error:
         raise SystemExit(str(error)) from None
     noises_of = {"babble": prepare_babble(args, folder / "babble"), **musan}
-    if args.noisex:
-        noises_of["noisex"] = prepare_noisex(args, folder / "noisex")
+    if noisex:
+        noises_of["noisex"] = prepare_noisex(
+            noisex, args.test_share, settings["noisex"], folder / "noisex"
+        )
     for split in SPLITS:
         for kind, noises in noises_of.items():
             write_scp(folder / f"{split}_{kind}.scp", noises[split])

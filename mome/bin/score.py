@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mome.analysis.decoded import decode_folder, rate_order
+from mome.analysis.decoded import add_arguments, decode_folder, rate_order
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
@@ -105,9 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--dump", type=Path, required=True)
-    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
+    add_arguments(parser)
     parser.add_argument("--train_text", type=Path, help="training transcripts, to score guessing")
     args = parser.parse_args(argv)
     tag = f"_{args.decode_tag}" if args.decode_tag else ""

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mome.analysis.confusions import Step, align
-from mome.analysis.decoded import decode_folder, read_prepared, read_transcripts
+from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
 from mome.analysis.wer import normalise, normalised_pairs
 from mome.common.atomic_files import write_bytes
 from mome.data.pictures import BLACK, caption, encode_png, filmstrip, put_text, text_width
@@ -213,10 +213,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--dump", type=Path, required=True)
+    add_arguments(parser)
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
-    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
     parser.add_argument("--conditions", nargs="+", required=True, help='e.g. "vsr v2" "avsr a4_v2"')
     parser.add_argument("--output", type=Path, required=True, help="e.g. transcripts.png")
     parser.add_argument("--title", default="")

@@ -15,7 +15,7 @@ from mome.common.distributed import of_first_process
 from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
-from mome.models.matryoshka import LAST_WINDOWS, TASKS, TaskPair, compress, rate_pairs
+from mome.models.matryoshka import TASKS, TaskPair, check_compression, compress, rate_pairs
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
 from mome.pretrained.hub import load
 
@@ -130,10 +130,7 @@ class AVSRModel(AbsESPnetModel):
         known = {str(pair) for _, pair in task_pairs}
         if not set(self.pair_weights) <= known:
             raise ValueError(f"pair_weights {sorted(self.pair_weights)} must be among {known}")
-        if self.last_window not in LAST_WINDOWS:
-            raise ValueError(
-                f"last_window {self.last_window!r} must be {' or '.join(LAST_WINDOWS)}"
-            )
+        check_compression(self.compression, self.last_window)
         drawn = self.pairs_per_step
         if drawn is not None and not 1 <= drawn <= len(task_pairs):
             raise ValueError(f"pairs_per_step {drawn} must lie between 1 and {len(task_pairs)}")

@@ -64,6 +64,18 @@ def parse_rate_pair(name: str) -> RatePair:
     return RatePair(audio, video)
 
 
+def check_compression(how: str, last_window: str) -> None:
+    """See that :func:`compress` knows these ways.
+
+    Raises:
+        ValueError: for one that it does not know.
+    """
+    if last_window not in LAST_WINDOWS:
+        raise ValueError(f"last_window {last_window!r} must be {' or '.join(LAST_WINDOWS)}")
+    if how not in COMPRESSIONS:
+        raise ValueError(f"compression {how!r} must be one of {', '.join(COMPRESSIONS)}")
+
+
 def compress(
     frames: torch.Tensor,
     lengths: torch.Tensor,
@@ -86,10 +98,7 @@ def compress(
         tokens (B, ceil(T / rate), D), or rate * D wide for ``stack``, zero beyond the lengths, and
         lengths (B,) = ceil(lengths / rate); both rounded down where the last window is dropped.
     """
-    if last_window not in LAST_WINDOWS:
-        raise ValueError(f"last_window {last_window!r} must be {' or '.join(LAST_WINDOWS)}")
-    if how not in COMPRESSIONS:
-        raise ValueError(f"compression {how!r} must be one of {', '.join(COMPRESSIONS)}")
+    check_compression(how, last_window)
     batch, time, dim = frames.shape
     if last_window == "drop":
         # Whole windows alone, unless there is none.
