@@ -38,10 +38,12 @@ class Adapter(nn.Module):
     Attributes:
         by_pair: whether it computes something else for each rate pair. Prompts of different pairs
             then share no tokens, and :meth:`select_pairs` is called before each pass of the LM.
+        pairs: the rate pairs that it has something for; empty if any will do.
         enabled: False inside :meth:`disabled`: the LM must then compute what it did without.
     """
 
     by_pair: bool = False
+    pairs: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()

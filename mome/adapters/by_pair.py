@@ -31,7 +31,7 @@ class PairMoME(MoME):
 
     Raises:
         ValueError: for a K that does not fit the number of experts, names the pair; if both options
-            name pairs, but not the same.
+            name pairs, but not the same; if none is named.
     """
 
     top_k_of_pair: torch.Tensor
@@ -40,9 +40,10 @@ class PairMoME(MoME):
         self,
         dim: int,
         top_k: int | Mapping[str, int] = 4,
-        disjoint_routers: Sequence[str] = (),
+        disjoint_routers: Sequence[str] | None = None,
         **others: Any,
     ):
+        disjoint_routers = disjoint_routers or ()
         by_pair: dict[str, int] = (
             dict(top_k) if isinstance(top_k, Mapping) else dict.fromkeys(disjoint_routers, top_k)
         )
@@ -51,6 +52,8 @@ class PairMoME(MoME):
                 f"top_k names {', '.join(sorted(by_pair))}, but disjoint_routers "
                 f"{', '.join(sorted(disjoint_routers))}: name the same rate pairs"
             )
+        if not by_pair:
+            raise ValueError("top_k by rate pair names no pair, such as {a4_v2: 4}")
         super().__init__(dim, top_k=1, **others)
         for pair, k in by_pair.items():
             if not 1 <= k <= self.num_routed:

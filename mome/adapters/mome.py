@@ -55,11 +55,20 @@ class MoMEAdapter(Adapter):
         dim = lm.config.get_text_config().hidden_size
         layers = find_layers(lm)
         blocks = [find_block(layer, position) for layer in layers]
-        self.by_pair = bool(experts.get("disjoint_routers")) or isinstance(
-            experts.get("top_k"), Mapping
-        )
-        experts_class = PairMoME if self.by_pair else self.experts_class
-        self.layers = nn.ModuleList(experts_class(dim, **experts) for _ in blocks)
+        # `disjoint_routers: null` unsets that of a base configuration.
+        disjoint = experts.pop("disjoint_routers", None)
+        self.by_pair = bool(disjoint) or isinstance(experts.get("top_k"), Mapping)
+        if self.by_pair:
+            if self.experts_class is not MoME:
+                raise ValueError(
+                    f"disjoint_routers and a top_k by rate pair are options of the experts MoME, "
+                    f"not of {self.experts_class.__name__}"
+                )
+            modules = [PairMoME(dim, disjoint_routers=disjoint, **experts) for _ in blocks]
+            self.layers = nn.ModuleList(modules)
+            self.pairs = modules[0].pairs
+        else:
+            self.layers = nn.ModuleList(self.experts_class(dim, **experts) for _ in blocks)
         self.position = position
         self.balance = balance
         # Of the blocks that are running: what the attention has read, for `layer`.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mome.common.distributed import sum_over_processes
+from mome.common.precision import without_autocast
 from mome.common.registry import Registry
 
 Gate = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
@@ -150,19 +151,20 @@ def sequence_balance_loss(
     Returns:
         a scalar with a gradient through the probabilities.
     """
-    probs = routing[0][1]
-    weight = mask[..., None].to(probs.dtype)
+    weight = mask[..., None].float()
     if sequences is None:
         sequences = mask.new_ones(1, mask.shape[1])
-    member = sequences.to(probs.dtype)
+    member = sequences.float()
 
     def of_sequences(columns: torch.Tensor) -> torch.Tensor:
         return member @ (columns * weight).sum(0)  # (P, ...)
 
-    tokens = len(routing) * of_sequences(torch.ones_like(weight))
-    chosen = [of_sequences((gates > 0).to(probs.dtype)) for gates, _ in routing]
-    counts = torch.stack(chosen).sum(0)
-    given = torch.stack([of_sequences(of_layer) for _, of_layer in routing]).sum(0)
+    # Counts of thousands of tokens overflow in float16 and are rounded in bfloat16.
+    with without_autocast(mask.device):
+        tokens = len(routing) * of_sequences(torch.ones_like(weight))
+        chosen = [of_sequences((gates > 0).float()) for gates, _ in routing]
+        counts = torch.stack(chosen).sum(0)
+        given = torch.stack([of_sequences(probs.float()) for _, probs in routing]).sum(0)
     share = given / tokens.clamp(min=1)
     load = sum_over_processes(counts) / sum_over_processes(tokens).clamp(min=1)
-    return probs.shape[-1] * (load * share).sum(-1).mean()
+    return share.shape[-1] * (load * share).sum(-1).mean()

@@ -52,6 +52,7 @@ from mome.data.video import MediaError
 
 # dB between the SNR asked for and that of the file.
 SNR_TOLERANCE = 0.05
+BABBLE_FILES = ("utt2spk", "wav.scp", "utt2dur")
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,16 @@ def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
 def babble_folder(args: argparse.Namespace) -> Path:
     """The data folder whose speakers make the babble."""
     folder = args.babble_from or args.dump / args.train_set
-    for file in ("utt2spk", "wav.scp", "utt2dur"):
+    for file in BABBLE_FILES:
         if not (folder / file).is_file():
             raise SystemExit(f"{folder / file} does not exist: babble needs a folder of stage 2")
     return folder
+
+
+def others_settings(folder: Path) -> dict[str, object]:
+    """What babble of another data folder depends on, whether stage 2 has made it or not."""
+    content = b"".join((folder / file).read_bytes() for file in BABBLE_FILES)
+    return {"babble_from": str(folder), "content": zlib.crc32(content)}
 
 
 def babble_settings(args: argparse.Namespace) -> dict[str, object]:
@@ -138,7 +145,7 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
     train = babble_folder(args)
     return {
-        **({"babble_from": str(train)} if args.babble_from else {}),
+        **(others_settings(train) if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
         "prepared": fingerprint(train / ".done"),
         "recordings": zlib.crc32("\n".join(read_scp(train / "wav.scp")).encode()),
@@ -172,11 +179,13 @@ def prepare_noisex(
 
 
 def found_from(folder: Path, path: str) -> str:
-    """A file that a data folder names, as it is or relative to a folder above the data folder.
+    """A file that a data folder names, relative to a folder above the data folder or to this one.
 
-    Stage 2 names files relative to the recipe's folder, in which another recipe does not run.
+    Stage 2 names files relative to the recipe's folder, in which another recipe does not run. The
+    folders above come first: a file of the same name here is another corpus's. They are those of
+    the name that was given, and then those of what it links to.
     """
-    for place in (Path(), *folder.resolve().parents):
+    for place in (*folder.absolute().parents, *folder.resolve().parents, Path()):
         if (place / file_of(path)).is_file():
             return str(place / path)
     raise SystemExit(f"{folder / 'wav.scp'} names {path}, which is not there")
@@ -197,8 +206,12 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
         zip(SPLITS, (args.num_train, args.num_test), strict=True)
     ):
         speakers = len(split[name])
-        if speakers == 0:
-            raise SystemExit(f"{train}: no utterances for {name} babble; two or more are needed")
+        utterances = sum(len(of_speaker) for of_speaker in split[name].values())
+        if utterances < 2:
+            raise SystemExit(
+                f"{train}: {utterances} utterances for {name} babble, where two are needed; "
+                f"give other speakers by --babble_from or more of them by --test_share"
+            )
         if speakers == 1:
             (speaker,) = split[name]
             logging.warning(
@@ -334,9 +347,12 @@ def main(argv: list[str] | None = None) -> None:
         made_with = {**settings[kind], "source": test_sets.source_of(args.dump, name)}
         copies = [test_sets.noisy(name, kind, snr) for snr in args.snrs]
         wanted[name, kind] = dict.fromkeys(copies, made_with)
-        # Copies at SNRs that are not asked for this time must not stay with another noise.
-        others = [each for each in listed if each == test_sets.noisy(name, kind, each.snr or 0)]
-        claimed |= dict.fromkeys([*others, *copies], made_with)
+        claimed |= dict.fromkeys(copies, made_with)
+    # Copies that are not asked for this time must not stay with another noise.
+    for each in listed:
+        if each.noise and not each.corruption and each not in claimed:
+            source = test_sets.source_of(args.dump, each.base)
+            claimed[each] = {**settings.get(each.noise, {}), "source": source}
     try:
         # The lists of noise are those of training: without --musan they would lose its kinds.
         noise_settings = {**settings["babble"], **musan_settings(args), **settings["noisex"]}
@@ -350,6 +366,8 @@ def main(argv: list[str] | None = None) -> None:
             noisex, args.test_share, settings["noisex"], folder / "noisex"
         )
     for split in SPLITS:
+        for kind in set(KINDS) - set(noises_of):
+            (folder / f"{split}_{kind}.scp").unlink(missing_ok=True)
         for kind, noises in noises_of.items():
             write_scp(folder / f"{split}_{kind}.scp", noises[split])
         everything = {

@@ -8,6 +8,7 @@ ten seconds, and speech is MUSAN's, not that of the corpus. Voices in babble are
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ SPLITS = ("train", "test")
 MUSAN_FOLDERS = ("noise", "speech", "music")
 KINDS = ("babble", *MUSAN_FOLDERS, "noisex")  # a noise id begins with its kind and "-"
 AUDIO_SUFFIXES = (".wav", ".flac")
-NOISEX_SECONDS = 10  # of a recording at least, so that each part holds an utterance's length
+NOISEX_SECONDS = 60  # of a recording at least, so that its part for tests outlasts utterances
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,27 @@ def plan_babble(
 ) -> Babble:
     """Draw different speakers and, for each, utterances to fill the length.
 
-    If there is one speaker, each voice is another draw of his utterances.
+    If there is one speaker, all voices are his: each reads the same utterances in the same random
+    order, but begins at another, so that no two say the same at the same moment.
 
     Args:
         name: id of the recording.
         spk2utt: speaker -> utterances to draw from.
         wavs: utterance -> audio file.
         durations: utterance -> seconds.
-        num_speakers: voices mixed; all speakers if there are fewer.
+        num_speakers: voices mixed; all speakers if there are fewer, and not more than the
+            utterances of one speaker.
         seconds: length.
         rng: draws speakers and utterances.
     """
     names = c_sorted(spk2utt)
-    chosen = rng.choice(names, min(num_speakers, len(names)), replace=False)
     if len(names) == 1:
-        chosen = np.repeat(names, num_speakers)
+        return Babble(
+            name,
+            _voices_of_one(spk2utt[names[0]], wavs, durations, num_speakers, seconds, rng),
+            seconds,
+        )
+    chosen = rng.choice(names, min(num_speakers, len(names)), replace=False)
     speakers = []
     for speaker in c_sorted(str(s) for s in chosen):
         files: list[str] = []
@@ -98,6 +105,31 @@ def plan_babble(
                     break
         speakers.append(tuple(files))
     return Babble(name, tuple(speakers), seconds)
+
+
+def _voices_of_one(
+    utterances: Sequence[str],
+    wavs: Mapping[str, str],
+    durations: Mapping[str, float],
+    num_voices: int,
+    seconds: float,
+    rng: np.random.Generator,
+) -> tuple[tuple[str, ...], ...]:
+    """The voices of a babble of one speaker; see :func:`plan_babble`."""
+    order = [str(u) for u in rng.permutation(sorted(utterances))]
+    num_voices = min(num_voices, len(order))
+    voices = []
+    for voice in range(num_voices):
+        begin = voice * len(order) // num_voices
+        files: list[str] = []
+        length = 0.0
+        for utterance in islice(cycle(order), begin, None):
+            if length >= seconds:
+                break
+            files.append(wavs[utterance])
+            length += durations[utterance]
+        voices.append(tuple(files))
+    return tuple(voices)
 
 
 def mix_babble(babble: Babble, rate: int = RATE) -> np.ndarray:
@@ -155,12 +187,18 @@ def split_musan(
     return result
 
 
+def noisex_id(file: Path) -> str:
+    """The noise id of a recording of NOISEX."""
+    return f"noisex-{file.stem.replace(' ', '_')}"
+
+
 def noisex_recordings(path: Path) -> list[Path]:
     """The recordings of NOISEX-92 (Varga & Steeneken, 1993): one file, or those of a folder.
 
     Raises:
         ValueError: for what is not there, a folder without .wav and .flac, or a file that cannot
-            serve: no audio, of less than 16 kHz (NOISEX-92 itself has 19.98) or 10 s.
+            serve: no audio, of less than 16 kHz (NOISEX-92 itself has 19.98), or of less than a
+            minute (NOISEX-92's have 235 s).
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist; --noisex takes NOISEX's babble.wav or its folder")
@@ -169,8 +207,10 @@ def noisex_recordings(path: Path) -> list[Path]:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
         if not files:
             raise ValueError(f"{path} holds no .wav or .flac; convert NOISEX's recordings to wav")
-        if len({file.stem for file in files}) < len(files):
-            raise ValueError(f"{path}: recordings have the same name but for .wav or .flac")
+        if len({noisex_id(file) for file in files}) < len(files):
+            raise ValueError(
+                f"{path}: recordings have the same name but for .wav or .flac, or _ for a blank"
+            )
     for file in files:
         try:
             info = soundfile.info(str(file))
@@ -211,7 +251,7 @@ def split_noisex(
     """
     result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
     for file in files:
-        name = f"noisex-{file.stem.replace(' ', '_')}"
+        name = noisex_id(file)
         paths = {split: folder / split / f"{name}.flac" for split in SPLITS}
         if not all(path.is_file() for path in paths.values()):
             samples = limit_peak(read_audio(file))

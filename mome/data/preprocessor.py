@@ -1,5 +1,6 @@
 """ESPnet preprocessor: from the files of an utterance to the arrays that the model reads."""
 
+import math
 from collections.abc import Collection, Iterator, KeysView, Mapping
 from functools import lru_cache
 
@@ -61,7 +62,7 @@ def list_noises(noise_scp: str, kinds: Collection[str] = ()) -> list[list[str]]:
     if missing := sorted(set(kinds) - set(by_kind)):
         raise ValueError(
             f"{noise_scp} lists no {', '.join(missing)}, only {', '.join(by_kind)}; run stage 3"
-            " again, with --musan for other kinds than babble"
+            " again, with --musan or --noisex, or with these kinds in --train_noise"
         )
     return [by_kind[kind] for kind in sorted(kinds or by_kind)]
 
@@ -112,7 +113,8 @@ class AVSRPreprocessor(AbsPreprocessor):
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
         for snr in self.noise_snrs:
-            if snr is not None and not isinstance(snr, int | float):
+            number = isinstance(snr, int | float) and not isinstance(snr, bool)
+            if snr is not None and not (number and math.isfinite(snr)):
                 raise ValueError(
                     f"noise_snrs {self.noise_snrs}: {snr!r} is no SNR in dB; null is clean speech"
                 )

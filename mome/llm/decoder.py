@@ -41,7 +41,8 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         gradient_checkpointing: recompute the LM's layers in the backward pass to save memory.
 
     Raises:
-        ValueError: for an unknown adapter, or a ``vocab_size`` larger than the LM's vocabulary.
+        ValueError: for an unknown adapter, a ``vocab_size`` larger than the LM's vocabulary, or an
+            adapter by rate pair where the frames of one encoder are mapped here.
         OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
@@ -69,6 +70,11 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         self.tokenizer = tokenizer
         self.lm = Frozen(model)
         self.adapter = attach(model, adapter, adapter_conf)
+        if encoder_output_size is not None and self.adapter is not None and self.adapter.by_pair:
+            raise ValueError(
+                f"adapter {adapter!r} differs by rate pair, and this decoder reads one encoder at "
+                f"one rate; the `avsr` model reads rate pairs"
+            )
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             for module in model.modules():  # active only in layers that believe they train

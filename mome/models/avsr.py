@@ -96,6 +96,7 @@ class AVSRModel(AbsESPnetModel):
         self._check_options(projector)
 
         self.decoder = decoder
+        self._check_adapter_pairs()
         self.tokenizer = load(AutoTokenizer, tokenizer) if tokenizer else decoder.tokenizer
         self.prompt_ids = {
             task: self.tokenizer.encode(PROMPTS[task], add_special_tokens=False)
@@ -134,6 +135,18 @@ class AVSRModel(AbsESPnetModel):
         drawn = self.pairs_per_step
         if drawn is not None and not 1 <= drawn <= len(task_pairs):
             raise ValueError(f"pairs_per_step {drawn} must lie between 1 and {len(task_pairs)}")
+
+    def _check_adapter_pairs(self) -> None:
+        """Refuse an adapter that differs by rate pair and lacks one that is trained."""
+        adapter = self.decoder.adapter
+        if adapter is None or not adapter.pairs:
+            return
+        trained = [str(pair) for _, pair in self.task_pairs]
+        if missing := [pair for pair in dict.fromkeys(trained) if pair not in adapter.pairs]:
+            raise ValueError(
+                f"adapter_conf names the rate pairs {', '.join(adapter.pairs)}, but not "
+                f"{', '.join(missing)}, which the tasks {', '.join(self.tasks)} train"
+            )
 
     def _needed(self, kind: str, encoder: Encoder | None) -> Encoder | None:
         """The encoder of a modality; None, whatever was given, if no task reads it."""

@@ -37,6 +37,7 @@ class ProjectorCTCModel(AVSRModel):
         units_weight: weight of the cross-entropy of the video frames' acoustic units; 0 leaves it
             out, and the data need no units then.
         num_units: number of units.
+        label_smoothing: of the units' cross-entropy in training.
         negatives: tokens sampled from the vocabulary beside those of the batch, in training;
             validation takes the whole vocabulary.
         **parts: as for AVSRModel; ``readout_conf`` is needed.
@@ -50,10 +51,12 @@ class ProjectorCTCModel(AVSRModel):
         negatives: int = 1000,
         units_weight: float = 0.0,
         num_units: int = 100,
+        label_smoothing: float = 0.1,
         **parts: Any,
     ):
         super().__init__(**parts)
         self.units_weight = units_weight
+        self.label_smoothing = label_smoothing
         self.units_head: nn.Linear | None = None
         if units_weight and self.video_encoder is not None:
             encoder: Any = unwrap(self.video_encoder)
@@ -121,7 +124,11 @@ class ProjectorCTCModel(AVSRModel):
                 raise ValueError("units_weight needs the units of the clips: give --units <folder>")
             frames, lengths = features["video"]
             of_units, stats["acc_units"] = unit_loss(
-                self.units_head(frames), lengths, units, units_lengths
+                self.units_head(frames),
+                lengths,
+                units,
+                units_lengths,
+                label_smoothing=self.label_smoothing if self.training else 0.0,
             )
             stats["loss_units"] = of_units.detach()
             loss = loss + self.units_weight * of_units

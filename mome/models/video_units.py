@@ -58,7 +58,7 @@ def unit_loss(
     lengths: torch.Tensor,
     units: torch.Tensor,
     units_lengths: torch.Tensor,
-    label_smoothing: float = 0.1,
+    label_smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy over frames, and the share of frames whose likeliest unit is right.
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny import SIZES
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from mome.adapters import MoMEAdapter
 from mome.adapters.by_pair import PairMoME
@@ -72,6 +72,8 @@ def test_active_parameters_are_those_of_one_router_and_the_largest_k():
         ({"top_k": {"a4_v2": 2, "a16_v5": 7}}, "top_k=7 of a16_v5 must lie between 1 and"),
         ({"top_k": {"a4_v2": 0}}, "top_k=0 of a4_v2"),
         ({"top_k": {"a4_v2": 2}, "disjoint_routers": ["a4_v5"]}, "name the same rate pairs"),
+        ({"top_k": {}}, "names no pair"),
+        ({"top_k": 2, "disjoint_routers": []}, "names no pair"),
     ],
 )
 def test_contradictions_are_named(options, message):
@@ -87,10 +89,34 @@ def test_a_pair_must_be_selected_and_known():
         module.select_pairs(["a1_v1"])
 
 
+def tiny_lm() -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("disjoint", [None, []])
+def test_an_empty_list_of_routers_unsets_that_of_a_base_configuration(disjoint):
+    adapter = MoMEAdapter(tiny_lm(), num_routed=6, bottleneck=3, disjoint_routers=disjoint)
+    assert not adapter.by_pair
+    assert not adapter.pairs
+    assert type(adapter.experts[0]) is MoME
+
+
+def test_experts_of_a_subclass_are_not_replaced_silently():
+    class OwnExperts(MoME):
+        pass
+
+    class OwnAdapter(MoMEAdapter):
+        experts_class = OwnExperts
+
+    assert type(OwnAdapter(tiny_lm(), num_routed=6).experts[0]) is OwnExperts
+    with pytest.raises(ValueError, match=r"not of OwnExperts"):
+        OwnAdapter(tiny_lm(), num_routed=6, top_k=TOP_KS)
+
+
 @torch.no_grad()
 def test_an_adapted_lm_answers_each_pair_and_the_form_for_inference_gives_the_same():
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).eval().requires_grad_(False)
+    lm = tiny_lm()
     adapter = MoMEAdapter(lm, num_routed=6, bottleneck=3, top_k=TOP_KS, disjoint_routers=PAIRS)
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

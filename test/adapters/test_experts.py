@@ -199,6 +199,25 @@ def test_the_paper_s_balance_loss_equals_its_formula_sequence_by_sequence():
     assert float(one) == float(all_columns)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_balance_losses_are_counted_exactly_under_autocast(dtype):
+    """A step on a GPU computes in half precision, in which sums over tokens are cut or overflow."""
+    torch.manual_seed(0)
+    probs = torch.randn(4, 3001, 7).softmax(-1)
+    top = probs.topk(2, -1)
+    gates = torch.zeros_like(probs).scatter(-1, top.indices, top.values)
+    mask = torch.ones(4, 3001, dtype=torch.bool)
+    members = torch.rand(3, 3001) < 0.7
+    losses = [
+        lambda: sequence_balance_loss([(gates, probs)] * 9, mask, members),
+        lambda: balance_loss(gates, probs, mask),
+    ]
+    for loss in losses:
+        exact = loss()
+        with torch.autocast("cpu", dtype):
+            assert loss() == exact
+
+
 def test_the_paper_s_balance_loss_is_k_for_uniform_routing_in_one_layer():
     probs = torch.full((2, 3, 4), 0.25)
     gates = torch.zeros(6, 4).scatter(-1, torch.tensor([[0, 1], [2, 3], [0, 1]] * 2), 0.25)

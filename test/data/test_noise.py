@@ -310,7 +310,7 @@ def test_no_noise_outside_training_and_missing_kinds_are_named(dump, tmp_path):
         noise_main([*arguments(dump.parent), "--test_kinds", "speech"])
 
 
-def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
+def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog, monkeypatch):
     make_set(tmp_path / "train", ["s1"], 10, seed=0)
     make_set(tmp_path / "test", ["t1"], 1, seed=0)
     command = ["--dump", str(tmp_path), "--seconds", "2", "--speakers", "4"]
@@ -331,10 +331,12 @@ def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
         )
         for name in ("train", "test")
     }
-    assert [len(plan.speakers) for plan in plans.values()] == [4, 4]
     files = {name: {f for v in plan.speakers for f in v} for name, plan in plans.items()}
     assert not files["train"] & files["test"]
-    assert len(set(plans["train"].speakers)) > 1  # the voices say different things
+    # At no moment do two voices say the same; of the two utterances for tests there are two voices.
+    assert [len(plan.speakers) for plan in plans.values()] == [4, 2]
+    for plan in plans.values():
+        assert all(len(set(slot)) == len(slot) for slot in zip(*plan.speakers, strict=True))
     # Other settings are noticed, and others' voices give other babble.
     make_set(tmp_path / "others", ["o1", "o2"], 3, seed=5)
     command += ["--babble_from", str(tmp_path / "others")]
@@ -345,17 +347,24 @@ def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog):
     wavs = read_scp(tmp_path / "others" / "wav.scp")
     relative = {u: str(Path(wav).relative_to(tmp_path)) for u, wav in wavs.items()}
     write_scp(tmp_path / "others" / "wav.scp", relative)
+    # The same names in the working directory are this recipe's own audio, and another's babble.
+    make_set(tmp_path / "here" / "others", ["o1", "o2"], 3, seed=6)
+    monkeypatch.chdir(tmp_path / "here")
     noise_main([*command, *FORCE])
-    assert Path(own["babble-test-0000"]).read_bytes() != before
+    others = Path(own["babble-test-0000"]).read_bytes()
+    assert others != before
+    monkeypatch.chdir(tmp_path)
+    noise_main([*command, *FORCE])
+    assert Path(own["babble-test-0000"]).read_bytes() == others
     with pytest.raises(SystemExit, match=r"nothing/utt2spk does not exist: babble needs a folder"):
         noise_main([*command[:-1], str(tmp_path / "nothing")])
 
 
 @pytest.fixture
 def noisex(tmp_path):
-    """A recording at NOISEX-92's rate: 400 Hz for 16 s, then 3 kHz for 4 s."""
-    time = np.arange(19980 * 20) / 19980
-    samples = 0.3 * np.sin(2 * np.pi * np.where(time < 16, 400, 3000) * time)
+    """A recording at NOISEX-92's rate: 400 Hz for 64 s, then 3 kHz for 16 s."""
+    time = np.arange(19980 * 80) / 19980
+    samples = 0.3 * np.sin(2 * np.pi * np.where(time < 64, 400, 3000) * time)
     (tmp_path / "noisex").mkdir()
     soundfile.write(tmp_path / "noisex" / "babble.wav", samples, 19980)
     return tmp_path / "noisex"
@@ -372,7 +381,7 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
     command = ["--dump", str(tmp_path), "--seconds", "1", "--snrs", "0"]
     noise_main([*command, "--noisex", str(noisex / "babble.wav")])
     parts = {}
-    for split, seconds, hertz in (("train", 16, 400), ("test", 4, 3000)):
+    for split, seconds, hertz in (("train", 64, 400), ("test", 16, 3000)):
         path = read_scp(tmp_path / "noise" / f"{split}_noisex.scp")["noisex-babble"]
         assert read_scp(tmp_path / "noise" / f"{split}.scp")["noisex-babble"] == path
         samples = read_audio(path)
@@ -386,11 +395,15 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
     before = parts["test"].stat().st_mtime_ns
     noise_main([*command, "--noisex", str(noisex)])
     assert parts["test"].stat().st_mtime_ns == before
-    soundfile.write(noisex / "babble.wav", np.random.default_rng(0).normal(0, 0.1, 400000), 19980)
+    soundfile.write(noisex / "babble.wav", np.random.default_rng(0).normal(0, 0.1, 1400000), 19980)
     with pytest.raises(SystemExit, match="noisex"):
         noise_main([*command, "--noisex", str(noisex)])
     noise_main([*command, "--noisex", str(noisex), *FORCE])
     assert parts["test"].stat().st_mtime_ns > before
+    # Without it, forced, neither its list nor its noisy sets stay behind.
+    noise_main([*command, *FORCE])
+    assert sorted(read_list(tmp_path)) == ["test_babble_snr0"]
+    assert not list((tmp_path / "noise").glob("*_noisex.scp"))
 
 
 @pytest.mark.parametrize(
@@ -401,7 +414,8 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
         ("babble.mat", r"babble.mat is no audio that can be read"),
         ("babble.raw", r"babble.raw is no audio that can be read"),
         ("slow.wav", "slow.wav has 8000 Hz"),
-        ("short.wav", "short.wav lasts 2.0 s"),
+        ("short.wav", "short.wav lasts 12.0 s"),
+        ("names", "recordings have the same name"),
         ("silent.wav", r"silent.wav: its part for (train|test) is silent"),
     ],
 )
@@ -412,17 +426,22 @@ def test_a_noisex_that_cannot_serve_is_named(tmp_path, file, message):
         path.mkdir()
     elif file in ("babble.mat", "babble.raw"):
         path.write_bytes(b"MATLAB 5.0 MAT-file" * 50)
+    elif file == "names":
+        path.mkdir()
+        for name in ("a b.wav", "a_b.wav"):
+            soundfile.write(path / name, np.ones(10), 19980)
     elif file:
         rate = 8000 if file == "slow.wav" else 19980
-        seconds = 2 if file == "short.wav" else 12
+        seconds = 12 if file == "short.wav" else 61
         soundfile.write(path, np.full(rate * seconds, 0.1 * (file != "silent.wav")), rate)
     with pytest.raises(SystemExit, match=message):
         noise_main(["--dump", str(tmp_path), "--test_sets", "--noisex", str(path)])
 
 
 def test_a_word_among_snrs_is_named(capsys):
-    with pytest.raises(ValueError, match=r"'loud' is no SNR in dB"):
-        AVSRPreprocessor(train=True, noise_snrs=[-5, "loud", None])
+    for wrong in ("loud", True, float("nan")):
+        with pytest.raises(ValueError, match=f"{wrong!r} is no SNR in dB"):
+            AVSRPreprocessor(train=True, noise_snrs=[-5, wrong, None])
     with pytest.raises(SystemExit):
         noise_main(["--dump", "/nowhere", "--snrs", "5", "loud"])
     assert "loud" in capsys.readouterr().err

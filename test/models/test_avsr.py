@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from tiny_avsr import build, collate, utterances
 
 from mome.common.frozen import Frozen
+from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 from mome.models.matryoshka import RatePair, rate_pairs
 from mome.models.projector import FeatureNorm
@@ -162,6 +163,28 @@ def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
         AVSRModel(model.decoder, tiny_lm, model.audio_encoder, None)
     with pytest.raises(ValueError, match="differ in width"):
         build(tiny_lm, tiny_whisper, compression="stack", projector="shared")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "conf"),
+    [
+        ("mome", {"disjoint_routers": ["a4_v2", "a4_v5", "a16_v2"], "num_routed": 4}),
+        ("mome", {"top_k": {"a4_v2": 2, "a4_v5": 2, "a16_v2": 1}, "num_routed": 4}),
+        ("rate_lora", {"pairs": ["a4_v2", "a4_v5", "a16_v2"], "rank": 2}),
+    ],
+)
+def test_an_adapter_without_a_trained_pair_is_named(tiny_lm, tiny_whisper, adapter, conf):
+    model = build(tiny_lm, tiny_whisper)
+    parts = (tiny_lm, model.audio_encoder, model.video_encoder)
+    with pytest.raises(ValueError, match=r"a4_v2, a4_v5, a16_v2, but not a16_v5, which the tasks"):
+        AVSRModel(MoMELLMDecoder(lm=tiny_lm, adapter=adapter, adapter_conf=conf), *parts)
+    AVSRModel(
+        MoMELLMDecoder(lm=tiny_lm, adapter=adapter, adapter_conf=conf),
+        *parts,
+        audio_rates=[4],
+    )
+    with pytest.raises(ValueError, match="reads one encoder at one rate"):
+        MoMELLMDecoder(lm=tiny_lm, encoder_output_size=8, adapter=adapter, adapter_conf=conf)
 
 
 def test_one_batch_can_be_learned_by_heart(tiny_lm, tiny_whisper):

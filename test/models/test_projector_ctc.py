@@ -119,18 +119,23 @@ def test_units_are_further_targets_of_the_lip_encoder(tiny_lm, tiny_whisper):
     features = with_units.encode(*[batch[k] for k in batch if "text" not in k])
     logits = with_units.units_head(features["video"][0])
     log_probs = logits.log_softmax(-1)
-    total = right = count = 0
+    total = smoothed = right = count = 0
     for row, (frames, known) in enumerate(zip(lengths, given["units_lengths"], strict=True)):
         for t in range(min(int(frames), int(known))):
+            row_probs = log_probs[row, t].detach()
+            total -= float(row_probs[units[row, t]])
             # Label smoothing of 0.1 spreads a tenth over all units.
-            row_probs = log_probs[row, t]
-            total -= 0.9 * float(row_probs[units[row, t]]) + 0.1 * float(row_probs.mean())
+            smoothed -= 0.9 * float(row_probs[units[row, t]]) + 0.1 * float(row_probs.mean())
             right += int(row_probs.argmax() == units[row, t])
             count += 1
     assert float(stats["loss_units"]) == pytest.approx(total / count, rel=1e-4)
     assert float(stats["acc_units"]) == pytest.approx(right / count)
     plain = float(without(**batch)[0])
     assert float(loss) == pytest.approx(plain + 0.5 * total / count, rel=1e-4)
+    with_units.training = True  # of this module alone: no dropout
+    assert float(with_units(**batch, **given)[1]["loss_units"]) == pytest.approx(
+        smoothed / count, rel=1e-4
+    )
     with pytest.raises(ValueError, match="units_weight needs the units"):
         with_units(**batch)
 
