@@ -17,5 +17,5 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --projector_config conf/projectors.yaml \
     --train_config conf/train.yaml \
     --tasks "avsr asr vsr" \
-    --beam 1 \
+    --inference_model valid.epoch.best.pth --beam 1 \
     "$@"

@@ -30,10 +30,14 @@ class ProjectorCTCModel(AVSRModel):
 
     A video encoder that is not frozen learns too. CTC alone does not teach it: on real lips the
     loss stays where all frames are blank, even from an encoder that was pretrained on units. With
-    the units of every frame as further targets it learns within some hundred steps. The checkpoint
-    initialises an AVSRModel by ESPnet's ``--init_param``.
+    the units of every frame as further targets it learns within some hundred steps. Nor does CTC
+    against fixed embeddings teach it well what tokens with similar embeddings look like, such as
+    the letters; CTC with output weights of its own does (``text_weight``). Both heads are left
+    behind. The checkpoint initialises an AVSRModel by ESPnet's ``--init_param``.
 
     Args:
+        text_weight: weight of a CTC loss of the video frames, uncompressed, with a softmax layer of
+            its own over the tokens; 0 leaves it out.
         units_weight: weight of the cross-entropy of the video frames' acoustic units; 0 leaves it
             out, and the data need no units then.
         num_units: number of units.
@@ -49,6 +53,7 @@ class ProjectorCTCModel(AVSRModel):
         self,
         *,
         negatives: int = 1000,
+        text_weight: float = 0.0,
         units_weight: float = 0.0,
         num_units: int = 100,
         label_smoothing: float = 0.1,
@@ -57,10 +62,16 @@ class ProjectorCTCModel(AVSRModel):
         super().__init__(**parts)
         self.units_weight = units_weight
         self.label_smoothing = label_smoothing
+        self.text_weight = text_weight
         self.units_head: nn.Linear | None = None
-        if units_weight and self.video_encoder is not None:
+        self.text_head: nn.Linear | None = None
+        if self.video_encoder is not None:
             encoder: Any = unwrap(self.video_encoder)
-            self.units_head = nn.Linear(encoder.output_size(), num_units)
+            width = encoder.output_size()
+            if units_weight:
+                self.units_head = nn.Linear(width, num_units)
+            if text_weight:
+                self.text_head = nn.Linear(width, 1 + self.decoder.vocab_size)  # blank comes first
         if self.readout is None:
             raise ValueError("projector_ctc trains what the readout reads: set readout_conf")
         self.negatives = negatives
@@ -86,7 +97,7 @@ class ProjectorCTCModel(AVSRModel):
         units_lengths: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """Mean CTC loss per transcript token over modalities and rates, plus that of the units.
+        """Mean CTC loss per transcript token over modalities and rates, plus those of the heads.
 
         Utterances with fewer tokens than the transcript needs give no loss; their share is in the
         statistics as ``short_<rate>``. In validation ``ter_<rate>`` is the token error rate (in
@@ -119,6 +130,20 @@ class ProjectorCTCModel(AVSRModel):
                     paths = ids[(best - 1).clamp(min=0)].masked_fill(best == 0, -1)
                     stats[f"ter_{name}"] = token_error_rate(paths, lengths, text)
         loss = torch.stack(losses).mean()
+        if self.text_head is not None:
+            frames, lengths = features["video"]
+            rows = F.pad(ids + 1, (1, 0))
+            head = self.text_head
+            logits = F.linear(frames, head.weight[rows], head.bias[rows])
+            of_text = F.ctc_loss(
+                logits.log_softmax(-1).transpose(0, 1),
+                labels,
+                lengths,
+                text_lengths,
+                zero_infinity=True,
+            )
+            stats["loss_text"] = of_text.detach()
+            loss = loss + self.text_weight * of_text
         if self.units_head is not None:
             if units is None or units_lengths is None:
                 raise ValueError("units_weight needs the units of the clips: give --units <folder>")

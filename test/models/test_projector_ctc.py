@@ -3,6 +3,7 @@
 import jiwer
 import pytest
 import torch
+import torch.nn.functional as F
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from tiny_avsr import build as build_avsr
 from tiny_avsr import collate, utterances
@@ -138,6 +139,26 @@ def test_units_are_further_targets_of_the_lip_encoder(tiny_lm, tiny_whisper):
     )
     with pytest.raises(ValueError, match="units_weight needs the units"):
         with_units(**batch)
+
+
+def test_the_lip_encoder_s_own_softmax_is_plain_ctc_over_the_vocabulary(tiny_lm, tiny_whisper):
+    batch = collate(utterances(3))
+    model = build(tiny_lm, tiny_whisper, False, text_weight=0.5).eval()
+    without = build(tiny_lm, tiny_whisper, False).eval()
+    without.load_state_dict(model.state_dict(), strict=False)
+    loss, stats, _ = model(**batch)
+    frames, lengths = model.encode(*[batch[k] for k in batch if "text" not in k])["video"]
+    expected = F.ctc_loss(
+        model.text_head(frames).log_softmax(-1).transpose(0, 1),
+        batch["text"].clamp(min=0) + 1,
+        lengths,
+        batch["text_lengths"],
+    )
+    assert float(stats["loss_text"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss) == pytest.approx(float(without(**batch)[0] + 0.5 * expected), rel=1e-5)
+    loss.backward()
+    assert model.text_head.weight.grad.abs().sum() > 0
+    assert next(model.video_encoder.parameters()).grad.abs().sum() > 0
 
 
 def test_without_a_readout_there_is_nothing_to_train(tiny_lm, tiny_whisper):
