@@ -85,6 +85,31 @@ class ProjectorCTCModel(AVSRModel):
         sampled = torch.randint(vocabulary, (self.negatives,), device=text.device)
         return torch.cat([text[text >= 0], sampled]).unique()
 
+    def text_loss(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """CTC of the lip encoder's own softmax layer: frames (B, T, D), text (B, L), lengths (B,).
+
+        In training it runs over the batch's tokens alone. With others beside them CTC is so large
+        at first that it undoes what the encoder knows.
+        """
+        assert self.text_head is not None
+        ids = text[text >= 0].unique() if self.training else self.candidates(text)
+        rows = F.pad(ids + 1, (1, 0))
+        logits = F.linear(frames, self.text_head.weight[rows], self.text_head.bias[rows])
+        labels = torch.searchsorted(ids, text.clamp(min=int(ids[0]))) + 1
+        return F.ctc_loss(
+            logits.log_softmax(-1).transpose(0, 1),
+            labels,
+            lengths,
+            text_lengths,
+            zero_infinity=True,
+        )
+
     def forward(
         self,
         text: torch.Tensor,
@@ -131,17 +156,7 @@ class ProjectorCTCModel(AVSRModel):
                     stats[f"ter_{name}"] = token_error_rate(paths, lengths, text)
         loss = torch.stack(losses).mean()
         if self.text_head is not None:
-            frames, lengths = features["video"]
-            rows = F.pad(ids + 1, (1, 0))
-            head = self.text_head
-            logits = F.linear(frames, head.weight[rows], head.bias[rows])
-            of_text = F.ctc_loss(
-                logits.log_softmax(-1).transpose(0, 1),
-                labels,
-                lengths,
-                text_lengths,
-                zero_infinity=True,
-            )
+            of_text = self.text_loss(*features["video"], text, text_lengths)
             stats["loss_text"] = of_text.detach()
             loss = loss + self.text_weight * of_text
         if self.units_head is not None:
