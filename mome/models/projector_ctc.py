@@ -94,11 +94,11 @@ class ProjectorCTCModel(AVSRModel):
     ) -> torch.Tensor:
         """CTC of the lip encoder's own softmax layer: frames (B, T, D), text (B, L), lengths (B,).
 
-        In training it runs over the batch's tokens alone. With others beside them CTC is so large
-        at first that it undoes what the encoder knows.
+        It runs over the batch's tokens alone. With others beside them CTC is so large at first that
+        it undoes what the encoder knows, and tokens that never occur are not learned either way.
         """
         assert self.text_head is not None
-        ids = text[text >= 0].unique() if self.training else self.candidates(text)
+        ids = text[text >= 0].unique()
         rows = F.pad(ids + 1, (1, 0))
         logits = F.linear(frames, self.text_head.weight[rows], self.text_head.bias[rows])
         labels = torch.searchsorted(ids, text.clamp(min=int(ids[0]))) + 1
