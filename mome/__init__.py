@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from mome.encoders import Encoder, register_audio_encoder, register_video_encoder
     from mome.models.avsr import AVSRModel
     from mome.tasks.avsr import load_model
+    from mome.transcribe.transcriber import Transcriber
 
 __all__ = [
     "AVSRModel",
     "Adapter",
     "Encoder",
     "MoME",
+    "Transcriber",
     "__version__",
     "attach",
     "load_model",
@@ -47,6 +49,7 @@ _MODULES = {
     "mome.encoders": ("Encoder", "register_audio_encoder", "register_video_encoder"),
     "mome.models.avsr": ("AVSRModel",),
     "mome.tasks.avsr": ("load_model",),
+    "mome.transcribe.transcriber": ("Transcriber",),
 }
 
 

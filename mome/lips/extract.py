@@ -67,10 +67,11 @@ def extract_lips(
 def read_frames(path: str | Path, span: tuple[int, int] | None = None) -> list[np.ndarray]:
     """Grey frames at 25 a second, large ones reduced; errors and ``span`` as `extract_lips`."""
     decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
-    return [_reduce(frame) for frame in decoded]
+    return [reduce_frame(frame) for frame in decoded]
 
 
-def _reduce(frame: np.ndarray) -> np.ndarray:
+def reduce_frame(frame: np.ndarray) -> np.ndarray:
+    """A grey frame (H, W) as it is, or with a longer side of FRAME_SIDE pixels if that is less."""
     scale = FRAME_SIDE / max(frame.shape)
     if scale >= 1:
         return frame

@@ -17,6 +17,7 @@ after the other; each keeps K hypotheses of V words; P columns of the cache hold
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -34,11 +35,13 @@ class Hypothesis:
         tokens: token ids without EOS.
         score: sum of log-probabilities (EOS included) over (tokens + EOS) ** length_penalty.
         finished: whether it ended by EOS rather than by the limit of tokens.
+        log_probs: of each token, and of EOS at the end if it is finished.
     """
 
     tokens: list[int]
     score: float
     finished: bool
+    log_probs: list[float]
 
 
 @torch.inference_mode()
@@ -111,6 +114,7 @@ class Step:
     Attributes:
         words: (R, K) words of the open hypotheses.
         parents: (R, K) the open hypothesis of the step before that each goes on from.
+        totals: (R, K) their sums of log-probabilities.
         ended: (R, K) sums of log-probabilities of hypotheses that ended, best first, -inf where
             none did.
         ended_parents: (R, K) the open hypothesis of the step before that each of them ended.
@@ -118,6 +122,7 @@ class Step:
 
     words: torch.Tensor
     parents: torch.Tensor
+    totals: torch.Tensor
     ended: torch.Tensor
     ended_parents: torch.Tensor
 
@@ -184,7 +189,13 @@ class Beams:
         order = ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam]
         self.totals = best.gather(1, order).masked_fill(ends.gather(1, order), -torch.inf)
         self.steps.append(
-            Step(words.gather(1, order), parents.gather(1, order), ended, parents[:, : self.beam])
+            Step(
+                words.gather(1, order),
+                parents.gather(1, order),
+                self.totals,
+                ended,
+                parents[:, : self.beam],
+            )
         )
         self._mark_done()
         return len(self.steps) < self.limit and not bool(self.done.all())
@@ -203,15 +214,21 @@ class Beams:
         """The best hypotheses of each prompt, up to K, best first."""
         words, parents = self._fetch("words"), self._fetch("parents")
         ended, ended_parents = self._fetch("ended"), self._fetch("ended_parents")
+        sums = self._fetch("totals")
         totals, done = self.totals.tolist(), self.done.tolist()
 
-        def history(prompt: int, length: int, place: int) -> list[int]:
-            """The words of an open hypothesis of ``length`` words."""
+        def hypothesis(
+            prompt: int, score: float, length: int, place: int, finished: bool
+        ) -> Hypothesis:
+            """An open hypothesis of ``length`` words, or one that ended after these."""
             tokens = []
+            reached = [score * (length + 1) ** self.length_penalty] if finished else []
             for step in reversed(range(length)):
                 tokens.append(words[step][prompt][place])
+                reached.append(sums[step][prompt][place])
                 place = parents[step][prompt][place]
-            return tokens[::-1]
+            log_probs = [after - before for before, after in pairwise([0.0, *reached[::-1]])]
+            return Hypothesis(tokens[::-1], score, finished, log_probs)
 
         results = []
         for prompt in range(len(totals)):
@@ -229,14 +246,9 @@ class Beams:
                     (total / length**self.length_penalty, length, place, False)
                     for place, total in enumerate(totals[prompt])
                 ]
-            found = [hypothesis for hypothesis in found if hypothesis[0] > -torch.inf]
-            found.sort(key=lambda hypothesis: -hypothesis[0])
-            results.append(
-                [
-                    Hypothesis(history(prompt, length, place), score, finished)
-                    for score, length, place, finished in found[: self.beam]
-                ]
-            )
+            found = [each for each in found if each[0] > -torch.inf]
+            found.sort(key=lambda each: -each[0])
+            results.append([hypothesis(prompt, *each) for each in found[: self.beam]])
         return results
 
     def _fetch(self, field: str) -> list[list[list]]:

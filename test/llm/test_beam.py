@@ -56,11 +56,15 @@ def test_a_wide_beam_finds_the_best_of_all_sentences():
                 logp = lm(inputs_embeds=given).logits[0, -len(ids) :].log_softmax(-1)
             score = float(logp[torch.arange(len(ids)), ids].sum())
             if best is None or score > best[0]:
-                best = score, list(words)
+                best = score, list(words), logp[torch.arange(len(ids)), ids].tolist()
     found = search(lm, embeds, mask, beam=300, max_new_tokens=limit, eos_id=1)[0]
     finished = [hypothesis for hypothesis in found if hypothesis.finished]
     assert finished[0].tokens == best[1]
     assert finished[0].score == pytest.approx(best[0], abs=1e-4)
+    assert finished[0].log_probs == pytest.approx(best[2], abs=1e-4)
+    for each in found:
+        assert sum(each.log_probs) == pytest.approx(each.score, abs=1e-4)
+        assert len(each.log_probs) == len(each.tokens) + each.finished
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -7,6 +7,8 @@
 #            exchanged streams or corrupted lips          listed in <dumpdir>/test_sets.json
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
+#   stage 6  the model as it is given away; two clips  -> <expdir>/<model>/packed
+#            of the test set transcribed by it
 # Finished work is not redone, broken work goes on where it stopped, and work that was made with
 # other options is never taken for that asked for. Call it from a recipe's run.sh; any option can be
 # given there or on the command line as --name value.
@@ -20,7 +22,7 @@ template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 ## Stages
 stage=0                    # the first
-stop_stage=5               # the last
+stop_stage=6               # the last
 force=false                # true: redo what was made with other options than these
 dry_run=false              # true: only say what the models cost; no data or weights needed
 seed=0                     # of all that is drawn at random
@@ -75,6 +77,9 @@ inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean 
 beam=15                    # hypotheses kept; 1 is greedy
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
+## Packing (stage 6)
+trained_on=                # the data in words, for those who use the model; default: the recipe
+pack_opts="--max_clips 40" # further options of mome.bin.pack
 
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}" &&
     list_options.sh "${template}/cmd.sh" "${BASH_SOURCE[0]}")
@@ -249,6 +254,28 @@ if wants 5; then
         python -m mome.bin.score --expdir "${dir}" --dump "${dumpdir}" --decode_tag "${decode_tag}" \
             --train_text "${dumpdir}/${train_set}/text"
         log "word error rates: ${dir}/RESULTS${decode_tag:+_${decode_tag}}.md"
+    done
+fi
+
+if wants 6; then
+    for model in "${models[@]}"; do
+        dir=${expdir}/${model%% *}
+        log "stage 6: packing of ${model%% *}"
+        # shellcheck disable=SC2086
+        run_once --mark "${dir}/.packed.done" --elsewhere=--expdir \
+            --needs "${dir}/.done" "${dumpdir}/${valid_set}/.done" -- \
+            python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}" \
+            --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}" \
+            --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}" \
+            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}" \
+            --output "${dir}/packed" ${pack_opts}
+        # Two recordings as they came, from the file to the text.
+        if [ -z "${lip_dir}" ]; then
+            mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
+            python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/packed" --beam "${beam}" \
+                --detector "${detector}" --downloads "${MOME_DOWNLOADS}"
+        fi
+        log "transcribe others by: mome-transcribe <recording> --model ${PWD}/${dir#"${PWD}/"}/packed"
     done
 fi
 log "finished stages ${stage} to ${stop_stage}"

@@ -1,0 +1,168 @@
+"""Pack a trained model into one folder or .zip: to give away, and for mome-transcribe.
+
+Measures on the validation set what its transcripts are worth: the error rate and the seconds of
+each task at each rate pair, and how often a word is right that the model is so sure of, by which
+its confidence is calibrated. Frozen parts are named with their SHA-256, not copied. Writes
+config.yaml, model.safetensors, mome.json and a model card, README.md. --push_to also uploads them
+to the Hugging Face hub.
+
+  mome-pack --expdir exp/mome --dump dump --trained_on "GRID, speaker s1" --output grid.zip
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from dataclasses import asdict
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mome.analysis import dry_run
+from mome.analysis.wer import normalise, score
+from mome.data.audio import read_audio
+from mome.data.kaldi import read_scp
+from mome.data.video import LIP_RATE, read_lips
+from mome.models.matryoshka import TaskPair
+from mome.tasks.avsr import check_trained
+from mome.tasks.packed import namespace, pack
+from mome.transcribe.card import card
+from mome.transcribe.confidence import Calibration, calibration_error, fit, words_right
+from mome.transcribe.transcriber import Clip, Options, Transcriber
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--weights", default="valid.acc.best.pth", help="checkpoint in it")
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--train_set", default="train")
+    parser.add_argument("--valid_set", default="valid", help="measured on, and calibrated by")
+    parser.add_argument("--max_clips", type=int, default=200, help="of the validation set")
+    parser.add_argument("--trained_on", required=True, help="the data, in words, for its users")
+    parser.add_argument("--license", default="other", help="of the model, for the card")
+    parser.add_argument("--beam", type=int, default=Options().beam, help="of the measurement")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, required=True, help="folder, or file ending in .zip")
+    parser.add_argument("--push_to", help="repository of the Hugging Face hub, such as me/my-model")
+    return parser.parse_args(argv)
+
+
+def read_clips(data: Path, count: int) -> tuple[list[Clip], list[str]]:
+    """The first clips of a set that stage 2 has made, and their transcripts."""
+    texts, lips, wavs = (read_scp(data / name) for name in ("text", "lip.scp", "wav.scp"))
+    clips = []
+    for utterance in list(texts)[:count]:
+        streams = {"speech": read_audio(wavs[utterance]), "lips": read_lips(lips[utterance])}
+        clips.append(Clip(0.0, len(streams["lips"]) / LIP_RATE, streams, []))
+    return clips, list(texts.values())[:count]
+
+
+def measure(
+    transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int
+) -> tuple[list[dict[str, Any]], list[float], list[bool]]:
+    """Every task at every rate pair on validation clips.
+
+    Returns:
+        a row for each: task, rates, WER, seconds of computation for a second of speech; and of all
+        words their raw scores and whether they are right.
+    """
+    transcribe.calibration = Calibration()
+    total = sum(clip.end - clip.start for clip in clips)
+    rows, scores, right = [], [], []
+    for chosen in transcribe.model.task_pairs:
+        options = Options(task=chosen.task, rates=str(chosen.pair), beam=beam)
+        started = time.perf_counter()
+        found = [
+            segment
+            for group in batched(clips, options.batch_size)
+            for segment in transcribe.search(list(group), chosen, options)
+        ]
+        seconds = time.perf_counter() - started
+        heard = {str(number): segment.text for number, segment in enumerate(found)}
+        wer = score({str(number): text for number, text in enumerate(texts)}, heard).wer
+        for text, segment in zip(texts, found, strict=True):
+            scores += [word.confidence for word in segment.words]
+            right += words_right(normalise(text), " ".join(w.text for w in segment.words).lower())
+        row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(wer, 1)}
+        rows.append({**row, "seconds_per_second": round(seconds / total, 3)})
+        logging.info("%s: WER %.1f %%, %.2f s a second", chosen, wer, seconds / total)
+    return rows, scores, right
+
+
+def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
+    """Add the TFLOPs for a second of speech to each row, from clips of a usual length."""
+    model = dry_run.build(namespace(yaml.safe_load(config.read_text(encoding="utf-8"))))
+    encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
+    pairs = {(each.task, str(each.pair)): each for each in model.task_pairs}
+    for row in rows:
+        chosen: TaskPair = pairs[row["task"], row["rates"]]
+        kinds = [
+            k for k, rate in (("audio", chosen.pair.audio), ("video", chosen.pair.video)) if rate
+        ]
+        flops = sum(encoders[kind] for kind in kinds) + dry_run.llm_flops(model, chosen, seconds)
+        row["tflops_per_second"] = float(f"{flops / seconds / 1e12:.3g}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Pack, measure, pack again with what was measured."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    config, weights = args.expdir / "config.yaml", args.expdir / args.weights
+    try:
+        check_trained(config, weights)
+        durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
+        info: dict[str, Any] = {
+            "trained_on": args.trained_on,
+            "max_seconds": max(durations),
+            "training_hours": round(sum(durations) / 3600, 2),
+        }
+        clips, texts = read_clips(args.dump / args.valid_set, args.max_clips)
+        with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
+            bare = pack(config, weights, Path(temporary, "bare"), info, "")
+            transcribe = Transcriber.load(bare, args.device)
+        rows, scores, right = measure(transcribe, clips, texts, args.beam)
+        line = fit(scores, right)
+        info["calibration"] = {
+            "line": asdict(line),
+            "words": len(right),
+            "right": round(sum(right) / max(1, len(right)), 3),
+            "error_before": round(calibration_error(scores, right), 3),
+            "error_after": round(calibration_error([line(s) for s in scores], right), 3),
+        }
+        add_flops(rows, config, float(np.median(durations)))
+        info["rates"] = rows
+        info["measured"] = (
+            f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
+        )
+        text = card(args.output.stem, info, transcribe.info["frozen"], args.license)
+        pack(config, weights, args.output, info, text)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-pack: {error}") from None
+    print(f"{args.output}: {json.dumps(info['calibration'])}")
+    if args.push_to:
+        push(args.output, args.push_to)
+
+
+def push(packed: Path, repository: str) -> None:
+    """Upload a packed model to the Hugging Face hub, where it is private at first."""
+    from huggingface_hub import HfApi
+
+    from mome.tasks.packed import opened
+
+    api = HfApi()
+    api.create_repo(repository, private=True, exist_ok=True)
+    with opened(packed) as folder:
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    print(f"uploaded to {repository}; it is private until you publish it there")
+
+
+if __name__ == "__main__":
+    main()

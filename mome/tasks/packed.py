@@ -1,0 +1,272 @@
+"""A trained model as one folder or file that can be given away.
+
+A packed model is a folder, or a zip archive of one, with
+
+  config.yaml               what it is built of; the part of ESPnet's configuration that says so
+  model.safetensors         the trained tensors
+  video_encoder.safetensors the lip encoder, where it was trained beside it
+  mome.json                 format, frozen parts with their SHA-256, what it was trained on, its
+                            table of rates, and how its confidence was calibrated
+  README.md                 a model card in the format of the Hugging Face hub
+
+Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it: they are looked for where they were when
+it was packed, in $MOME_DOWNLOADS or ./downloads, and on the hub, and checked. Nothing in it is
+unpickled.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from mome.common.marks import file_digest
+from mome.tasks.extensions import import_modules
+
+FORMAT = 1
+CONFIG, WEIGHTS, LIPS, INFO, CARD = (
+    "config.yaml",
+    "model.safetensors",
+    "video_encoder.safetensors",
+    "mome.json",
+    "README.md",
+)
+FILES = (CONFIG, WEIGHTS, LIPS, INFO, CARD)
+# The keys of ESPnet's configuration that a model is built by.
+KEYS = (
+    "model",
+    "model_conf",
+    "audio_encoder",
+    "audio_encoder_conf",
+    "video_encoder",
+    "video_encoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "token_list",
+    "freeze_video_encoder",
+    "imports",
+)
+# Where a configuration names its frozen parts: (section, key).
+FROZEN = (
+    ("decoder_conf", "lm"),
+    ("audio_encoder_conf", "model"),
+    ("video_encoder_conf", "weights"),
+)
+# Noise is for training.
+TRAINING_ONLY = ("noise_scp", "noise_kinds", "noise_snrs")
+
+
+class PackedModelError(ValueError):
+    """A packed model that cannot be opened; the message names the file and the remedy."""
+
+
+def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], card: str) -> Path:
+    """Write a packed model.
+
+    Args:
+        config: config.yaml of the training.
+        weights: checkpoint of ESPnet's trainer.
+        output: folder to write, or a file ending in ``.zip``.
+        info: what mome.json shall say beside the format and the frozen parts.
+        card: text of the model card.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        FileNotFoundError: if the training has left out a file.
+        OSError: if the output cannot be written.
+    """
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    kept = {key: values[key] for key in KEYS if key in values}
+    for key in TRAINING_ONLY:
+        (kept.get("preprocessor_conf") or {}).pop(key, None)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        folder = Path(temporary, "packed")
+        folder.mkdir()
+        frozen = {}
+        for section, key in FROZEN:
+            name = (kept.get(section) or {}).get(key)
+            if name is None:
+                continue
+            if trained_here(Path(name), config.parent):
+                shutil.copyfile(name, folder / LIPS)
+                kept[section][key] = LIPS
+            else:
+                frozen[f"{section}.{key}"] = describe_part(name)
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
+        (folder / CONFIG).write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+        own = {
+            name: file_digest(folder / name)
+            for name in (CONFIG, WEIGHTS, LIPS)
+            if (folder / name).is_file()
+        }
+        described = {"format": FORMAT, "files": own, "frozen": frozen, **info}
+        (folder / INFO).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
+        if output.suffix == ".zip":
+            archive = Path(temporary, "packed.zip")
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as into:
+                for path in sorted(folder.iterdir()):
+                    into.write(path, path.name)
+            archive.replace(output)
+        else:
+            shutil.rmtree(output, ignore_errors=True)
+            folder.replace(output)
+    return output
+
+
+def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
+    """A configuration as :class:`mome.tasks.avsr.AVSRTask` takes it."""
+    args = argparse.Namespace(**{**dict.fromkeys(KEYS), "use_preprocessor": True, **values})
+    args.imports = args.imports or []
+    return args
+
+
+def trained_here(path: Path, model: Path) -> bool:
+    """Whether weights lie in the experiments' folder that the model lies in too."""
+    return path.is_file() and model.resolve().parent in path.resolve().parents
+
+
+def describe_part(name: str) -> dict[str, Any]:
+    """A frozen part: its name and the SHA-256 of its weights (of none if it is not at hand)."""
+    return {"name": name, "sha256": digests(Path(name).expanduser())}
+
+
+def digests(path: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files with weights of a model's folder, or of one file."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    return {file.name: file_digest(file) for file in files}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder of a packed model; an archive is unpacked into one that vanishes again.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+        PackedModelError: for another kind of file.
+    """
+    if path.is_dir():
+        if not (path / INFO).is_file():
+            raise PackedModelError(
+                f"{path} is no packed model: it has no {INFO}. mome-pack makes one of a training's "
+                f"folder"
+            )
+        yield path
+        return
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; name a packed model, as mome-pack makes it"
+        )
+    with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for name in set(FILES) & set(archive.namelist()):
+                    with archive.open(name) as source, open(Path(temporary, name), "wb") as target:
+                        shutil.copyfileobj(source, target)
+        except zipfile.BadZipFile as error:
+            raise PackedModelError(f"{path} is no packed model ({error}); copy it again") from None
+        if not Path(temporary, INFO).is_file():
+            raise PackedModelError(f"{path} is no packed model: it has no {INFO}")
+        yield Path(temporary)
+
+
+def read_info(folder: Path, name: Path) -> dict[str, Any]:
+    """mome.json of a packed model, its files checked.
+
+    Raises:
+        PackedModelError: if it is of a newer format, or a file was changed or is missing.
+    """
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        version, files = int(info["format"]), dict(info["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
+    if version > FORMAT:
+        raise PackedModelError(
+            f"{name} was packed by a newer version (format {version}, this one reads {FORMAT}): "
+            f"pip install --upgrade mome"
+        )
+    for file, digest in files.items():
+        if file not in FILES or not (folder / file).is_file():
+            raise PackedModelError(f"{name}: {file} is missing; copy it again")
+        if file_digest(folder / file) != digest:
+            raise PackedModelError(f"{name}: {file} is not what was packed; copy it again")
+    return info
+
+
+def find_part(part: Mapping[str, Any], name: Path) -> str:
+    """Where a frozen part is on this machine; a hub name is returned as it is if it is nowhere.
+
+    Raises:
+        PackedModelError: if it is missing or another one than the model was trained with.
+    """
+    given = str(part["name"])
+    base = Path(given).name
+    downloads = [os.environ.get("MOME_DOWNLOADS"), "downloads"]
+    places = [Path(given).expanduser(), *(Path(d, base) for d in downloads if d)]
+    for place in places:
+        if not place.exists():
+            continue
+        found = digests(place)
+        if part["sha256"] and found != part["sha256"]:
+            raise PackedModelError(
+                f"{name} was trained with another {base} than {place} is: their weights differ; "
+                f"name the folder of the right one's parent in MOME_DOWNLOADS"
+            )
+        return str(place)
+    if given.count("/") == 1 and not given.startswith((".", "/", "~")):
+        return given
+    raise PackedModelError(
+        f"{name} needs {base}, which is in none of {', '.join(str(p) for p in places)}: put it "
+        f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS (the parts of the "
+        f"recipes come by `mome-fetch-models --downloads <folder>`)"
+    )
+
+
+def load_packed(path: str | Path, device: str = "cpu") -> tuple[Any, argparse.Namespace, dict]:
+    """Build a packed model.
+
+    Returns:
+        the model in evaluation mode, its configuration, and what mome.json says.
+
+    Raises:
+        FileNotFoundError, PackedModelError: as :func:`opened`, :func:`read_info` and
+            :func:`find_part`.
+        RuntimeError: if tensors do not fit the configuration.
+    """
+    from mome.tasks.avsr import AVSRTask
+
+    path = Path(path)
+    with opened(path) as folder:
+        info = read_info(folder, path)
+        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        for place, part in info["frozen"].items():
+            section, _, key = place.partition(".")
+            values[section][key] = find_part(part, path)
+        lips = values.get("video_encoder_conf") or {}
+        if lips.get("weights") == LIPS:
+            lips["weights"] = str(folder / LIPS)
+        args = namespace(values)
+        import_modules(args.imports)
+        model = AVSRTask.build_model(args)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    model.to(device).eval()
+    adapter = model.decoder.adapter
+    if adapter is not None:
+        adapter.for_inference(model.decoder.lm.inner.dtype)
+    return model, args, info

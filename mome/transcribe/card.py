@@ -1,0 +1,66 @@
+"""The model card of a packed model, in the format of the Hugging Face hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mome.analysis.parameters import markdown
+
+TEMPLATE = """---
+license: {license}
+library_name: mome
+pipeline_tag: automatic-speech-recognition
+tags: [audio-visual-speech-recognition, lip-reading, mixture-of-experts]
+---
+
+# {name}
+
+MoME: a frozen LLM reads speech and lips at compression rates chosen at inference.
+
+**Trained on:** {trained_on} ({hours:g} h). Of other voices, faces, words and recording conditions
+nothing is known, and a model of few words and few speakers will fail on them; it should then say
+that its confidence is low.
+
+```sh
+mome-transcribe video.mp4 --model {name}
+```
+
+## What its rates cost
+
+Measured on {measured}. WER in %; seconds of computation and TFLOPs for a second of speech.
+
+{rates}
+
+Confidence was calibrated on the same clips ({words} words, {right:.1%} right): its expected
+calibration error there is {error_after}, and was {error_before} before.
+
+## Frozen parts
+
+They are not in this model and have licences of their own.
+
+{parts}
+"""
+
+
+def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:
+    """Text of the card of a model ``name``, from what its mome.json says."""
+    header = ["task", "rates", "WER", "seconds", "TFLOPs"]
+    keys = ("task", "rates", "wer", "seconds_per_second", "tflops_per_second")
+    rows = [[str(row.get(key, "")) for key in keys] for row in info["rates"]]
+    parts = [
+        f"- {Path(part['name']).name}, SHA-256 {', '.join(d[:12] for d in part['sha256'].values())}"
+        for part in frozen.values()
+    ]
+    return TEMPLATE.format(
+        license=license_,
+        name=name,
+        trained_on=info["trained_on"],
+        hours=info["training_hours"],
+        measured=info["measured"],
+        rates="\n".join(markdown(header, rows)),
+        parts="\n".join(parts),
+        **{
+            key: info["calibration"][key]
+            for key in ("words", "right", "error_before", "error_after")
+        },
+    )

@@ -1,0 +1,104 @@
+"""Cut a recording into segments at pauses of the speech."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+FRAME = 0.02  # seconds of a level
+QUIET = -70.0  # dB below full scale that counts as silence whatever else there is
+FLOOR, LOUD = 10, 95  # percentiles of the levels: what is heard in pauses, and in speech
+ABOVE_FLOOR = 0.3  # share of the way from one to the other from which on a frame is speech
+MARGIN = 0.25  # seconds kept before and after the speech of a segment
+MIN_SPEECH = 0.1  # seconds; what is shorter is a click
+
+
+def levels(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+    """Level of every 20 ms, in dB below full scale.
+
+    Args:
+        blocks: consecutive samples (N,) of one channel, of any lengths.
+        rate: samples per second.
+
+    Returns:
+        float32 (T,), the last frame filled up by zeros; a block is not needed after the next one
+        was taken, so that the length of a recording does not decide the memory.
+    """
+    size = round(FRAME * rate)
+    rest = np.zeros(0, dtype=np.float32)
+    powers = []
+    for block in blocks:
+        samples = np.concatenate([rest, block])
+        whole = len(samples) // size * size
+        powers.append(np.square(samples[:whole]).reshape(-1, size).mean(axis=1))
+        rest = samples[whole:]
+    if len(rest):
+        powers.append(np.array([np.square(rest).sum() / size]))
+    power = np.concatenate(powers) if powers else np.zeros(0)
+    return (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+
+
+def find_segments(
+    level: np.ndarray, max_seconds: float, min_pause: float = 0.4
+) -> list[tuple[float, float]]:
+    """Where somebody speaks.
+
+    A recording that is not longer than ``max_seconds`` is one segment, as it is. Of a longer one,
+    speech with pauses below ``min_pause`` is a segment, with a margin around it, and what is
+    longer than ``max_seconds`` is cut where it is quietest.
+
+    Args:
+        level: (T,) of every 20 ms, see :func:`levels`.
+        max_seconds: longest segment.
+        min_pause: shortest pause between segments, in seconds.
+
+    Returns:
+        beginnings and ends in seconds, in order and without overlap; none for a silent recording.
+    """
+    total = len(level) * FRAME
+    if not len(level) or level.max() < QUIET:
+        return []
+    if total <= max_seconds:
+        return [(0.0, total)]
+    floor, loud = (float(q) for q in np.percentile(np.maximum(level, QUIET), [FLOOR, LOUD]))
+    speech = level > max(floor + ABOVE_FLOOR * (loud - floor), QUIET)
+    edges = np.flatnonzero(np.diff(speech.astype(np.int8), prepend=0, append=0))
+    runs: list[list[int]] = []
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if runs and begin - runs[-1][1] < min_pause / FRAME:
+            runs[-1][1] = end
+        else:
+            runs.append([begin, end])
+    runs = [run for run in runs if speech[slice(*run)].sum() * FRAME >= MIN_SPEECH]
+    margin = round(MARGIN / FRAME)
+    segments = []
+    for number, (begin, end) in enumerate(runs):
+        before = runs[number - 1][1] if number else 0
+        after = runs[number + 1][0] if number + 1 < len(runs) else len(level)
+        first = max(begin - margin, (before + begin + 1) // 2 if number else 0)
+        last = min(end + margin, (end + after) // 2 if number + 1 < len(runs) else len(level))
+        segments += split_at_quietest(level, first, last, round(max_seconds / FRAME))
+    return [(begin * FRAME, end * FRAME) for begin, end in segments]
+
+
+def split_at_quietest(
+    level: np.ndarray, begin: int, end: int, longest: int
+) -> list[tuple[int, int]]:
+    """Halve frames ``begin`` to ``end`` at their quietest place until none is over ``longest``."""
+    if end - begin <= longest:
+        return [(begin, end)]
+    # Not near the ends, so that each part is worth reading, and the number of cuts is bounded.
+    quarter = (end - begin) // 4
+    inner = slice(begin + quarter, end - quarter)
+    smooth = np.convolve(level, np.ones(5) / 5, mode="same")
+    cut = begin + quarter + int(smooth[inner].argmin())
+    return [
+        *split_at_quietest(level, begin, cut, longest),
+        *split_at_quietest(level, cut, end, longest),
+    ]
+
+
+def even_segments(total: float, max_seconds: float) -> list[tuple[float, float]]:
+    """Equal parts of a recording without sound, none longer than ``max_seconds``."""
+    count = max(1, int(np.ceil(total / max_seconds - 1e-9)))
+    return list(pairwise(np.linspace(0, total, count + 1).tolist()))

@@ -1,0 +1,411 @@
+"""Transcribe recordings by a packed model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from espnet2.train.collate_fn import CommonCollateFn
+
+from mome.data.preprocessor import AVSRPreprocessor
+from mome.data.video import LIP_RATE, MediaError
+from mome.lips.crop import crop_mouth
+from mome.lips.landmarks import FaceTracker, fill_missing
+from mome.llm.beam import Hypothesis, beam_search
+from mome.models.avsr import AVSRModel
+from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
+from mome.tasks.packed import load_packed
+from mome.transcribe.alignment import word_times
+from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
+from mome.transcribe.recording import Piece, probe, read_pieces, speech_levels, video_seconds
+from mome.transcribe.segments import even_segments, find_segments
+from mome.transcribe.transcript import Segment, Transcript, Word
+
+LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
+MAX_LOST = 0.5
+READS = {"avsr": {"audio", "video"}, "asr": {"audio"}, "vsr": {"video"}}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a second of speech may cost, by what was measured when the model was packed.
+
+    Attributes:
+        limit: of seconds of computation, or of TFLOPs.
+        unit: ``seconds_per_second`` or ``tflops_per_second``, as the table of rates calls them.
+    """
+
+    limit: float
+    unit: str = "seconds_per_second"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``0.5`` (seconds) or ``0.2tflops``.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        number = text.lower().removesuffix("tflops")
+        unit = "seconds_per_second" if number == text.lower() else "tflops_per_second"
+        try:
+            limit = float(number)
+        except ValueError:
+            limit = 0.0
+        if not limit > 0:
+            raise ValueError(f"{text!r} is no budget such as 0.5 (real-time factor) or 0.2tflops")
+        return cls(limit, unit)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to transcribe.
+
+    Attributes:
+        task: ``avsr``, ``asr``, ``vsr``, or ``auto``: whatever streams a segment has.
+        rates: compression rates such as ``a4_v2``; None takes the finest that were trained, or the
+            best within the budget.
+        budget: see :class:`Budget`; None sets none.
+        cascade: read at the coarsest rates first, and again at those chosen what is doubtful, that
+            is what has a lower confidence than this; None reads all at once.
+        beam: hypotheses kept; 1 is greedy.
+        batch_size: segments at once.
+        max_seconds: longest segment; None takes that of the model's training.
+        min_pause: shortest pause between segments, in seconds.
+        max_new_tokens: longest transcript of a segment.
+    """
+
+    task: str = "auto"
+    rates: str | None = None
+    budget: Budget | None = None
+    cascade: float | None = None
+    beam: int = 4
+    batch_size: int = 8
+    max_seconds: float | None = None
+    min_pause: float = 0.4
+    max_new_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A segment as the model reads it.
+
+    Attributes:
+        start, end: in seconds.
+        streams: ``speech`` float32 (N,) at 16 kHz and ``lips`` uint8 (T, 96, 96), those there are.
+        notes: what was unusual.
+    """
+
+    start: float
+    end: float
+    streams: dict[str, np.ndarray]
+    notes: list[str]
+
+
+def fineness(pair: RatePair) -> tuple[int, int]:
+    """Key that sorts rate pairs from the finest to the coarsest."""
+    return pair.audio or 0, pair.video or 0
+
+
+class Transcriber:
+    """A trained model that transcribes recordings.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        preprocess: its preprocessing.
+        info: what the packed model says of itself.
+        tracker: finds faces; None where no video will be read.
+    """
+
+    def __init__(
+        self,
+        model: AVSRModel,
+        preprocess: AVSRPreprocessor,
+        info: dict[str, Any],
+        tracker: FaceTracker | None = None,
+    ):
+        self.model = model
+        self.preprocess = preprocess
+        self.info = info
+        self.tracker = tracker
+        self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        self.device = model.decoder.markers.device
+        self.calibration = Calibration(**info.get("calibration", {}).get("line", {}))
+
+    @classmethod
+    def load(
+        cls, model: str | Path, device: str = "cpu", tracker: FaceTracker | None = None
+    ) -> Self:
+        """Open a packed model.
+
+        Args:
+            model: folder or file that ``mome-pack`` made.
+            device: ``cpu`` or ``cuda``.
+            tracker: finds faces; by default dlib's, from the downloads folder.
+
+        Raises:
+            FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed`.
+            ValueError: for a device that is not there.
+        """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
+        built, args, info = load_packed(model, device)
+        conf = args.preprocessor_conf or {}
+        return cls(built, AVSRPreprocessor(train=False, **conf), info, tracker)
+
+    def choose(self, task: str, options: Options) -> TaskPair:
+        """The task at the rates asked for, the best within the budget, or the finest.
+
+        Raises:
+            ValueError: for what the model was not trained for, or a budget that nothing meets.
+        """
+        pairs = self.model.pairs.get(task)
+        if pairs is None:
+            raise ValueError(f"this model knows {', '.join(self.model.pairs)}, not {task}")
+        rates = options.rates
+        if rates is None and options.budget is not None:
+            return TaskPair(task, parse_rate_pair(self.within(task, options.budget)["rates"]))
+        if rates is None:
+            return TaskPair(task, min(pairs, key=fineness))
+        wanted = parse_rate_pair(rates)
+        # a4_v2 asks for audio at 4 where there is no video.
+        wanted = RatePair(
+            wanted.audio if "audio" in READS[task] else None,
+            wanted.video if "video" in READS[task] else None,
+        )
+        if wanted not in pairs:
+            raise ValueError(
+                f"{task} was not trained at {rates}; this model knows "
+                f"{', '.join(str(pair) for pair in pairs)}"
+            )
+        return TaskPair(task, wanted)
+
+    def within(self, task: str, budget: Budget) -> dict[str, Any]:
+        """The row with the lowest error rate that keeps to a budget, the cheapest of equals.
+
+        Raises:
+            ValueError: if none does, or nothing was measured.
+        """
+        rows = [row for row in self.info.get("rates", []) if row["task"] == task]
+        cheap = [row for row in rows if row[budget.unit] <= budget.limit]
+        if not cheap:
+            costs = ", ".join(f"{row['rates']} {row[budget.unit]:g}" for row in rows)
+            raise ValueError(
+                f"no rates of {task} keep to {budget.limit:g} {budget.unit}; there are "
+                f"{costs or 'none that were measured'}"
+            )
+        return min(cheap, key=lambda row: (row["wer"], row[budget.unit]))
+
+    def check_rates(self, options: Options) -> None:
+        """See that some task was trained at the rates, or keeps to the budget, asked for.
+
+        Raises:
+            ValueError: if none was.
+        """
+        tasks = list(self.model.pairs) if options.task == "auto" else [options.task]
+        errors = []
+        for task in tasks:
+            try:
+                self.choose(task, options)
+            except ValueError as error:
+                errors.append(error)
+        if len(errors) == len(tasks):
+            raise errors[0]
+
+    def __call__(
+        self,
+        source: str | Path,
+        options: Options | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Transcript:
+        """Transcribe a recording.
+
+        Args:
+            source: any file that FFmpeg reads.
+            options: how.
+            progress: called with the seconds that are done and those of all.
+
+        Raises:
+            FileNotFoundError, MediaError: for a file that cannot be read.
+            ValueError: for options that do not fit the model or the recording.
+        """
+        options = options or Options()
+        path = Path(source)
+        streams = probe(path)
+        wanted = READS.get(options.task, {"audio", "video"})
+        for kind in wanted if options.task != "auto" else ():
+            if not getattr(streams, kind):
+                raise MediaError(path, f"no {kind}, which --task {options.task} reads")
+        if streams.video and "video" in wanted and not self.reads("video"):
+            wanted = wanted - {"video"}
+        longest = options.max_seconds or float(self.info.get("max_seconds", 15.0))
+        notes = [] if streams.audio else ["no sound: lips alone"]
+        notes += [] if streams.video else ["no video: sound alone"]
+        if streams.audio and "audio" in wanted:
+            spans = find_segments(speech_levels(path), longest, options.min_pause)
+            if not spans:
+                notes.append("silent throughout")
+        else:
+            spans = even_segments(video_seconds(path), longest)
+        read = type(streams)(
+            streams.audio and "audio" in wanted, streams.video and "video" in wanted, 0.0
+        )
+        if options.budget and not options.rates:
+            tasks = [options.task] if options.task != "auto" else list(self.model.pairs)
+            notes += [self.why(task, options.budget) for task in tasks]
+        segments: list[Segment] = []
+        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
+        for group in batched(clips, options.batch_size):
+            segments += self.transcribe(group, options)
+            if progress:
+                progress(group[-1].end, spans[-1][1])
+        return Transcript(path.name, segments, notes, str(self.info.get("trained_on", "")))
+
+    def why(self, task: str, budget: Budget) -> str:
+        """In words, which rates keep to a budget."""
+        try:
+            row = self.within(task, budget)
+        except ValueError as error:
+            return str(error)
+        return (
+            f"{task} at {row['rates']}: {row['wer']} % WER on {self.info['measured']}, the best "
+            f"within {budget.limit:g} {budget.unit.replace('_', ' ')}"
+        )
+
+    def reads(self, kind: str) -> bool:
+        """Whether any task of the model reads ``audio`` or ``video``."""
+        return any(kind in READS[task] for task in self.model.pairs)
+
+    def prepare(self, piece: Piece) -> Clip:
+        """Cut out the mouth of the face that is there."""
+        streams, notes = {}, []
+        if piece.speech is not None:
+            streams["speech"] = piece.speech
+        if piece.frames:
+            lips = self.mouth(piece.frames)
+            if lips is None:
+                notes.append("no face")
+            else:
+                # As in training, where both streams end together.
+                length = round((piece.end - piece.start) * LIP_RATE)
+                lips = lips[:length]
+                missing = max(0, length - len(lips))
+                streams["lips"] = np.concatenate([lips, lips[-1:].repeat(missing, axis=0)])
+        return Clip(piece.start, piece.end, streams, notes)
+
+    def mouth(self, frames: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The mouth crop of a face, uint8 (T, 96, 96); None without a face in half the frames."""
+        if self.tracker is None:
+            raise ValueError("to read video, a Transcriber needs a tracker of faces")
+        seen = sorted({*range(0, len(frames), LANDMARK_EVERY), len(frames) - 1})
+        landmarks: list[np.ndarray | None] = [None] * len(frames)
+        for place, points in zip(seen, self.tracker([frames[i] for i in seen]), strict=True):
+            landmarks[place] = points
+        if sum(landmarks[i] is None for i in seen) > MAX_LOST * len(seen):
+            return None
+        return crop_mouth(frames, fill_missing(landmarks))
+
+    def transcribe(self, clips: Sequence[Clip], options: Options | None = None) -> list[Segment]:
+        """Transcribe segments, in order.
+
+        Raises:
+            ValueError: for a task or rates that were not trained.
+        """
+        options = options or Options()
+        result: dict[int, Segment] = {}
+        by_task: dict[str, list[int]] = {}
+        for place, clip in enumerate(clips):
+            task = self.task_of(clip, options.task)
+            if task is None:
+                notes = [*clip.notes, "nothing that this model reads"]
+                result[place] = Segment(clip.start, clip.end, "", 0.0, [], "", "", notes)
+            else:
+                by_task.setdefault(task, []).append(place)
+        for task, places in by_task.items():
+            found = self.search_cascade([clips[place] for place in places], task, options)
+            result |= dict(zip(places, found, strict=True))
+        return [result[place] for place in range(len(clips))]
+
+    def search_cascade(self, clips: Sequence[Clip], task: str, options: Options) -> list[Segment]:
+        """Transcribe segments at the rates chosen, or what is doubtful at coarser ones."""
+        chosen = self.choose(task, options)
+        if options.cascade is None:
+            return self.search(clips, chosen, options)
+        coarse = TaskPair(task, max(self.model.pairs[task], key=fineness))
+        found = self.search(clips, coarse, options)
+        doubtful = [i for i, each in enumerate(found) if each.confidence < options.cascade]
+        if doubtful and coarse != chosen:
+            again = self.search([clips[i] for i in doubtful], chosen, options)
+            for place, segment in zip(doubtful, again, strict=True):
+                found[place] = segment
+        return found
+
+    def task_of(self, clip: Clip, task: str) -> str | None:
+        """The task that a segment's streams allow; None if the model has none."""
+        there = {{"speech": "audio", "lips": "video"}[name] for name in clip.streams}
+        possible = [each for each in self.model.pairs if READS[each] <= there]
+        if task != "auto":
+            return task if task in possible else None
+        return max(possible, key=lambda each: (len(READS[each]), each == "asr"), default=None)
+
+    @torch.inference_mode()
+    def search(self, clips: Sequence[Clip], chosen: TaskPair, options: Options) -> list[Segment]:
+        """Transcribe segments that all have the streams of a task."""
+        names = {"audio": "speech", "video": "lips"}
+        reads = [names[kind] for kind in READS[chosen.task]]
+        items = [
+            (str(number), self.preprocess("", {name: clip.streams[name] for name in reads}))
+            for number, clip in enumerate(clips)
+        ]
+        batch = {key: value.to(self.device) for key, value in self.collate(items)[1].items()}
+        features = self.model.encode(**batch)
+        best = beam_search(
+            self.model.decoder.lm.inner,
+            *self.model.prompts(features, [chosen]),
+            beam=options.beam,
+            max_new_tokens=options.max_new_tokens,
+            eos_id=self.model.decoder.eos_id,
+            adapter=self.model.decoder.adapter,
+        )[0]
+        times = word_times(self.model, features, chosen.pair, [b[0].tokens for b in best])
+        return [
+            self.segment(clip, hypotheses[0], chosen, of_tokens)
+            for clip, hypotheses, of_tokens in zip(clips, best, times, strict=True)
+        ]
+
+    def segment(
+        self,
+        clip: Clip,
+        hypothesis: Hypothesis,
+        chosen: TaskPair,
+        times: list[tuple[float, float]] | None,
+    ) -> Segment:
+        """A hypothesis as words with confidences and times."""
+        found = word_tokens(self.model.tokenizer, hypothesis.tokens)
+        words = []
+        for (text, places), score in zip(
+            found, word_scores(hypothesis.log_probs, found), strict=True
+        ):
+            start = end = None
+            if times is not None:
+                start = round(clip.start + times[places[0]][0], 2)
+                end = round(min(clip.start + times[places[-1]][1], clip.end), 2)
+            words.append(Word(text, round(self.calibration(score), 3), start, end))
+        confidence = float(np.mean([word.confidence for word in words])) if words else 0.0
+        notes = list(clip.notes)
+        if words and confidence < LOW:
+            notes.append("low confidence")
+        if not hypothesis.finished:
+            notes.append("cut off at the limit of tokens")
+        return Segment(
+            round(clip.start, 2),
+            round(clip.end, 2),
+            " ".join(word.text for word in words),
+            round(confidence, 3),
+            words,
+            chosen.task,
+            str(chosen.pair),
+            notes,
+        )

@@ -1,0 +1,111 @@
+"""Transcripts and the forms in which they are written: text, SRT, WebVTT, JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word.
+
+    Attributes:
+        text: as written.
+        confidence: how likely it is right, 0 to 1; see :mod:`mome.transcribe.confidence`.
+        start, end: in seconds from the recording's beginning; None where the model cannot tell.
+    """
+
+    text: str
+    confidence: float
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is said between two pauses.
+
+    Attributes:
+        start, end: in seconds from the recording's beginning.
+        text: the transcript.
+        confidence: how likely a word of it is right, 0 to 1; 0 without words.
+        words: of the text, in order.
+        task: ``avsr``, ``asr`` or ``vsr``: which streams were read; empty if none could be.
+        rates: compression rates, such as ``a4_v2``.
+        notes: what was unusual, such as that no face was found.
+    """
+
+    start: float
+    end: float
+    text: str
+    confidence: float
+    words: list[Word]
+    task: str
+    rates: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The transcript of a recording.
+
+    Attributes:
+        source: name of the recording.
+        segments: in order of time.
+        notes: what holds for all of it: why these rates, which streams there are.
+        model: what the model was trained on, in words.
+    """
+
+    source: str
+    segments: list[Segment]
+    notes: list[str]
+    model: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is said, a segment a line."""
+        return "\n".join(segment.text for segment in self.segments if segment.text)
+
+
+def as_text(transcript: Transcript) -> str:
+    """Plain text, a segment a line."""
+    return transcript.text + "\n"
+
+
+def as_srt(transcript: Transcript) -> str:
+    """SubRip subtitles."""
+    shown = [segment for segment in transcript.segments if segment.text]
+    cues = [
+        f"{number}\n{clock(s.start, ',')} --> {clock(s.end, ',')}\n{s.text}\n"
+        for number, s in enumerate(shown, 1)
+    ]
+    return "\n".join(cues)
+
+
+def as_vtt(transcript: Transcript) -> str:
+    """WebVTT subtitles."""
+    shown = [segment for segment in transcript.segments if segment.text]
+    cues = [f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{s.text}\n" for s in shown]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def as_json(transcript: Transcript) -> str:
+    """All that is known, as JSON."""
+    values = asdict(transcript) | {"text": transcript.text}
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "txt": as_text,
+    "srt": as_srt,
+    "vtt": as_vtt,
+    "json": as_json,
+}
+
+
+def clock(seconds: float, point: str) -> str:
+    """A time as subtitles write it: 3725.5 -> 01:02:05.500, with ``point`` before milliseconds."""
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"

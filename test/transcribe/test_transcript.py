@@ -1,0 +1,44 @@
+"""The forms of transcripts, against what players and parsers expect."""
+
+import json
+
+from mome.transcribe.transcript import FORMATS, Segment, Transcript, Word, clock
+
+WORDS = [Word("hello", 0.9, 3725.5, 3725.9), Word("wörld", 0.2)]
+TRANSCRIPT = Transcript(
+    "talk.mp4",
+    [
+        Segment(0.0, 2.0, "", 0.0, [], "", "", ["no face"]),
+        Segment(3725.5, 3727.0, "hello wörld", 0.55, WORDS, "avsr", "a4_v2"),
+        Segment(3727.9996, 3729.0, "again", 0.8, [Word("again", 0.8)], "asr", "a4"),
+    ],
+    ["no sound"],
+)
+
+
+def test_subtitles_number_what_is_said_and_nothing_else():
+    assert FORMATS["srt"](TRANSCRIPT) == (
+        "1\n01:02:05,500 --> 01:02:07,000\nhello wörld\n\n2\n01:02:08,000 --> 01:02:09,000\nagain\n"
+    )
+    assert FORMATS["vtt"](TRANSCRIPT) == (
+        "WEBVTT\n\n01:02:05.500 --> 01:02:07.000\nhello wörld\n\n"
+        "01:02:08.000 --> 01:02:09.000\nagain\n"
+    )
+    assert FORMATS["txt"](TRANSCRIPT) == "hello wörld\nagain\n"
+
+
+def test_json_holds_everything():
+    read = json.loads(FORMATS["json"](TRANSCRIPT))
+    assert read["text"] == "hello wörld\nagain"
+    assert read["segments"][1]["words"][0] == {
+        "text": "hello",
+        "confidence": 0.9,
+        "start": 3725.5,
+        "end": 3725.9,
+    }
+    assert read["segments"][0]["notes"] == ["no face"]
+
+
+def test_a_clock_carries_rounded_milliseconds():
+    assert clock(59.9996, ".") == "00:01:00.000"
+    assert clock(0, ",") == "00:00:00,000"
