@@ -33,9 +33,9 @@ def write_clip(
     """A clip of RGB frames (noise by default) and 16 kHz mono sound (a tone by default).
 
     The suffix of ``path`` names the container, ``codecs`` what is in it. Frames are shown at
-    ``times`` (seconds), or at steps of ``1 / fps``; blocks of 1024 samples, the same in all channels
-    of ``layout``, are heard at ``audio_times``, or one after the other. ``rotation`` (degrees,
-    counter-clockwise) and the ``aspect`` of a pixel are notes for the player.
+    ``times`` (seconds), or at steps of ``1 / fps``; blocks of 1024 samples, the same in all
+    channels of ``layout``, are heard at ``audio_times``, or one after the other. ``rotation``
+    (degrees, counter-clockwise) and the ``aspect`` of a pixel are notes for the player.
     """
     rng = np.random.default_rng(0)
     if frames is None:
