@@ -49,6 +49,13 @@ class MediaError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+def reason_of(error: Exception) -> str:
+    """Why a recording is excluded, in one line; an error that nobody expected is named as such."""
+    text = " ".join(str(error).split())
+    expected = isinstance(error, MediaError | FileNotFoundError) or type(error) is ValueError
+    return text if expected and text else f"{type(error).__name__}: {text}"
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Properties of a recording, read from its header.

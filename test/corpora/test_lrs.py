@@ -20,7 +20,8 @@ from media import talking_head, write_clip
 from sentences import distinct_sentences
 
 from mome.bin.prepare_media import main as prepare_main
-from mome.corpora.lrs import Word, normalise_text, read_text, read_words, segment_words
+from mome.corpora import lrs
+from mome.corpora.lrs import Clip, Word, normalise_text, read_text, read_words, segment_words
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, read_segments, validate_data_dir, write_scp
 from mome.data.video import cut_video, read_lips, read_video, write_lips
@@ -70,6 +71,17 @@ def test_texts_are_read(tmp_path):
     assert read_words(path) == []
     path.write_bytes(b"Text:  CAF\xe9\n")
     assert read_text(path) == "CAFé"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_texts_with_a_byte_order_mark_are_read(tmp_path, encoding):
+    """As editors on Windows save them."""
+    path = tmp_path / "00001.txt"
+    words = [Word("GRÜN", 0.11, 0.28), Word("ROT", 0.3, 0.5)]
+    content = text_file("GRÜN ROT", words).replace("\n", "\r\n")
+    path.write_bytes(content.encode(encoding))
+    assert read_text(path) == "GRÜN ROT"
+    assert read_words(path) == words
 
 
 def test_text_is_normalised():
@@ -154,6 +166,34 @@ def test_pauses_are_cut_in_their_middle():
     chunks, _ = segment_words(words, 7.5, 5.0, "pause")
     assert [(c.start, c.end) for c in chunks] == [(0.0, 1.5), (1.5, 5.0), (5.0, 7.5)]
     assert segment_words(words, 7.5, 8.0, "pause")[0][0].words == tuple(words)
+
+
+def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
+    """Whatever is raised for a clip, with whatever text, is a reason of one line."""
+    clips = []
+    for number in ("00001", "00002", "00003"):
+        video = tmp_path / "trainval/anna" / f"{number}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(video)
+        video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+        clips.append(Clip("trainval", "anna", number, video))
+    unknown = clips[1].video.read_bytes().replace(b"avc1", b"XXXX")
+    clips[1].video.write_bytes(unknown)
+    real = lrs.video_info
+
+    def info(path):
+        if path == clips[2].video:
+            raise RuntimeError("of a kind\nthat nobody expects")
+        return real(path)
+
+    monkeypatch.setattr(lrs, "video_info", info)
+    options = argparse.Namespace(max_seconds=16.0, split="length", marks="drop", nj=1)
+    part = lrs.prepare_part(clips, options)
+    assert [utterance.id for utterance in part.utterances] == ["anna_00001"]
+    assert part.excluded == [
+        ("trainval/anna/00002", "mp4: video in a codec that FFmpeg does not know; convert it"),
+        ("trainval/anna/00003", "RuntimeError: of a kind that nobody expects"),
+    ]
 
 
 # Cutting.
