@@ -8,7 +8,6 @@ import io
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,8 @@ def reason_of(error: Exception) -> str:
 class VideoInfo:
     """Properties of a recording, read from its header.
 
-    Lengths in seconds; audio fields are 0 without an audio stream.
+    Lengths in seconds; audio fields are 0 without an audio stream. The comment is what `write_lips`
+    was given.
     """
 
     fps: float
@@ -72,6 +72,7 @@ class VideoInfo:
     audio_rate: int
     audio_channels: int
     audio_seconds: float
+    comment: str
 
 
 def video_info(path: str | Path) -> VideoInfo:
@@ -98,6 +99,7 @@ def video_info(path: str | Path) -> VideoInfo:
             audio_rate=audio.rate if audio else 0,
             audio_channels=audio.channels if audio else 0,
             audio_seconds=_stream_seconds(audio, container) if audio else 0.0,
+            comment=container.metadata.get("comment", ""),
         )
 
 
@@ -200,27 +202,6 @@ def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np
     return np.ascontiguousarray(image)
 
 
-def cut_video(
-    path: str | Path, span: tuple[int, int], grey: bool = False, rate: float | None = None
-) -> Iterator[np.ndarray]:
-    """Decode the frames from ``span[0]`` up to, excluding, ``span[1]``; otherwise as `iter_video`.
-
-    Frames are counted from the beginning of the recording, so that the cut is exact; later
-    frames are not decoded.
-
-    Raises:
-        MediaError: if the recording ends before the span begins.
-    """
-    frames = iter_video(path, grey, rate)
-    wanted = islice(frames, *span)
-    first = next(wanted, None)
-    if first is None:
-        raise MediaError(path, f"ends before frame {span[0]}, where a segment begins")
-    yield first
-    yield from wanted
-    frames.close()
-
-
 def read_video(path: str | Path, grey: bool = False, rate: float | None = None) -> np.ndarray:
     """Read a whole video; arguments and errors as `iter_video`.
 
@@ -230,7 +211,9 @@ def read_video(path: str | Path, grey: bool = False, rate: float | None = None) 
     return np.stack(list(iter_video(path, grey, rate)))
 
 
-def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18) -> None:
+def write_lips(
+    path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18, comment: str = ""
+) -> None:
     """Write grey frames as H.264 in MP4, atomically.
 
     Equal frames give equal bytes: the encoder runs in one thread, and without macroblock-tree rate
@@ -241,6 +224,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
         frames: uint8 (T, H, W) with even H and W.
         rate: frames per second.
         crf: x264's constant rate factor; 18 loses about 1 grey level.
+        comment: a note that is stored in the file.
 
     Raises:
         OSError: if the disk is full; the message names the file.
@@ -256,6 +240,8 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
     # Encode to memory first, because FFmpeg does not report a full disk.
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream(
             "libx264",
             rate=rate,
