@@ -112,6 +112,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
     sums = counts[drawn].sum(1)
     low, high = np.percentile(100 * sums[:, :3].sum(1) / sums[:, 3], [2.5, 97.5])
     substitutions, deletions, insertions, words = (int(n) for n in counts.sum(0))
+    said, heard = (list(texts) for texts in zip(*pairs.values(), strict=True))
     return Score(
         wer=100 * (substitutions + deletions + insertions) / words,
         low=float(low),
@@ -121,7 +122,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
         insertions=insertions,
         words=words,
         utterances=len(counts),
-        cer=100 * jiwer.cer(*(list(texts) for texts in zip(*pairs.values(), strict=True))),
+        cer=100 * jiwer.cer(said, heard),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import cv2
@@ -371,7 +371,7 @@ def decode(
                 continue
             if packet.is_corrupt:
                 raise MediaError(path, "truncated file; copy it again")
-            for frame in packet.decode():
+            for frame in cast(list[av.VideoFrame | av.AudioFrame], packet.decode()):
                 frames += 1
                 length = _frame_seconds(frame) or float(step)
                 decoded_end = (decoded_end if frame.time is None else frame.time) + length
