@@ -29,6 +29,8 @@ FULL_SCALE = 32767 / 32768
 # Timestamps that are this many seconds away from where the samples before them end are only
 # rounded; at larger distances samples are missing or there twice.
 JITTER = 0.04
+# Hz of recordings; what a damaged header says beyond would make sound that fills the memory.
+RATES = 2000, 400_000
 
 
 def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
@@ -47,6 +49,7 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
             or with samples that are not finite.
     """
     samples, source_rate = _read(str(path))
+    _check_rate(source_rate, path)
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if len(samples) == 0:
@@ -173,6 +176,7 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
         start = start_seconds(container)
         position = 0.0  # seconds of sound so far
         for frame in decode(container, stream, path):
+            _check_rate(frame.rate, path)
             samples = _mono(frame)
             gap = 0.0 if frame.time is None else frame.time - start - position
             check_gap(gap, path)
@@ -188,6 +192,11 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
     rate = runs[0][0]
     parts = [resample(np.concatenate(blocks), own, rate) for own, blocks in runs]
     return np.concatenate(parts), rate
+
+
+def _check_rate(rate: int, path: str | Path) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(path, f"sound at {rate} samples a second; mend its header")
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:

@@ -31,6 +31,8 @@ MISSING = 0.2, 0.02
 WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf")
 # Timestamps that jump by more seconds are wrong. Filling the gap would also take much memory.
 MAX_GAP = 10.0
+# No pixel is wider or higher than this; a damaged header makes pictures that fill the memory.
+MAX_ASPECT = 8
 
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 _FULL_TO_LIMITED = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
@@ -125,6 +127,8 @@ def iter_video(
     convert = _grey if grey else _rgb
     with open_media(path) as container:
         stream = _video_stream(container, path)
+        if (aspect := stream.sample_aspect_ratio) and not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+            raise MediaError(path, f"pixels of an aspect of {aspect}; mend its header")
         # Decoding in this thread only: callers run one process a core.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1

@@ -1,7 +1,10 @@
 """Recordings as cameras, phones and browsers write them, and damaged ones."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import soundfile
 from media import write_clip
 
 from mome.data.audio import audio_seconds, read_audio
@@ -215,3 +218,20 @@ def test_unknown_codecs_are_named(tmp_path):
     with pytest.raises(MediaError, match="codec that FFmpeg does not know"):
         audio_seconds(path)
     assert len(read_video(path)) == 10
+
+
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path):
+    """Sound of 3 Hz would become five thousand times as long, a wide picture wider still."""
+    for path in (tmp_path / "a.wav", tmp_path / "a.mkv"):
+        if path.suffix == ".wav":
+            soundfile.write(path, tone(1.0), 3)
+        else:
+            write_clip(path, samples=tone(1.0), rate=16000, codecs=("libx264", "pcm_s16le"))
+            old, new = (b"\xb5\x88" + np.array(hz, ">f8").tobytes() for hz in (16000, 3))
+            assert old in path.read_bytes()
+            path.write_bytes(path.read_bytes().replace(old, new))
+        with pytest.raises(MediaError, match="sound at 3 samples a second"):
+            read_audio(path)
+    write_clip(tmp_path / "wide.mp4", aspect=Fraction(20, 1))
+    with pytest.raises(MediaError, match="pixels of an aspect of 20"):
+        read_video(tmp_path / "wide.mp4")
