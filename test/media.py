@@ -25,23 +25,31 @@ def write_clip(
     audio_start: float = 0.0,
     rotation: int = 0,
     aspect: Fraction | None = None,
+    codecs: tuple[str, str] = ("libx264", "aac"),
+    rate: int = 16000,
+    layout: str = "mono",
+    audio_times: Sequence[float] | None = None,
 ) -> None:
-    """An mp4 of RGB frames (noise by default) and 16 kHz mono sound (a tone by default).
+    """A clip of RGB frames (noise by default) and 16 kHz mono sound (a tone by default).
 
-    Frames are shown at ``times`` (seconds), or at steps of ``1 / fps``; ``rotation`` (degrees,
-    counter-clockwise) and the ``aspect`` of a pixel are notes for the player.
+    The suffix of ``path`` names the container, ``codecs`` what is in it. Frames are shown at
+    ``times`` (seconds), or at steps of ``1 / fps``; blocks of 1024 samples, the same in all
+    channels of ``layout``, are heard at ``audio_times``, or one after the other. ``rotation``
+    (degrees, counter-clockwise) and the ``aspect`` of a pixel are notes for the player.
     """
     rng = np.random.default_rng(0)
     if frames is None:
         frames = rng.integers(0, 255, (num_frames, size, size, 3), dtype=np.uint8)
     seconds = audio_seconds if audio_seconds is not None else max(len(frames), 1) / fps
     if samples is None:
-        samples = 0.1 * np.sin(2 * np.pi * 440 / 16000 * np.arange(round(seconds * 16000)))
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        samples = 0.1 * np.sin(2 * np.pi * 440 / rate * np.arange(round(seconds * rate)))
+    options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
+    with av.open(str(path), "w", options=options) as container:
         if len(frames):
-            video = container.add_stream("libx264", rate=fps, options={"crf": "10", "threads": "1"})
+            quality = {"crf": "10"} if codecs[0] == "libx264" else {"qmin": "1", "qmax": "3"}
+            video = container.add_stream(codecs[0], rate=fps, options=quality | {"threads": "1"})
             video.height, video.width = frames.shape[1:3]
-            video.pix_fmt = "yuv420p"
+            video.pix_fmt = "yuvj420p" if codecs[0] == "mjpeg" else "yuv420p"
             if times is not None:
                 video.codec_context.time_base = CLOCK
             if rotation:
@@ -49,7 +57,7 @@ def write_clip(
             if aspect:
                 video.codec_context.sample_aspect_ratio = aspect
         if audio:
-            sound = container.add_stream("aac", rate=16000, layout="mono")
+            sound = container.add_stream(codecs[1], rate=rate, layout=layout)
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts = number
@@ -59,10 +67,13 @@ def write_clip(
         if len(frames):
             container.mux(video.encode(None))
         if audio:
-            for start in range(0, len(samples), 1024):
-                block = samples[None, start : start + 1024].astype(np.float32)
-                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-                frame.rate, frame.pts = 16000, start + round(16000 * audio_start)
+            channels = av.AudioLayout(layout).nb_channels
+            for number, start in enumerate(range(0, len(samples), 1024)):
+                block = np.tile(samples[start : start + 1024].astype(np.float32), (channels, 1))
+                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+                frame.rate, frame.pts = rate, start + round(rate * audio_start)
+                if audio_times is not None:
+                    frame.pts = round(rate * audio_times[number])
                 container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
 

@@ -1,8 +1,9 @@
-"""Word error rates with jiwer, confidence intervals, and what guessing would give."""
+"""Word and character error rates with jiwer, confidence intervals, what guessing would give."""
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import jiwer
@@ -11,7 +12,8 @@ import numpy as np
 RESAMPLES = 2000
 NORMALISATION = (
     "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
-    "blanks folded; numbers as they are written; the same for reference and hypothesis"
+    "accents composed (NFC); blanks folded; numbers as they are written; the same for reference "
+    "and hypothesis"
 )
 
 
@@ -21,17 +23,37 @@ def normalise(text: str) -> str:
     Auto-AVSR and its successors fold case and blanks only. That is the same for LRS2 and LRS3,
     whose transcripts have no punctuation but apostrophes, unless a hypothesis has some.
     """
-    text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text.lower())
-    text = re.sub(r"[^\w' ]|_", " ", text.replace("’", "'"))
+    # In lower case, Python's "İ" is an i and a further dot; "i" is what Turkish writes.
+    text = unicodedata.normalize("NFC", text.replace("İ", "i").lower()).replace("’", "'")
+    text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text)
+    text = re.sub(r"[^\w' ]|_", " ", text) if text.isascii() else "".join(_scored(text))
     return " ".join(word for word in text.split() if word.strip("'"))
+
+
+def _scored(text: str) -> Iterator[str]:
+    """The characters of a text that are scored, and blanks in the places of others.
+
+    Vowels of many scripts are marks on consonants, and so are accents that have no composed letter;
+    a regular expression's ``\\w`` knows neither. Signs that are not seen, such as joiners and byte
+    order marks, do not part words.
+    """
+    within = False  # a word, to which a mark belongs
+    for character in text:
+        category = unicodedata.category(character)
+        if category == "Cf":
+            continue
+        if not (within and category.startswith("M")):
+            within = character.isalnum()
+        yield character if within or character == "'" else " "
 
 
 @dataclass(frozen=True)
 class Score:
-    """Errors of a set of hypotheses; ``wer``, ``low`` and ``high`` are percentages.
+    """Errors of a set of hypotheses; ``wer``, ``low``, ``high`` and ``cer`` are percentages.
 
-    ``low`` and ``high`` bound the 95 % confidence interval of a bootstrap over utterances
-    (Bisani & Ney, ICASSP 2004).
+    ``low`` and ``high`` bound the 95 % confidence interval of the WER, by a bootstrap over
+    utterances (Bisani & Ney, ICASSP 2004). ``cer`` is that of characters, with the blanks between
+    words.
     """
 
     wer: float
@@ -42,6 +64,7 @@ class Score:
     insertions: int
     words: int
     utterances: int
+    cer: float
 
     def as_dict(self) -> dict[str, float | int]:
         """Plain values, for JSON."""
@@ -89,9 +112,17 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
     sums = counts[drawn].sum(1)
     low, high = np.percentile(100 * sums[:, :3].sum(1) / sums[:, 3], [2.5, 97.5])
     substitutions, deletions, insertions, words = (int(n) for n in counts.sum(0))
-    wer = 100 * (substitutions + deletions + insertions) / words
+    said, heard = (list(texts) for texts in zip(*pairs.values(), strict=True))
     return Score(
-        wer, float(low), float(high), substitutions, deletions, insertions, words, len(counts)
+        wer=100 * (substitutions + deletions + insertions) / words,
+        low=float(low),
+        high=float(high),
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        words=words,
+        utterances=len(counts),
+        cer=100 * jiwer.cer(said, heard),
     )
 
 

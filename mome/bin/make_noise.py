@@ -15,9 +15,10 @@ no recording, no utterance and no moment in common. Writes
 
 SNR is 10 log10 of the mean power of the speech over that of the noise, over the whole utterance. An
 utterance has the same noise at every SNR, drawn by --seed and its id. A mixture that would be
-clipped is scaled down as a whole. Finished outputs are kept when the command is run again with the
-same settings, and further SNRs, kinds and sets are added; other settings are an error, or with
---force true a reason to make everything anew. The noisy sets are listed in <dump>/test_sets.json.
+clipped is scaled down as a whole, one of which 16 bits keep too little is scaled up. Finished
+outputs are kept when the command is run again with the same settings, and further SNRs, kinds and
+sets are added; other settings are an error, or with --force true a reason to make everything anew.
+The noisy sets are listed in <dump>/test_sets.json.
 """
 
 import argparse
@@ -34,7 +35,15 @@ import numpy as np
 from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
 from mome.common.processes import map_items
 from mome.data import test_sets
-from mome.data.audio import RATE, audio_seconds, file_of, limit_peak, read_audio, write_flac
+from mome.data.audio import (
+    FULL_SCALE,
+    RATE,
+    audio_seconds,
+    file_of,
+    limit_peak,
+    read_audio,
+    write_flac,
+)
 from mome.data.augment import add_noise, power
 from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
 from mome.data.noise import (
@@ -97,11 +106,11 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
             continue
         noise = read_audio(noise_path)
         mixed = add_noise(speech, noise, snr, rng)
-        limited = limit_peak(mixed)
-        write_flac(output, limited)
-        gain = np.sqrt(power(limited) / power(mixed))
-        stored = read_audio(output).astype(np.float64) / gain
-        achieved = float(10 * np.log10(power(speech) / power(stored - speech)))
+        achieved = _write_mixture(output, limit_peak(mixed), mixed, speech)
+        if abs(achieved - snr) > SNR_TOLERANCE:
+            # Of faint speech, 16 bits keep too little at its own level.
+            loud = mixed * np.float32(FULL_SCALE / np.abs(mixed).max())
+            achieved = _write_mixture(output, loud, mixed, speech)
         if abs(achieved - snr) > SNR_TOLERANCE:
             Path(output).unlink()
             raise ValueError(
@@ -110,6 +119,14 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
             )
         measured.append(achieved)
     return measured
+
+
+def _write_mixture(output: str, scaled: np.ndarray, mixed: np.ndarray, speech: np.ndarray) -> float:
+    """Write a mixture (N,) that was scaled as a whole; the SNR in dB that is in the file."""
+    write_flac(output, scaled)
+    gain = np.sqrt(power(scaled) / power(mixed))
+    stored = read_audio(output).astype(np.float64) / gain
+    return float(10 * np.log10(power(speech) / power(stored - speech)))
 
 
 def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:

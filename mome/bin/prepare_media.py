@@ -5,8 +5,14 @@ second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
 with its reason in `excluded`. Finished clips are kept when the command is run again.
 
+--streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
+with audio alone, they need neither video nor face, and lip.scp is not written.
+
+A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
+its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
+
 With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
-the nearest frames; a face is looked for in these frames alone.
+the nearest frames; a face is looked for in these frames alone. A recording is read once.
 
 With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
 <lip_dir>/<speaker>/<number>.mp4, <lip_dir>/<split>/<speaker>/<number>.mp4 or
@@ -20,13 +26,17 @@ import re
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mome.common.atomic_files import remove_partial
 from mome.common.processes import map_items
 from mome.data.audio import (
+    FULL_SCALE,
     RATE,
     audio_seconds,
     file_of,
@@ -36,12 +46,13 @@ from mome.data.audio import (
     write_flac,
 )
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
-from mome.data.video import LIP_RATE, MediaError, read_lips, video_info, write_lips
-from mome.lips.detectors import load_tracker
-from mome.lips.extract import extract_lips
+from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
+from mome.lips.detectors import DETECTORS, load_tracker
+from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
 from mome.lips.landmarks import FaceTracker
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
+STREAMS = ("audio", "video")
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Clip:
     """One utterance: where its streams are and where they go.
 
     ``crop`` is a crop that exists; ``span`` is the first frame of a segment and the one after its
-    last, at 25 a second.
+    last, at 25 a second. What is not asked for has no output: ``lips_output`` or ``audio_output``
+    is empty.
     """
 
     utterance: str
@@ -60,14 +72,34 @@ class Clip:
     crop: str | None
     span: tuple[int, int] | None = None
 
+    @property
+    def sources(self) -> list[str]:
+        """The files that are read."""
+        video = [self.crop or self.video] if self.lips_output else []
+        return video + ([file_of(self.audio)] if self.audio_output else [])
+
+    @property
+    def outputs(self) -> list[str]:
+        """The files that are written."""
+        return [path for path in (self.audio_output, self.lips_output and self.new_crop) if path]
+
+    @property
+    def new_crop(self) -> str:
+        """Where the crop goes, unless it exists."""
+        return "" if self.crop else self.lips_output
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip: its length in frames, how many had no face, or why it is excluded."""
+    """What became of a clip: its length in frames, how many had no face, or why it is excluded.
+
+    ``detector`` is named if it is not the one that was asked for.
+    """
 
     num_frames: int = 0
     lost: int = 0
     reason: str = ""
+    detector: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +107,7 @@ class Settings:
     """How crops are made; see the options of the same names."""
 
     landmarks: str
+    other_landmarks: str
     detector: str
     detect_every: int
     detect_side: int
@@ -84,71 +117,204 @@ class Settings:
     tolerance: float
 
 
-def prepare_clip(clip: Clip, settings: Settings) -> Outcome:
-    """Make the lips and the audio of one clip, unless both are finished."""
-    try:
-        finished = finished_frames(clip)
-        if finished:
-            return Outcome(finished)
-        lost = 0
-        if clip.crop:
-            num_frames = len(read_lips(clip.crop))
-        else:
-            tracker = tracker_of(settings)
-            lips = extract_lips(
-                clip.video,
+@dataclass(frozen=True)
+class Made:
+    """What a clip becomes: its length, samples (N,), the crop, and who found it if another did."""
+
+    num_frames: int
+    audio: np.ndarray | None
+    lips: Lips | None
+    detector: str
+
+
+def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outcome]:
+    """Make the lips and the audio of the clips of one recording, unless they are finished.
+
+    An exception that reading a clip raises, whatever it is, excludes that clip. One that concerns
+    all clips, such as a full disk or a missing model, is raised.
+    """
+    outcomes = {clip: finished(clip) for clip in clips}
+    todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
+    trackers = trackers_of(settings) if any(clip.new_crop for clip in todo) else {}
+    sound = read_once()
+    for clip, frames in frames_of(todo):
+        try:
+            made = make_clip(clip, frames, sound, trackers, settings)
+        except Exception as error:
+            reason = reason_of(error)
+            if not isinstance(error, MediaError | FileNotFoundError):
+                reason = f"{clip.video or clip.audio}: {reason}"
+            outcomes[clip] = Outcome(reason=reason)
+            continue
+        if made.audio is not None:
+            write_flac(clip.audio_output, made.audio)
+        if made.lips is not None:
+            write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
+        lost = made.lips.lost if made.lips else 0
+        outcomes[clip] = Outcome(made.num_frames, lost, detector=made.detector)
+    return [outcomes[clip] for clip in clips]
+
+
+def read_once() -> Callable[[str], np.ndarray]:
+    """`read_audio` that keeps what it has read, or why that failed."""
+    kept: dict[str, np.ndarray | Exception] = {}
+
+    def read(path: str) -> np.ndarray:
+        if path not in kept:
+            try:
+                kept[path] = read_audio(path)
+            except Exception as error:
+                kept[path] = error
+        found = kept[path]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return read
+
+
+def frames_of(clips: list[Clip]) -> Iterator[tuple[Clip, list[np.ndarray] | Exception]]:
+    """The clips of one recording, each with its frames, or with why they cannot be read.
+
+    There are none for clips that need no new crop.
+    """
+    segments = [clip for clip in clips if clip.new_crop and clip.span]
+    for clip in clips:
+        if clip in segments:
+            continue
+        frames: list[np.ndarray] | Exception = []
+        if clip.new_crop:
+            try:
+                frames = read_frames(clip.video)
+            except Exception as error:
+                frames = error
+        yield clip, frames
+    if segments:
+        spans = [clip.span for clip in segments if clip.span]
+        for place, part in read_spans(segments[0].video, spans):
+            yield segments[place], part
+
+
+def make_clip(
+    clip: Clip,
+    frames: list[np.ndarray] | Exception,
+    sound: Callable[[str], np.ndarray],
+    trackers: Mapping[str, FaceTracker],
+    settings: Settings,
+) -> Made:
+    """Crop the lips of a clip and cut its audio to the same length.
+
+    Raises:
+        MediaError: with the reason why the clip cannot be used; reading may raise anything.
+    """
+    lips, detector, num_frames = None, "", 0
+    if isinstance(frames, Exception):
+        raise frames
+    if clip.new_crop:
+        lips, detector = find_lips(frames, clip.video, trackers, settings)
+        num_frames = len(lips.frames)
+    elif clip.crop:
+        num_frames = len(read_lips(clip.crop))
+    wanted = clip.span[1] - clip.span[0] if clip.span else num_frames
+    if clip.lips_output and abs(num_frames - wanted) > settings.tolerance * LIP_RATE:
+        counts = f"{num_frames} frames for a segment of {wanted}"
+        raise MediaError(clip.crop or clip.video, counts)
+    audio = None
+    if clip.audio_output:
+        audio = sound(clip.audio)
+        if clip.span:
+            audio = audio[slice(*(SAMPLES_PER_FRAME * frame for frame in clip.span))]
+        if not clip.lips_output:
+            num_frames = wanted or max(1, round(len(audio) / SAMPLES_PER_FRAME))
+        audio = fit_audio(audio, num_frames, clip, settings.tolerance)
+    return Made(num_frames, audio, lips, detector)
+
+
+def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) -> np.ndarray:
+    """Cut or fill samples (N,) to a length in frames, and see that there is something to hear.
+
+    Raises:
+        MediaError: if the lengths differ by more than the tolerance, or 16 bits keep nothing.
+    """
+    length = num_frames * SAMPLES_PER_FRAME
+    if abs(len(audio) - length) > tolerance * RATE:
+        seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
+        if not clip.lips_output:
+            raise MediaError(clip.audio, f"sound and segment differ in length: {seconds}")
+        rate = f"; see the frame rate of {clip.crop}" if clip.crop else ""
+        raise MediaError(clip.audio, f"audio and video differ in length: {seconds}{rate}")
+    audio = limit_peak(fit_length(audio, length))
+    if np.abs(audio).max() < (1 - FULL_SCALE) / 2:
+        raise MediaError(
+            clip.audio, "the audio is silent; its channels may cancel each other: use one of them"
+        )
+    return audio
+
+
+def find_lips(
+    frames: list[np.ndarray], path: str, trackers: Mapping[str, FaceTracker], settings: Settings
+) -> tuple[Lips, str]:
+    """The mouth crop, and the detector that found it if the first one did not.
+
+    Raises:
+        FaceLost: with what the first detector says, if all of them lose the face.
+    """
+    first: FaceLost | None = None
+    for name, tracker in trackers.items():
+        try:
+            lips = crop_lips(
+                frames,
+                path,
                 tracker,
                 settings.landmark_every,
                 settings.window,
                 settings.max_lost,
-                clip.span,
             )
-            num_frames, lost = len(lips.frames), lips.lost
-        length = num_frames * SAMPLES_PER_FRAME
-        audio = read_audio(clip.audio)
-        if clip.span:
-            first, last = clip.span
-            if abs(num_frames - (last - first)) > settings.tolerance * LIP_RATE:
-                counts = f"{num_frames} frames for a segment of {last - first}"
-                return Outcome(reason=f"{clip.crop or clip.video}: {counts}")
-            audio = audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
-        if abs(len(audio) - length) > settings.tolerance * RATE:
-            seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
-            rate = f"; see the frame rate of {clip.crop}" if clip.crop else ""
-            return Outcome(
-                reason=f"{clip.audio}: audio and video differ in length: {seconds}{rate}"
-            )
-        write_flac(clip.audio_output, limit_peak(fit_length(audio, length)))
-        if not clip.crop:
-            write_lips(clip.lips_output, lips.frames)
-        return Outcome(num_frames, lost)
-    except (MediaError, FileNotFoundError) as error:
-        return Outcome(reason=str(error))
+        except FaceLost as lost:
+            first = first or lost
+            continue
+        return lips, name if first else ""
+    assert first is not None, "there is at least one tracker"
+    raise first
 
 
-def tracker_of(settings: Settings) -> FaceTracker:
-    """The tracker that finds the faces."""
-    return load_tracker(
-        settings.landmarks, settings.detect_every, settings.detect_side, settings.detector
-    )
+def trackers_of(settings: Settings) -> dict[str, FaceTracker]:
+    """The trackers that find the faces: the one asked for and, if its model is there, the other."""
+    models = {settings.detector: settings.landmarks}
+    if settings.other_landmarks:
+        (other,) = (name for name in DETECTORS if name != settings.detector)
+        models[other] = settings.other_landmarks
+    return {
+        name: load_tracker(model, settings.detect_every, settings.detect_side, name)
+        for name, model in models.items()
+    }
 
 
-def finished_frames(clip: Clip) -> int:
-    """Number of frames if both outputs exist, agree and are newer than their sources; else 0."""
-    sources = [clip.crop or clip.video, file_of(clip.audio)]
-    outputs = [clip.audio_output] if clip.crop else [clip.audio_output, clip.lips_output]
-    if not all(Path(path).is_file() for path in (*sources, *outputs)):
-        return 0
-    if max(Path(path).stat().st_mtime for path in sources) > min(
-        Path(path).stat().st_mtime for path in outputs
-    ):
-        return 0
+def finished(clip: Clip) -> Outcome:
+    """The outcome if all outputs exist, agree and are newer than their sources; else an empty one.
+
+    How many frames had no face is not known then.
+    """
+    if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
+        return Outcome()
+    newest = max(Path(path).stat().st_mtime for path in clip.sources)
+    if clip.outputs and newest > min(Path(path).stat().st_mtime for path in clip.outputs):
+        return Outcome()
     try:
-        num_frames = video_info(clip.crop or clip.lips_output).num_frames
-        length = audio_seconds(clip.audio_output) * LIP_RATE
+        detector, num_frames = "", 0
+        if clip.lips_output:
+            info = video_info(clip.crop or clip.lips_output)
+            num_frames, detector = info.num_frames, info.comment if clip.new_crop else ""
+        if clip.audio_output:
+            length = audio_seconds(clip.audio_output) * LIP_RATE
+            num_frames = num_frames or round(length)
+            if abs(length - num_frames) > 1e-3:
+                return Outcome()
+        elif clip.crop:
+            num_frames = 0  # nothing was written that says it has been read
     except MediaError:
-        return 0
-    return num_frames if abs(length - num_frames) < 1e-3 else 0
+        return Outcome()
+    return Outcome(num_frames, detector=detector)
 
 
 def find_crop(
@@ -175,19 +341,24 @@ def find_crop(
 
 
 def list_clips(
-    data: Path, dump: Path, lip_dir: Path | None, audio_format: str
+    data: Path,
+    dump: Path,
+    lip_dir: Path | None,
+    audio_format: str,
+    streams: Collection[str] = STREAMS,
 ) -> tuple[list[Clip], dict[str, str]]:
     """The clips of a data folder, and utterances excluded for what the folder lacks."""
+    sound, sight = (stream in streams for stream in STREAMS)
     utt2spk, text = read_scp(data / "utt2spk"), read_scp(data / "text")
     videos = read_scp(data / "video.scp") if (data / "video.scp").is_file() else {}
     audios = read_scp(data / "wav.scp") if (data / "wav.scp").is_file() else {}
-    if not videos and lip_dir is None:
+    if sight and not videos and lip_dir is None:
         raise FileNotFoundError(
             f"{data / 'video.scp'} does not exist; run stage 1, or give --lip_dir"
         )
     segments = read_segments(data / "segments") if (data / "segments").is_file() else {}
     clips, excluded = [], {}
-    for utterance in sorted({*utt2spk, *(segments or videos)}):
+    for utterance in sorted({*utt2spk, *(segments or videos or audios)}):
         speaker = utt2spk.get(utterance)
         segment = segments.get(utterance)
         recording = segment.recording if segment else utterance
@@ -204,20 +375,22 @@ def list_clips(
             excluded[utterance] = f"{data / 'segments'}: no segment"
         elif span and span[0] == span[1]:
             excluded[utterance] = f"{data / 'segments'}: shorter than a frame"
-        elif not audio or not (video or lip_dir):
-            excluded[utterance] = f"{data}: no {'video' if audio else 'audio'}"
+        elif sound and not audio:
+            excluded[utterance] = f"{data}: no audio"
+        elif sight and not (video or lip_dir):
+            excluded[utterance] = f"{data}: no video"
         else:
             name = f"{speaker}/{utterance}"
             crop = None
-            if lip_dir:
+            if lip_dir and sight:
                 crop = find_crop(lip_dir, utterance, speaker, video, bool(segment))
             clips.append(
                 Clip(
                     utterance,
                     video,
                     audio,
-                    str(dump / "lips" / f"{name}.mp4"),
-                    str(dump / "audio" / f"{name}.{audio_format}"),
+                    str(dump / "lips" / f"{name}.mp4") if sight else "",
+                    str(dump / "audio" / f"{name}.{audio_format}") if sound else "",
                     crop,
                     span,
                 )
@@ -231,8 +404,17 @@ def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
     frames = {clip.utterance: outcome.num_frames for clip, outcome in kept.items()}
     utt2spk, text = read_scp(data / "utt2spk"), read_scp(data / "text")
     utt2spk = {utterance: utt2spk[utterance] for utterance in clips}
-    write_scp(dump / "lip.scp", {u: c.crop or c.lips_output for u, c in clips.items()})
-    write_scp(dump / "wav.scp", {u: c.audio_output for u, c in clips.items()})
+    found = {c.utterance: outcome.detector for c, outcome in kept.items() if outcome.detector}
+    streams = {
+        "lip.scp": {u: c.crop or c.lips_output for u, c in clips.items() if c.lips_output},
+        "wav.scp": {u: c.audio_output for u, c in clips.items() if c.audio_output},
+        "detectors": found,
+    }
+    for name, table in streams.items():
+        if table:
+            write_scp(dump / name, table)
+        else:
+            (dump / name).unlink(missing_ok=True)
     write_scp(dump / "text", {utterance: text[utterance] for utterance in clips})
     write_scp(dump / "utt2spk", utt2spk)
     write_scp(dump / "spk2utt", spk2utt_of(utt2spk))
@@ -250,7 +432,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--landmarks", default="", help="shape_predictor_68_face_landmarks.dat; folder of mediapipe"
     )
-    parser.add_argument("--detector", choices=("dlib", "mediapipe"), default="dlib")
+    parser.add_argument("--detector", choices=DETECTORS, default="dlib")
+    parser.add_argument(
+        "--other_landmarks", default="", help="the same of the other detector, which is tried then"
+    )
+    parser.add_argument(
+        "--streams", nargs="+", choices=STREAMS, default=list(STREAMS), help="what is prepared"
+    )
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
@@ -274,6 +462,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     settings = Settings(
         args.landmarks,
+        args.other_landmarks,
         args.detector,
         args.detect_every,
         args.detect_side,
@@ -283,26 +472,39 @@ def main(argv: list[str] | None = None) -> None:
         args.tolerance,
     )
     if args.lip_dir is None:
-        tracker_of(settings)  # fails early
+        if "video" in args.streams:
+            trackers_of(settings)  # fails early
     elif not args.lip_dir.is_dir():
         raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
-    clips, excluded = list_clips(args.data, args.dump, args.lip_dir, args.audio_format)
-    choices = {name: value for name, value in vars(settings).items() if name != "landmarks"}
+    clips, excluded = list_clips(
+        args.data, args.dump, args.lip_dir, args.audio_format, args.streams
+    )
+    # Where models are changes nothing; which of them found a crop is said in the crop.
+    choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
     if any(clip.span for clip in clips):
         choices["segments"] = zlib.crc32((args.data / "segments").read_bytes())
     if not same_settings(args.dump, choices):
         for clip in clips:
-            Path(clip.audio_output).unlink(missing_ok=True)
+            for path in clip.outputs:
+                Path(path).unlink(missing_ok=True)
     remove_partial(args.dump)
+    recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
+    for clip in clips:
+        key = (clip.video, clip.audio) if clip.span else (clip.utterance,)
+        recordings[key] = (*recordings.get(key, ()), clip)
     outcomes = map_items(
-        partial(prepare_clip, settings=settings),
-        clips,
+        partial(prepare_recording, settings=settings),
+        recordings.values(),
         args.nj,
         f"lips of {args.data.name}",
         args.parallel,
     )
-    results = dict(zip(clips, outcomes, strict=True))
+    results = {
+        clip: outcome
+        for of_recording, found in zip(recordings.values(), outcomes, strict=True)
+        for clip, outcome in zip(of_recording, found, strict=True)
+    }
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
     kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
     log = args.dump / "excluded"
@@ -313,6 +515,8 @@ def main(argv: list[str] | None = None) -> None:
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
         f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
     )
+    if others := sum(bool(outcome.detector) for outcome in kept.values()):
+        print(f"  {others} of them by the other detector; see {args.dump / 'detectors'}")
     # Reasons that differ in numbers only are counted together.
     reasons = Counter(re.sub(r"[\d.]+", "N", r.partition(": ")[2]) for r in excluded.values())
     for reason, count in reasons.most_common(10):

@@ -79,16 +79,16 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
     lines += [
         "## Details",
         "",
-        "| task | test set | rates | WER | sub | del | ins | words | utterances |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
     ):
         s = scores[task, name, pair]
         lines.append(
-            f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.substitutions} | {s.deletions} | "
-            f"{s.insertions} | {s.words} | {s.utterances} |"
+            f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.cer:.2f} | {s.substitutions} | "
+            f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} |"
         )
     lines += ["", "## Commands", "", "```"]
     lines += sorted({each["command"] for each in how.values()})

@@ -2,7 +2,8 @@
 
 A model that reads a stream must be misled by it: WER on such a set rises towards guessing. Streams
 are exchanged between utterances of similar length and different text. Writes data folders
-<dump>/<set>_swapvideo and <dump>/<set>_swapaudio, which are listed in <dump>/test_sets.json.
+<dump>/<set>_swapvideo and <dump>/<set>_swapaudio, which are listed in <dump>/test_sets.json. Of a
+set with one stream, or with one text, there is nothing to exchange, and no copy is made.
 """
 
 import argparse
@@ -35,7 +36,14 @@ def partners(durations: dict[str, str], texts: dict[str, str]) -> dict[str, str]
 
 def swap_streams(data: Path, dump: Path) -> None:
     """Write both copies of a set."""
-    other = partners(read_scp(data / "utt2dur"), read_scp(data / "text"))
+    if missing := [name for name in FILES.values() if not (data / name).is_file()]:
+        print(f"{data}: no streams to exchange without {', '.join(missing)}")
+        return
+    texts = read_scp(data / "text")
+    if len(set(texts.values())) < 2:
+        print(f"{data}: no streams to exchange between utterances of the same text")
+        return
+    other = partners(read_scp(data / "utt2dur"), texts)
     settings = {"source": test_sets.source_of(dump, data.name)}
     for stream, name in FILES.items():
         copy = test_sets.swapped(data.name, stream)

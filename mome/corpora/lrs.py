@@ -26,8 +26,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
+from mome.common.text_files import read_text as read_plain
 from mome.data.kaldi import spk2utt_of, write_scp, write_text
-from mome.data.video import LIP_RATE, video_info
+from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
 PAUSE = 0.4  # s between words, at which AV-HuBERT cuts
@@ -141,11 +142,7 @@ def read_words(path: Path) -> list[Word]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    raw = path.read_bytes()
-    try:
-        return raw.decode().splitlines()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").splitlines()
+    return read_plain(path, otherwise="latin-1").splitlines()
 
 
 def segment_words(
@@ -222,8 +219,11 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
     try:
         text, words = read_text(path), read_words(path) if cut else []
         info = video_info(clip.video)
-    except (ValueError, FileNotFoundError) as error:
-        result.excluded.append((clip.name, str(error).removeprefix(f"{path.with_suffix('')}.")))
+    except Exception as error:
+        # Whatever is wrong with one clip of a corpus, the others are prepared.
+        result.excluded.append(
+            (clip.name, reason_of(error).removeprefix(f"{path.with_suffix('')}."))
+        )
         return result
     frames = round(info.num_frames / info.fps * LIP_RATE)
     name = f"{clip.speaker}_{clip.number}"

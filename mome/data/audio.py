@@ -12,12 +12,25 @@ from av import AudioStream
 from av.container import InputContainer
 
 from mome.common.atomic_files import write_bytes
-from mome.data.video import COMPLETE, MediaError, start_seconds
+from mome.data.video import (
+    MediaError,
+    check_gap,
+    decodable,
+    decode,
+    open_media,
+    start_seconds,
+    unknown_codec,
+)
 
 RATE = 16000
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
 # Largest value that rounds to a 16-bit sample.
 FULL_SCALE = 32767 / 32768
+# Timestamps that are this many seconds away from where the samples before them end are only
+# rounded; at larger distances samples are missing or there twice.
+JITTER = 0.04
+# Hz of recordings; what a damaged header says beyond would make sound that fills the memory.
+RATES = 2000, 400_000
 
 
 def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
@@ -36,6 +49,7 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
             or with samples that are not finite.
     """
     samples, source_rate = _read(str(path))
+    _check_rate(source_rate, path)
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if len(samples) == 0:
@@ -73,16 +87,11 @@ def audio_seconds(path: str | Path) -> float:
         samples, rate = _read(path)
         return len(samples) / rate
     _exists(path)
-    try:
-        with av.open(path) as container:
-            stream = _audio_stream(container, path)
-            if stream.duration is not None:
-                return float(stream.duration * stream.time_base)
-            return (container.duration or 0) / av.time_base
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"corrupt or truncated file ({error.strerror}); copy it again"
-        ) from error
+    with open_media(path) as container:
+        stream = _audio_stream(container, path)
+        if stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        return (container.duration or 0) / av.time_base
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:
@@ -151,44 +160,61 @@ def _read(path: str) -> tuple[np.ndarray, int]:
             return soundfile.read(path, dtype="float32")
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
-    try:
-        return _read_with_av(path)
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"corrupt or truncated file ({error.strerror}); copy it again"
-        ) from error
+    return _read_with_av(path)
 
 
 def _read_with_av(path: str) -> tuple[np.ndarray, int]:
-    with av.open(path) as container:
+    """Samples (N,), the mean of all channels, and their rate at the beginning.
+
+    The first sample is that of the moment when the first stream of the file starts. What is missing
+    by the timestamps is silence, and what is there twice is dropped, so that sound does not move
+    against video.
+    """
+    runs: list[tuple[int, list[np.ndarray]]] = []  # of one rate each, which may change in a file
+    with open_media(path) as container:
         stream = _audio_stream(container, path)
-        to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-        blocks: list[np.ndarray] = []
-        packets = 0
-        for packet in container.demux(stream):
-            packets += bool(packet.size)
-            if packet.is_corrupt:
-                raise MediaError(path, "truncated file; copy it again")
-            for frame in packet.decode():
-                if not blocks and frame.time is not None:
-                    blocks = [_silence(frame.time - start_seconds(container), stream)]
-                blocks += [block.to_ndarray() for block in to_float.resample(frame)]
-        if packets < COMPLETE * stream.frames:
-            raise MediaError(
-                path, f"truncated file: {packets} of {stream.frames} audio packets; copy it again"
-            )
-        blocks += [block.to_ndarray() for block in to_float.resample(None)]
-        if not blocks:
-            raise MediaError(path, "the audio has no samples")
-        return np.concatenate(blocks, axis=1).T, stream.rate
+        start = start_seconds(container)
+        position = 0.0  # seconds of sound so far
+        for frame in decode(container, stream, path):
+            _check_rate(frame.rate, path)
+            samples = _mono(frame)
+            gap = 0.0 if frame.time is None else frame.time - start - position
+            check_gap(gap, path)
+            if gap > (JITTER if runs else 0):
+                silence = np.zeros(round(gap * frame.rate), dtype=np.float32)
+                samples = np.concatenate([silence, samples])
+            elif gap < -JITTER:
+                samples = samples[round(-gap * frame.rate) :]
+            if not runs or runs[-1][0] != frame.rate:
+                runs.append((frame.rate, []))
+            runs[-1][1].append(samples)
+            position += len(samples) / frame.rate
+    rate = runs[0][0]
+    parts = [resample(np.concatenate(blocks), own, rate) for own, blocks in runs]
+    return np.concatenate(parts), rate
 
 
-def _silence(seconds: float, stream: AudioStream) -> np.ndarray:
-    """Zeros (channels, N) before an audio stream that starts after the video."""
-    return np.zeros((stream.channels, max(0, round(seconds * stream.rate))), dtype=np.float32)
+def _check_rate(rate: int, path: str | Path) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(path, f"sound at {rate} samples a second; mend its header")
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """Mean of the channels of a frame: float32 (N,) in about [-1, 1]."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(frame.samples, -1).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
+    return samples.mean(axis=0).astype(np.float32)
 
 
 def _audio_stream(container: InputContainer, path: str) -> AudioStream:
     if not container.streams.audio:
         raise MediaError(path, "no audio stream; name its sound in wav.scp, or drop the utterance")
-    return container.streams.audio[0]
+    stream = decodable(container.streams.audio)
+    if stream is None:
+        raise unknown_codec(path, "sound")
+    return stream

@@ -7,6 +7,7 @@ file ``segments`` utterances are parts of recordings, and wav.scp and video.scp 
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from mome.common.atomic_files import write_bytes
 from mome.common.processes import map_items
+from mome.common.text_files import BYTE_ORDER_MARK, read_text
 
 REQUIRED = ("text", "utt2spk", "spk2utt")
 MEDIA = ("wav.scp", "video.scp", "lip.scp")
@@ -39,21 +41,31 @@ def read_scp(path: str | Path) -> dict[str, str]:
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: for an empty line or an id given twice; the message names the file and the line.
+            For a file that is not in UTF-8.
     """
     path = Path(path)
     mapping: dict[str, str] = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            key, _, value = line.strip().partition(" ")
-            # The separator may also be a tab.
-            if "\t" in key:
-                key, _, value = line.strip().partition("\t")
-            if not key:
-                raise ValueError(f"{path}:{number}: empty line; remove it")
-            if key in mapping:
-                raise ValueError(f"{path}:{number}: {key} is given twice; keep one line of it")
-            mapping[key] = value.strip()
+    lines = read_text(path).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        key, value = split_line(line)
+        if not key:
+            raise ValueError(f"{path}:{number}: empty line; remove it")
+        if key in mapping:
+            raise ValueError(f"{path}:{number}: {key} is given twice; keep one line of it")
+        mapping[key] = value
     return mapping
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """Id and value of a line; either may be empty.
+
+    Spaces and tabs part them, as in Kaldi. Other blanks of Unicode, such as the no-break space, are
+    characters like any other.
+    """
+    key, *rest = re.split("[ \t]+", line.strip(" \t\r"), maxsplit=1)
+    return key, rest[0] if rest else ""
 
 
 def read_segments(path: str | Path) -> dict[str, Segment]:
@@ -90,12 +102,12 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
     path = Path(path)
     lines = []
     for key in c_sorted(mapping):
-        value = str(mapping[key])
+        value = str(mapping[key]).replace(BYTE_ORDER_MARK, "")
         if not key or len(key.split()) != 1:
             raise ValueError(f"{path}: id {key!r} is empty or has blanks")
-        if "\n" in value:
+        if "\n" in value or "\r" in value:
             raise ValueError(f"{path}: the value of {key} has a line break")
-        lines.append(f"{key} {value}".rstrip() + "\n")
+        lines.append(f"{key} {value}".rstrip(" \t") + "\n")
     write_text(path, "".join(lines))
 
 
@@ -251,13 +263,17 @@ def _check_table(path: Path) -> tuple[dict[str, str], list[str]]:
         where = f"{path}:{number}"
         if "\r" in line:
             problems.append(f"{where}: carriage return; convert the file to Unix line ends")
-        key, *rest = line.split(maxsplit=1)[:2] or [""]
+        if BYTE_ORDER_MARK in line:
+            problems.append(f"{where}: byte order mark; save the file without it")
+            line = line.replace(BYTE_ORDER_MARK, "")
+        key, value = split_line(line)
         if not key:
             problems.append(f"{where}: empty line")
             continue
         if not line.startswith(key):
             problems.append(f"{where}: {key} stands behind a blank")
-        value = rest[0].strip() if rest else ""
+        if len(key.split()) != 1:
+            problems.append(f"{where}: {key!r} has a blank, where other programs end an id")
         if key in table:
             problems.append(f"{where}: {key} is given twice")
         elif not unsorted and key.encode() < previous:
@@ -357,7 +373,7 @@ def _check_recordings(
     item: tuple[str, dict[str, str | None], float], frame_rate: float, tolerance: float
 ) -> list[str]:
     from mome.data.audio import audio_seconds  # media libraries load only where they are used
-    from mome.data.video import MediaError, video_info
+    from mome.data.video import reason_of, video_info
 
     utterance, paths, end = item
     problems = []
@@ -379,8 +395,8 @@ def _check_recordings(
                 problems.append(f"{utterance}: {recording} has no audio stream")
             elif name == "video.scp" and info.has_audio:
                 lengths["audio of video.scp"] = info.audio_seconds
-        except (MediaError, OSError) as error:
-            problems.append(f"{utterance}: {error}")
+        except Exception as error:
+            problems.append(f"{utterance}: {reason_of(error)}")
     if len(lengths) > 1 and max(lengths.values()) - min(lengths.values()) > tolerance:
         shown = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in lengths.items())
         problems.append(f"{utterance}: audio and video differ in length: {shown}")

@@ -5,25 +5,34 @@ to grey gives, so clips cropped elsewhere and here are read alike.
 """
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import cv2
 import numpy as np
 from av import AudioStream, VideoStream
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorRange
 
 from mome.common.atomic_files import write_bytes
 
 LIP_SIZE = 96
 LIP_RATE = 25
-# A file with a smaller share of the frames or packets that its header announces is truncated.
-COMPLETE = 0.9
+# A stream that lacks more than this of the length that its header announces is truncated: seconds,
+# and a share of the length, whichever is more. Only these containers announce lengths; FFmpeg
+# guesses those of others from bit rates, and those of AVI from what is left of the file. Counts in
+# headers say nothing: of PCM they are samples, of which a packet holds many.
+MISSING = 0.2, 0.02
+WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf")
+# Timestamps that jump by more seconds are wrong. Filling the gap would also take much memory.
+MAX_GAP = 10.0
+# No pixel is wider or higher than this; a damaged header makes pictures that fill the memory.
+MAX_ASPECT = 8
 
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 _FULL_TO_LIMITED = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
@@ -41,11 +50,19 @@ class MediaError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+def reason_of(error: Exception) -> str:
+    """Why a recording is excluded, in one line; an error that nobody expected is named as such."""
+    text = " ".join(str(error).split())
+    expected = isinstance(error, MediaError | FileNotFoundError) or type(error) is ValueError
+    return text if expected and text else f"{type(error).__name__}: {text}"
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Properties of a recording, read from its header.
 
-    Lengths in seconds; audio fields are 0 without an audio stream.
+    Lengths in seconds; audio fields are 0 without an audio stream. The comment is what `write_lips`
+    was given.
     """
 
     fps: float
@@ -57,6 +74,7 @@ class VideoInfo:
     audio_rate: int
     audio_channels: int
     audio_seconds: float
+    comment: str
 
 
 def video_info(path: str | Path) -> VideoInfo:
@@ -66,13 +84,13 @@ def video_info(path: str | Path) -> VideoInfo:
         FileNotFoundError: if the file does not exist.
         MediaError: for an unreadable file or one without a video stream.
     """
-    with _open(path) as container:
+    with open_media(path) as container:
         stream = _video_stream(container, path)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         if fps <= 0:
             raise MediaError(path, "the video has no frame rate")
         seconds = _stream_seconds(stream, container)
-        audio = container.streams.audio[0] if container.streams.audio else None
+        audio = decodable(container.streams.audio)
         return VideoInfo(
             fps=fps,
             num_frames=stream.frames or round(seconds * fps),
@@ -83,6 +101,7 @@ def video_info(path: str | Path) -> VideoInfo:
             audio_rate=audio.rate if audio else 0,
             audio_channels=audio.channels if audio else 0,
             audio_seconds=_stream_seconds(audio, container) if audio else 0.0,
+            comment=container.metadata.get("comment", ""),
         )
 
 
@@ -106,13 +125,17 @@ def iter_video(
         MediaError: for a file that is corrupt or truncated, or has no video stream or no frame.
     """
     convert = _grey if grey else _rgb
-    with _open(path) as container:
+    with open_media(path) as container:
         stream = _video_stream(container, path)
+        if (aspect := stream.sample_aspect_ratio) and not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+            raise MediaError(path, f"pixels of an aspect of {aspect}; mend its header")
         # Decoding in this thread only: callers run one process a core.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        frames = _decode(container, stream, path)
-        for frame in frames if rate is None else _at_rate(frames, container, stream, rate):
+        frames = decode(container, stream, path)
+        if rate is not None:
+            frames = _at_rate(frames, container, stream, rate, path)
+        for frame in frames:
             yield _upright(convert(frame), frame, stream)
 
 
@@ -121,8 +144,20 @@ def start_seconds(container: InputContainer) -> float:
     return (container.start_time or 0) / av.time_base
 
 
+def check_gap(seconds: float, path: str | Path) -> None:
+    """Raise MediaError if timestamps jump by so many seconds that they must be wrong."""
+    if abs(seconds) > MAX_GAP:
+        raise MediaError(
+            path, f"timestamps jump by {seconds:.1f} s; cut the recording there, or remux it"
+        )
+
+
 def _at_rate(
-    frames: Iterator[av.VideoFrame], container: InputContainer, stream: VideoStream, rate: float
+    frames: Iterator[av.VideoFrame],
+    container: InputContainer,
+    stream: VideoStream,
+    rate: float,
+    path: str | Path,
 ) -> Iterator[av.VideoFrame]:
     """For each time of the constant output rate, the frame whose timestamp is nearest."""
     step = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(LIP_RATE)))
@@ -132,49 +167,43 @@ def _at_rate(
     for frame in frames:
         previous_time = time
         time = previous_time + step if frame.time is None else frame.time - start
+        check_gap(time - previous_time, path)
         # These output frames are nearer to the previous source frame than to this one.
         while previous is not None and written / rate < (previous_time + time) / 2:
             yield previous
             written += 1
         previous = frame
-    assert previous is not None, "_decode raises an error for a video without frames"
+    assert previous is not None, "decode raises an error for a video without frames"
     if previous.duration and previous.time_base:
         step = float(previous.duration * previous.time_base)
+        check_gap(step, path)
     while written / rate < time + step - 1e-6:
         yield previous
         written += 1
 
 
 def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
-    """Apply pixel aspect ratio and rotation as a player does; phones store video rotated."""
+    """Apply pixel aspect ratio, rotation and mirroring as a player does.
+
+    Phones store video rotated, and front cameras mirrored besides.
+    """
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         height, width = image.shape[:2]
         size = max(1, round(width * aspect)), height
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-def cut_video(
-    path: str | Path, span: tuple[int, int], grey: bool = False, rate: float | None = None
-) -> Iterator[np.ndarray]:
-    """Decode the frames from ``span[0]`` up to, excluding, ``span[1]``; otherwise as `iter_video`.
-
-    Frames are counted from the beginning of the recording, so that the cut is exact; later
-    frames are not decoded.
-
-    Raises:
-        MediaError: if the recording ends before the span begins.
-    """
-    frames = iter_video(path, grey, rate)
-    wanted = islice(frames, *span)
-    first = next(wanted, None)
-    if first is None:
-        raise MediaError(path, f"ends before frame {span[0]}, where a segment begins")
-    yield first
-    yield from wanted
-    frames.close()
+    shown = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if shown is None:
+        return image
+    # The pixel at (x, y) is shown in the direction of (a x + c y, b x + d y).
+    (a, b), (c, d) = np.frombuffer(shown, dtype=np.int32)[:9].reshape(3, 3)[:2, :2].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image = image.swapaxes(0, 1)
+        to_right, to_bottom = c, b
+    else:
+        to_right, to_bottom = a, d
+    image = image[:: -1 if to_bottom < 0 else 1, :: -1 if to_right < 0 else 1]
+    return np.ascontiguousarray(image)
 
 
 def read_video(path: str | Path, grey: bool = False, rate: float | None = None) -> np.ndarray:
@@ -186,7 +215,9 @@ def read_video(path: str | Path, grey: bool = False, rate: float | None = None) 
     return np.stack(list(iter_video(path, grey, rate)))
 
 
-def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18) -> None:
+def write_lips(
+    path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: int = 18, comment: str = ""
+) -> None:
     """Write grey frames as H.264 in MP4, atomically.
 
     Equal frames give equal bytes: the encoder runs in one thread, and without macroblock-tree rate
@@ -197,6 +228,7 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
         frames: uint8 (T, H, W) with even H and W.
         rate: frames per second.
         crf: x264's constant rate factor; 18 loses about 1 grey level.
+        comment: a note that is stored in the file.
 
     Raises:
         OSError: if the disk is full; the message names the file.
@@ -212,6 +244,8 @@ def write_lips(path: str | Path, frames: np.ndarray, rate: int = LIP_RATE, crf: 
     # Encode to memory first, because FFmpeg does not report a full disk.
     data = io.BytesIO()
     with av.open(data, "w", format="mp4") as container:
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream(
             "libx264",
             rate=rate,
@@ -251,23 +285,59 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
     return frames
 
 
-def _open(path: str | Path) -> InputContainer:
+def open_media(path: str | Path) -> InputContainer:
+    """Open a recording.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        MediaError: if it is no recording.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return av.open(str(path))
+        container = av.open(str(path))
     except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"corrupt or truncated file ({error.strerror}); copy it again"
-        ) from error
+        raise _damaged(path, error) from error
+    if container.format.name == "avi" and _lacks_bytes(path):
+        container.close()
+        raise MediaError(path, "truncated file: the end of an AVI is missing; copy it again")
+    return container
+
+
+def _lacks_bytes(path: str | Path) -> bool:
+    """Whether an AVI ends before its chunks do, each of which begins with a name and a size."""
+    length = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        while (begin := file.tell()) + 8 <= length:
+            size = int.from_bytes(file.read(8)[4:], "little")
+            if size in (0, 2**32 - 1):  # the camera never came back to write it
+                return False
+            if begin + 8 + size > length:
+                return True
+            file.seek(begin + 8 + size + size % 2)
+    return False
+
+
+def decodable[Stream: (AudioStream, VideoStream)](streams: Iterable[Stream]) -> Stream | None:
+    """The first of a recording's streams whose codec FFmpeg knows."""
+    return next((stream for stream in streams if stream.codec_context is not None), None)
+
+
+def unknown_codec(path: str | Path, stream: str) -> MediaError:
+    """The error for a stream that FFmpeg cannot decode."""
+    return MediaError(path, f"{stream} in a codec that FFmpeg does not know; convert it")
 
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    for stream in container.streams.video:
-        # A cover picture is stored as a video stream of one frame.
-        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
-            return stream
-    raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
+    # A cover picture is stored as a video stream of one frame.
+    cover = int(av.stream.Disposition.attached_pic)
+    streams = [each for each in container.streams.video if not int(each.disposition) & cover]
+    if not streams:
+        raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
+    stream = decodable(streams)
+    if stream is None:
+        raise unknown_codec(path, "video")
+    return stream
 
 
 def _stream_seconds(stream: VideoStream | AudioStream, container: InputContainer) -> float:
@@ -278,28 +348,62 @@ def _stream_seconds(stream: VideoStream | AudioStream, container: InputContainer
     return 0.0
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream, path: str | Path
-) -> Iterator[av.VideoFrame]:
-    packets = frames = 0
+def decode(
+    container: InputContainer, stream: VideoStream | AudioStream, path: str | Path
+) -> Iterator[Any]:
+    """Decode all frames of a stream.
+
+    Yields:
+        Video or audio frames.
+
+    Raises:
+        MediaError: for a stream that is corrupt, truncated or without a frame.
+    """
+    # Without a length of its own, a stream may well end before the recording does. What other
+    # streams hold is then needed to tell whether the end of the recording is there.
+    whole = stream.duration is None
+    step = 1 / (stream.average_rate or LIP_RATE) if isinstance(stream, VideoStream) else 0
+    start = start_seconds(container)
+    if not whole and stream.start_time is not None:
+        start = float(stream.start_time * stream.time_base)
+    end, decoded_end, frames = start, start, 0
     try:
-        for packet in container.demux(stream):
-            packets += bool(packet.size)
+        for packet in container.demux() if whole else container.demux(stream):
+            if packet.stream.index != stream.index:
+                if packet.pts is not None and packet.time_base:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                continue
             if packet.is_corrupt:
                 raise MediaError(path, "truncated file; copy it again")
-            for frame in packet.decode():
+            for frame in cast(list[av.VideoFrame | av.AudioFrame], packet.decode()):
                 frames += 1
+                length = _frame_seconds(frame) or float(step)
+                decoded_end = (decoded_end if frame.time is None else frame.time) + length
+                end = max(end, decoded_end)
                 yield frame
     except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"corrupt or truncated file ({error.strerror}); copy it again"
-        ) from error
-    if packets < COMPLETE * stream.frames:
-        raise MediaError(
-            path, f"truncated file: {packets} of {stream.frames} frames; copy it again"
-        )
+        raise _damaged(path, error) from error
     if frames == 0:
-        raise MediaError(path, "the video has no frame")
+        kind = "video has no frame" if isinstance(stream, VideoStream) else "audio has no samples"
+        raise MediaError(path, f"the {kind}")
+    if container.format.name in WITH_LENGTHS:
+        announced = _stream_seconds(stream, container)
+        seconds, share = MISSING
+        if announced - (end - start) > max(seconds, share * announced):
+            raise MediaError(
+                path, f"truncated file: {end - start:.2f} of {announced:.2f} s; copy it again"
+            )
+
+
+def _frame_seconds(frame: av.VideoFrame | av.AudioFrame) -> float:
+    """Length of a frame; 0 if a video frame does not say it."""
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.rate
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+
+
+def _damaged(path: str | Path, error: av.error.FFmpegError) -> MediaError:
+    return MediaError(path, f"corrupt or truncated file ({error.strerror}); copy it again")
 
 
 def _grey(frame: av.VideoFrame) -> np.ndarray:

@@ -5,8 +5,10 @@ from functools import lru_cache
 from mome.lips.landmarks import FaceTracker
 from mome.lips.mediapipe import MediaPipeTracker
 
+DETECTORS = ("dlib", "mediapipe")
 
-@lru_cache(maxsize=1)
+
+@lru_cache(maxsize=2)
 def load_tracker(
     model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
 ) -> FaceTracker:

@@ -1,19 +1,27 @@
 """Extract the mouth crop of a video file."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mome.data.video import LIP_RATE, MediaError, cut_video, iter_video
+from mome.data.video import LIP_RATE, MediaError, iter_video
 from mome.lips.crop import crop_mouth
-from mome.lips.landmarks import FaceTracker, fill_missing
+from mome.lips.landmarks import FaceTracker, box_of, fill_missing
 
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
 # pixels than the crop.
 FRAME_SIDE = 720
 REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
+# A picture whose grey values all lie below this is black, as far as compression keeps black.
+BLACK = 24
+
+
+class FaceLost(MediaError):
+    """A video in which a detector finds no face, or too seldom; another one may find it."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +42,139 @@ def extract_lips(
     landmark_every: int = 3,
     window: int = 12,
     max_lost: float = 0.5,
-    span: tuple[int, int] | None = None,
 ) -> Lips:
-    """Find the face in a video and crop its mouth.
+    """Find the face in a video and crop its mouth; arguments and errors as of `crop_lips`.
 
     Args:
         path: video of any size and frame rate.
-        tracker: finds the landmarks.
-        landmark_every: landmarks are found in every k-th frame and interpolated linearly; they are
-            averaged over ``window`` frames anyway.
-        window: frames over which landmarks are averaged.
-        max_lost: largest share of frames without a face; these are interpolated.
-        span: first frame and the one after the last, at 25 frames per second; None is all.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        MediaError: for a corrupt video, one without video stream, or without a face.
+        MediaError: for a corrupt video or one without video stream.
     """
-    frames = read_frames(path, span)
+    return crop_lips(read_frames(path), path, tracker, landmark_every, window, max_lost)
+
+
+def crop_lips(
+    frames: Sequence[np.ndarray],
+    path: str | Path,
+    tracker: FaceTracker,
+    landmark_every: int = 3,
+    window: int = 12,
+    max_lost: float = 0.5,
+) -> Lips:
+    """Find the face in frames and crop its mouth.
+
+    Args:
+        frames: T grey frames, uint8 (H, W).
+        path: where they are from, for errors.
+        tracker: finds the landmarks.
+        landmark_every: landmarks are found in every k-th frame and interpolated linearly; they are
+            averaged over ``window`` frames anyway. Neither goes across a jump of the face.
+        window: frames over which landmarks are averaged.
+        max_lost: largest share of frames without a face; these are interpolated.
+
+    Raises:
+        FaceLost: if the face is not found often enough, or a crop shows none of the picture.
+    """
     seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
     landmarks: list[np.ndarray | None] = [None] * len(frames)
     for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
         landmarks[i] = points
     lost = sum(landmarks[i] is None for i in seen)
     if lost == len(seen):
-        raise MediaError(path, f"no face in any frame; {REMEDY}")
+        raise FaceLost(path, f"no face in any frame; {REMEDY}")
     if lost > max_lost * len(seen):
-        raise MediaError(path, f"no face in {lost} of {len(seen)} frames; {REMEDY}")
-    return Lips(crop_mouth(frames, fill_missing(landmarks), window), len(seen), lost)
+        raise FaceLost(path, f"no face in {lost} of {len(seen)} frames; {REMEDY}")
+    bounds = [0, *find_jumps(frames, landmarks), len(frames)]
+    crops = np.concatenate(
+        [
+            crop_mouth(frames[first:last], fill_missing(landmarks[first:last]), window)
+            for first, last in pairwise(bounds)
+        ]
+    )
+    beside = sum(
+        crop.max() < BLACK <= frame.max() for crop, frame in zip(crops, frames, strict=True)
+    )
+    if beside:
+        raise FaceLost(path, f"{beside} of {len(frames)} crops are black beside the face; {REMEDY}")
+    return Lips(crops, len(seen), lost)
 
 
-def read_frames(path: str | Path, span: tuple[int, int] | None = None) -> list[np.ndarray]:
-    """Grey frames at 25 a second, large ones reduced; errors and ``span`` as `extract_lips`."""
-    decoded = cut_video(path, span, True, LIP_RATE) if span else iter_video(path, True, LIP_RATE)
-    return [reduce_frame(frame) for frame in decoded]
+def find_jumps(frames: Sequence[np.ndarray], landmarks: Sequence[np.ndarray | None]) -> list[int]:
+    """The frames at which the face is all at once elsewhere, as where a scene changes.
+
+    Args:
+        frames: T grey frames, uint8 (H, W).
+        landmarks: T arrays (68, 2) or None.
+
+    Returns:
+        First frames of the new places, in order; between two known landmarks, the one that differs
+        most from the frame before it.
+    """
+    known = [(i, box_of(points)) for i, points in enumerate(landmarks) if points is not None]
+    jumps = []
+    for (left, face), (right, other) in pairwise(known):
+        if not face.near(other, right - left):
+            changes = [
+                float(cv2.absdiff(frames[i - 1], frames[i]).mean())
+                for i in range(left + 1, right + 1)
+            ]
+            jumps.append(left + 1 + int(np.argmax(changes)))
+    return jumps
+
+
+def read_frames(path: str | Path) -> list[np.ndarray]:
+    """Grey frames at 25 a second, large ones reduced; errors as of `iter_video`."""
+    return [reduce_frame(frame) for frame in iter_video(path, True, LIP_RATE)]
+
+
+def read_spans(
+    path: str | Path, spans: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, list[np.ndarray] | Exception]]:
+    """Frames of several parts of a recording, which is decoded once, up to the end of the last.
+
+    Frames are as of `read_frames` and counted from the beginning of the recording, so that parts
+    are exact. Only the frames of parts that are being read are kept.
+
+    Args:
+        path: the recording.
+        spans: first frame and the one after the last of each part; they may overlap.
+
+    Yields:
+        Place in ``spans`` and its frames, as soon as they are there; a part that goes beyond the
+        end of the recording is cut there. An error in the place of frames if the recording ends
+        before the part begins, or cannot be read until the part ends.
+    """
+    waiting = sorted(range(len(spans)), key=lambda place: spans[place], reverse=True)
+    reading: dict[int, list[np.ndarray]] = {}
+    frames = iter_video(path, True, LIP_RATE)
+    number = 0
+    try:
+        while waiting or reading:
+            frame = next(frames, None)
+            if frame is None:
+                break
+            while waiting and spans[waiting[-1]][0] == number:
+                reading[waiting.pop()] = []
+            if reading:
+                frame = reduce_frame(frame)
+            number += 1
+            for place, part in list(reading.items()):
+                part.append(frame)
+                if number == spans[place][1]:
+                    yield place, reading.pop(place)
+    except Exception as error:
+        # Whatever is wrong with a recording, it is the parts of that recording which are lost.
+        for place in [*reading, *waiting]:
+            yield place, error
+        return
+    finally:
+        frames.close()
+    yield from reading.items()
+    for place in waiting:
+        start = spans[place][0]
+        yield place, MediaError(path, f"ends before frame {start}, where a segment begins")
 
 
 def reduce_frame(frame: np.ndarray) -> np.ndarray:

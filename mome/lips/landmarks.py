@@ -5,7 +5,7 @@ k-th frame only. Between two of these the face is tracked: the landmarks of a fr
 which those of the next frame are predicted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -152,6 +152,10 @@ class FaceTracker:
         for left, right in pairwise(anchors):
             if left in faces and right in faces:
                 self._track(frames, landmarks, faces[left], range(left + 1, right))
+                if not faces[left].near(faces[right], right - left):
+                    # The scene changes in between; what is left belongs to the new one.
+                    lost = [i for i in range(right - 1, left, -1) if landmarks[i] is None]
+                    self._search(frames, landmarks, faces[right], lost)
             elif left in faces:
                 self._search(frames, landmarks, faces[left], range(left + 1, right))
             elif right in faces:
@@ -196,7 +200,7 @@ class FaceTracker:
         frames: Sequence[np.ndarray],
         landmarks: list[np.ndarray | None],
         face: Face,
-        order: range,
+        order: Iterable[int],
     ) -> None:
         """Detect in each frame, starting beside one that has the face."""
         steps = 1
@@ -238,15 +242,19 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> dict[int, Face]:
-    """Link detections of frames into tracks and choose one.
+    """Link detections of frames into tracks and choose one, with its continuations.
+
+    Where a scene changes, a face jumps, and a track ends where another one begins. Tracks that do
+    not overlap in time are therefore one.
 
     Args:
         detected: frame -> its faces, in order of time.
         shape: (H, W) of the frames.
 
     Returns:
-        frame -> face, of the track with the largest sum of sides, each weighted from 1 in the
-        centre of the picture to 0 in its corners.
+        frame -> face, in order of time, of the track with the largest sum of sides, each weighted
+        from 1 in the centre of the picture to 0 in its corners, and of those before and after it
+        and one another, in the order of their sums.
     """
     tracks: list[dict[int, Face]] = []
     for i, faces in detected.items():
@@ -267,7 +275,12 @@ def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> di
     def weight(track: dict[int, Face]) -> float:
         return sum(f.side * max(0.0, 1 - f.distance(centre) / corner) for f in track.values())
 
-    return max(tracks, key=weight, default={})
+    chosen: list[dict[int, Face]] = []
+    for track in sorted(tracks, key=weight, reverse=True):
+        if all(max(track) < min(other) or min(track) > max(other) for other in chosen):
+            chosen.append(track)
+    joined = {i: face for track in chosen for i, face in track.items()}
+    return {i: joined[i] for i in sorted(joined)}
 
 
 def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:

@@ -50,6 +50,37 @@ def test_case_marks_and_punctuation_do_not_count():
     assert normalise("It’s {NS} A-B, <unk> ok.") == "it's a b ok"
 
 
+@pytest.mark.parametrize(
+    ("text", "scored"),
+    [
+        ("हिन्दी भाषा।", "हिन्दी भाषा"),  # vowels are marks on consonants
+        ("สวัสดี", "สวัสดี"),
+        ("İSTANBUL'DA IŞIK", "istanbul'da işik"),
+        ("cafe\u0301, déjà", "café déjà"),  # an accent beside its letter is composed
+        ("m\u0302a", "m\u0302a"),  # one that has no composed letter stays with its own
+        ("می\u200cخواهم", "میخواهم"),  # a joiner is not seen
+        ("\ufeffone two", "one two"),  # nor is a byte order mark
+        ("ok ☺\ufe0f \u0301a", "ok a"),  # marks without a letter are none of a word
+        ("l’été — «oui»", "l'été oui"),
+        ("{LÄRM} <UNK> ja_nein", "ja nein"),
+    ],
+)
+def test_words_of_every_script_are_kept(text, scored):
+    assert normalise(text) == scored
+
+
+def test_composed_and_decomposed_letters_are_the_same():
+    assert score({"u": "cafe\u0301 İzmir"}, {"u": "CAF\u00c9 izmir"}).wer == 0
+    assert score({"u": "हिन्दी भाषा"}, {"u": "हिन्द भाषा"}).wer == 50
+
+
+def test_character_errors_are_counted_over_the_whole_set():
+    """Two of 9 characters and none of 4, blanks included: 2 of 13."""
+    result = score({"a": "set a red", "b": "blue"}, {"a": "sat a re", "b": "blue"})
+    assert result.cer == pytest.approx(100 * 2 / 13)
+    assert score(REFERENCES, REFERENCES).cer == 0
+
+
 def test_transcripts_of_lrs_are_scored_as_auto_avsr_does():
     """Its distance is that of the words of lower-cased texts; numbers and apostrophes are as is."""
     texts = {
@@ -113,9 +144,11 @@ def test_tables_of_a_folder(tmp_path):
     assert scores["avsr/test/a4_v2"]["wer"] == 0
     assert scores["avsr/test/a16_v5"]["deletions"] == 1
     assert scores["avsr/test/a16_v5"]["wer"] == 50
+    assert scores["avsr/test/a16_v5"]["cer"] == pytest.approx(100 * 3 / 6)
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert table.index("a4_v2") < table.index("a16_v5")
     assert table.index("test, clean") < table.index("test, babble at -5 dB")
+    assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 |" in table
     assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")

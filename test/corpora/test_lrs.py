@@ -19,11 +19,14 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from media import talking_head, write_clip
 from sentences import distinct_sentences
 
+from mome.bin import prepare_media
 from mome.bin.prepare_media import main as prepare_main
-from mome.corpora.lrs import Word, normalise_text, read_text, read_words, segment_words
+from mome.corpora import lrs
+from mome.corpora.lrs import Clip, Word, normalise_text, read_text, read_words, segment_words
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, read_segments, validate_data_dir, write_scp
-from mome.data.video import cut_video, read_lips, read_video, write_lips
+from mome.data.video import read_lips, read_video, write_lips
+from mome.lips import extract
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -70,6 +73,17 @@ def test_texts_are_read(tmp_path):
     assert read_words(path) == []
     path.write_bytes(b"Text:  CAF\xe9\n")
     assert read_text(path) == "CAFé"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_texts_with_a_byte_order_mark_are_read(tmp_path, encoding):
+    """As editors on Windows save them."""
+    path = tmp_path / "00001.txt"
+    words = [Word("GRÜN", 0.11, 0.28), Word("ROT", 0.3, 0.5)]
+    content = text_file("GRÜN ROT", words).replace("\n", "\r\n")
+    path.write_bytes(content.encode(encoding))
+    assert read_text(path) == "GRÜN ROT"
+    assert read_words(path) == words
 
 
 def test_text_is_normalised():
@@ -156,18 +170,80 @@ def test_pauses_are_cut_in_their_middle():
     assert segment_words(words, 7.5, 8.0, "pause")[0][0].words == tuple(words)
 
 
+def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
+    """Whatever is raised for a clip, with whatever text, is a reason of one line."""
+    clips = []
+    for number in ("00001", "00002", "00003"):
+        video = tmp_path / "trainval/anna" / f"{number}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(video)
+        video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+        clips.append(Clip("trainval", "anna", number, video))
+    unknown = clips[1].video.read_bytes().replace(b"avc1", b"XXXX")
+    clips[1].video.write_bytes(unknown)
+    real = lrs.video_info
+
+    def info(path):
+        if path == clips[2].video:
+            raise RuntimeError("of a kind\nthat nobody expects")
+        return real(path)
+
+    monkeypatch.setattr(lrs, "video_info", info)
+    options = argparse.Namespace(max_seconds=16.0, split="length", marks="drop", nj=1)
+    part = lrs.prepare_part(clips, options)
+    assert [utterance.id for utterance in part.utterances] == ["anna_00001"]
+    assert part.excluded == [
+        ("trainval/anna/00002", "mp4: video in a codec that FFmpeg does not know; convert it"),
+        ("trainval/anna/00003", "RuntimeError: of a kind that nobody expects"),
+    ]
+
+
+@pytest.mark.parametrize(("end", "kept"), [(0.9, True), (1.19, True), (1.21, False), (9.0, False)])
+def test_words_may_end_a_fifth_of_a_second_after_their_recording(tmp_path, end, kept):
+    video = tmp_path / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=25)
+    words = [Word("PLACE", 0.1, 0.5), Word("RED", 0.6, end)]
+    video.with_suffix(".txt").write_text(text_file("PLACE RED", words))
+    clip = Clip("pretrain", "anna", "00001", video)
+    part = lrs.make_utterances(clip, True, 16.0, "length", "drop")
+    assert len(part.utterances) == kept
+    reason = ("pretrain/anna/00001_00", "words beyond the end of the recording")
+    assert part.excluded == [reason] * (not kept)
+
+
 # Cutting.
 
 
-def test_frames_are_cut_exactly(tmp_path):
+def test_frames_are_cut_exactly_in_one_pass(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     write_clip(path, num_frames=30)
     whole = read_video(path, grey=True)
-    for span in ((0, 30), (0, 1), (7, 19), (29, 30), (25, 40)):
-        cut = np.stack(list(cut_video(path, span, grey=True, rate=25)))
-        np.testing.assert_array_equal(cut, whole[slice(*span)])
-    with pytest.raises(ValueError, match="ends before frame 30"):
-        list(cut_video(path, (30, 40)))
+    spans = [(25, 40), (0, 30), (7, 19), (0, 1), (29, 30), (30, 40), (8, 10)]
+    decoded = []
+    real = extract.iter_video
+
+    def counted(*arguments):
+        for frame in real(*arguments):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(extract, "iter_video", counted)
+    parts = dict(extract.read_spans(path, spans))
+    assert len(decoded) == 30
+    for place, span in enumerate(spans):
+        if span == (30, 40):
+            assert "ends before frame 30, where a segment begins" in str(parts[place])
+        else:
+            np.testing.assert_array_equal(np.stack(parts[place]), whole[slice(*span)])
+    # What comes after the last part is not decoded, and a part is there as soon as it is read.
+    decoded.clear()
+    order = [(place, len(decoded)) for place, _ in extract.read_spans(path, [(3, 12), (1, 4)])]
+    assert order == [(1, 4), (0, 12)]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    parts = dict(extract.read_spans(path, [(0, 2), (1, 30)]))
+    np.testing.assert_array_equal(np.stack(parts[0]), whole[:2])
+    assert "truncated" in str(parts[1])
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +275,15 @@ def prepare(data: Path, dump: Path, *options) -> None:
     prepare_main([str(argument) for argument in arguments])
 
 
-def test_segments_of_a_recording_are_cut_at_their_frames(tmp_path, recording):
+def test_segments_of_a_recording_are_cut_at_their_frames(tmp_path, recording, monkeypatch):
     data, brightness, sound = recording
+    read = []
+    for module, name in ((extract, "iter_video"), (prepare_media, "read_audio")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real: read.append(a[0]) or real(*a))
     prepare(data, tmp_path)
+    # Both segments come from one pass over the video and one over the sound.
+    assert read == [read_scp(data / name)["rec"] for name in ("video.scp", "wav.scp")]
     assert validate_data_dir(tmp_path, check_media=True, tolerance=0.001) == []
     for utterance, span in (("anna_00001_00", (0, 20)), ("anna_00001_01", (21, 60))):
         lips = read_lips(read_scp(tmp_path / "lip.scp")[utterance])

@@ -60,8 +60,34 @@ def test_read_errors_name_file_and_line(tmp_path):
         read_scp(path)
     with pytest.raises(ValueError, match="has blanks"):
         write_scp(path, {"a b": "1"})
-    with pytest.raises(ValueError, match="line break"):
-        write_scp(path, {"a": "1\nb 2"})
+    for value in ("1\nb 2", "1\rb 2", "1\r"):
+        with pytest.raises(ValueError, match="line break"):
+            write_scp(path, {"a": value})
+    path.write_bytes(b"a caf\xe9\n")
+    with pytest.raises(ValueError, match=r"wav\.scp is not UTF-8"):
+        read_scp(path)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    """Blanks of Unicode are part of values, and byte order marks never are."""
+    values = {
+        "a": "l'été\u00a0!",
+        "b": "\u00a0one\u2028two\x85\u3000",
+        "c": "",
+        "d": "\x0bx\x0c",
+        "e": "x  y",
+    }
+    write_scp(tmp_path / "text", values | {"f": "\ufeffset red"})
+    assert read_scp(tmp_path / "text") == values | {"f": "set red"}
+
+
+def test_files_of_other_systems_are_read(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffa_1 grün\r\na_2\t rot \r\n\ufeffa_3 blau".encode())
+    expected = {"a_1": "grün", "a_2": "rot", "a_3": "blau"}
+    assert read_scp(path) == expected
+    path.write_bytes(path.read_bytes().decode().encode("utf-16"))
+    assert read_scp(path) == expected
 
 
 def test_spk2utt_is_the_inverse():
@@ -79,6 +105,8 @@ def test_sound_folder_has_no_problem(tmp_path):
         ("text", "bert_00001 place red", "bert_00001", "text:3: bert_00001 has no words"),
         ("text", "bert_00001 place red\n", "bert_00001 place red", "may be cut"),
         ("text", "anna_00001 place red", "anna_00001 place red\r", "carriage return"),
+        ("text", "anna_00001 ", "\ufeffanna_00001 ", "text:1: byte order mark"),
+        ("text", "anna_00001 ", "anna\u00a000001 ", "has a blank, where other programs end an id"),
         ("text", "bert_00001", "anna_00001", "text:3: anna_00001 is given twice"),
         ("text", "anna_00001", "carl_00001", "text:2: anna_00002 is out of order"),
         ("wav.scp", "anna_00002", "anna_00003", "wav.scp has the unknown 1 utterances: anna_00003"),

@@ -8,8 +8,10 @@ import pytest
 import soundfile
 import torch
 
+from mome.bin.make_noise import Mixture, make_mixture
 from mome.bin.make_noise import main as noise_main
 from mome.data.audio import read_audio, write_flac
+from mome.data.augment import snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import Babble, mix_babble, plan_babble, split_musan, split_utterances
 from mome.data.preprocessor import SNRS as TRAINING_SNRS
@@ -461,3 +463,20 @@ def test_warnings_and_errors(tmp_path, caplog):
     (tmp_path / "test" / "music").mkdir()
     with pytest.raises(ValueError, match="0 recordings cannot be split"):
         split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("snr", [-5.0, 20.0])
+def test_faint_speech_has_its_snr_as_well(tmp_path, snr):
+    """Speech of three steps of 16 bits: rounding alone would be as loud as noise at 20 dB."""
+    rng = np.random.default_rng(0)
+    write_flac(tmp_path / "faint.flac", (rng.integers(-3, 4, 16000) / 32768).astype(np.float32))
+    write_flac(tmp_path / "noise.flac", rng.normal(0, 0.1, 16000).astype(np.float32))
+    output = str(tmp_path / "mixed.flac")
+    mixture = Mixture("u", str(tmp_path / "faint.flac"), ((snr, output),))
+    (measured,) = make_mixture(mixture, (str(tmp_path / "noise.flac"),), seed=0)
+    assert measured == pytest.approx(snr, abs=0.05)
+    # Speech and noise are independent, so that their shares follow from what the mixture is like.
+    speech, mixed = read_audio(tmp_path / "faint.flac"), read_audio(output)
+    gain = np.vdot(mixed, speech) / np.vdot(speech, speech)
+    assert snr_of(speech, mixed / gain) == pytest.approx(snr, abs=0.3)
+    assert np.abs(mixed).max() <= 1

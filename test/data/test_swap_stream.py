@@ -17,15 +17,33 @@ def test_partners_are_neighbours_in_length_that_say_something_else():
         partners(durations, dict.fromkeys(TEXTS, "red"))
 
 
-def test_copies_exchange_one_stream_and_are_listed(tmp_path):
-    data = tmp_path / "test"
-    utt2spk = {u: u[0] for u in TEXTS}
-    write_scp(data / "text", TEXTS)
+def write_set(data, texts):
+    utt2spk = {u: u[0] for u in texts}
+    write_scp(data / "text", texts)
     write_scp(data / "utt2spk", utt2spk)
     write_scp(data / "spk2utt", spk2utt_of(utt2spk))
-    write_scp(data / "utt2dur", {u: number for number, u in enumerate(TEXTS, 1)})
+    write_scp(data / "utt2dur", {u: number for number, u in enumerate(texts, 1)})
     for name in ("lip.scp", "wav.scp"):
-        write_scp(data / name, {u: f"{u}.{name}" for u in TEXTS})
+        write_scp(data / name, {u: f"{u}.{name}" for u in texts})
+
+
+def test_sets_without_anything_to_exchange_stop_nothing(tmp_path, capsys):
+    """All say the same, there is but one utterance, or there is but one stream."""
+    write_set(tmp_path / "same", dict.fromkeys(TEXTS, "red"))
+    write_set(tmp_path / "single", {"a_1": "red"})
+    write_set(tmp_path / "lips", TEXTS)
+    (tmp_path / "lips/wav.scp").unlink()
+    write_set(tmp_path / "test", TEXTS)
+    swap_main(["--dump", str(tmp_path), "--sets", "same", "single", "lips", "test"])
+    assert list(read_list(tmp_path)) == ["test_swapaudio", "test_swapvideo"]
+    printed = capsys.readouterr().out
+    assert printed.count("between utterances of the same text") == 2
+    assert "lips: no streams to exchange without wav.scp" in printed
+
+
+def test_copies_exchange_one_stream_and_are_listed(tmp_path):
+    data = tmp_path / "test"
+    write_set(data, TEXTS)
     swap_main(["--dump", str(tmp_path)])
     assert list(read_list(tmp_path)) == ["test_swapaudio", "test_swapvideo"]
     for stream, changed, kept in (("video", "lip", "wav"), ("audio", "wav", "lip")):

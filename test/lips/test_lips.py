@@ -186,6 +186,44 @@ def test_crop_geometry_with_known_landmarks():
     assert np.allclose(centre, 47.5, atol=0.3)
 
 
+def test_crop_has_the_scale_of_the_predecessors():
+    """AV-HuBERT's crops: 96 pixels of a face with 74 between the outer corners of its eyes.
+
+    The face has common proportions, turned by 20 degrees and 100 pixels from eye to eye. Two marks
+    50 pixels apart beside its mouth are then 37 pixels apart in the crop, level, around its middle.
+    """
+    turn = np.deg2rad(20)
+    axes = 100 * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    points = np.zeros((68, 2))
+    points[[36, 39, 42, 45]] = [(-0.5, 0), (-0.22, 0.01), (0.22, 0.01), (0.5, 0)]
+    points[33] = 0, 0.58
+    points[MOUTH] = 0, 0.85
+    points = (160, 120) + points @ axes
+    frame = np.zeros((320, 320), np.uint8)
+    y, x = np.mgrid[:320, :320]
+    for side in (-0.25, 0.25):
+        place = points[48] + (side, 0) @ axes
+        frame = np.maximum(frame, 255 * (np.hypot(x - place[0], y - place[1]) < 4)).astype(np.uint8)
+    crop = crop_mouth([frame], points[None])[0].astype(float)
+    marks = []
+    for half in (slice(0, 48), slice(48, 96)):
+        weights = crop[:, half] / crop[:, half].sum()
+        columns = np.arange(96)[half]
+        marks.append(((weights * columns).sum(), (weights.sum(1) * np.arange(96)).sum()))
+    (left, top), (right, bottom) = marks
+    assert right - left == pytest.approx(37, abs=0.5)
+    assert (left + right) / 2 == pytest.approx(47.5, abs=0.3)
+    assert (top, bottom) == pytest.approx((47.5, 47.5), abs=0.3)
+
+
+def test_mean_face_is_that_of_the_landmark_model(tracker):
+    """What the predictor says of a picture without anything is the mean shape of its training."""
+    points = tracker.predict(np.zeros((400, 400), np.uint8), Face(200, 200, 200))[list(STABLE)]
+    matrix = similarity(points, MEAN_FACE)
+    distances = np.hypot(*(points @ matrix[:, :2].T + matrix[:, 2] - MEAN_FACE).T)
+    assert distances.max() < 0.03  # of the distance between the eyes' outer corners
+
+
 def test_face_lost_for_a_while_is_found_again(tracker):
     frames = grey(talking_head(40, 224))
     for i in range(10, 19):

@@ -19,13 +19,13 @@ from mome.lips import extract, landmarks, mediapipe
 
 # What is timed, by part; a call inside another one counts for its own part only.
 PARTS = {
-    "decode video": [(extract, "read_frames")],
+    "decode video": [(prepare_media, "read_frames")],
     "detect": [(landmarks.FaceTracker, "detect"), (mediapipe.MediaPipeTracker, "detect")],
     "landmarks": [(landmarks.FaceTracker, "__call__")],
     "warp": [(extract, "crop_mouth")],
     "encode": [(prepare_media, "write_lips")],
     "audio": [(prepare_media, "read_audio"), (prepare_media, "write_flac")],
-    "other": [(prepare_media, "prepare_clip")],
+    "other": [(prepare_media, "prepare_recording")],
 }
 
 

@@ -46,7 +46,10 @@ train_set=train            # the set trained on
 valid_set=valid            # the set that chooses the best epoch
 test_sets="test"           # the sets decoded, clean and as the copies below
 lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
-detector=dlib              # or mediapipe: finds faces and landmarks
+detector=dlib              # or mediapipe: finds faces and landmarks; where one loses the face, the
+                           # other is tried if its model is in downloads
+streams=                   # what stage 2 prepares, of audio and video; default: what the tasks and
+                           # video_config need, or both if both are there already
 lip_opts=                  # further options of mome.bin.prepare_media
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
@@ -97,6 +100,19 @@ done
 for snr in ${snrs}; do
     [[ ${snr} =~ ^[-+]?[0-9]+(\.[0-9]*)?$ ]] || die "--snrs '${snrs}': ${snr} is not an SNR in dB"
 done
+
+# The streams that are prepared: clips without sound serve models that read lips, and clips without a
+# face those that hear.
+if [ -z "${streams}" ]; then
+    case " ${tasks} " in *" avsr "* | *" asr "*) streams=audio ;; esac
+    if [ -n "${video_config}" ] && [ -z "${video_weights}" ]; then streams=audio; fi
+    case " ${tasks} " in *" avsr "* | *" vsr "*) streams+=" video" ;; esac
+    streams=${streams# }
+    if [ -f "${dumpdir}/${train_set}/wav.scp" ] && [ -f "${dumpdir}/${train_set}/lip.scp" ]; then
+        streams="audio video"
+    fi
+fi
+prepares() { [[ " ${streams} " == *" $1 "* ]]; }
 
 # run_once OPTION... -- COMMAND...: run unless its mark says that it has succeeded like this.
 run_once() { python -m mome.bin.run_once --force "${force}" "$@"; }
@@ -156,30 +172,40 @@ fi
 
 if wants 2; then
     log "stage 2: lip regions and audio"
-    landmarks=${MOME_DOWNLOADS}/${detector}
-    if [ "${detector}" = dlib ]; then landmarks+=/shape_predictor_68_face_landmarks.dat; fi
+    dlib=${MOME_DOWNLOADS}/dlib/shape_predictor_68_face_landmarks.dat
+    mediapipe=${MOME_DOWNLOADS}/mediapipe
+    landmarks=("${dlib}" "${mediapipe}")
+    if [ "${detector}" = mediapipe ]; then landmarks=("${mediapipe}" "${dlib}"); fi
+    stream_args=()
+    # shellcheck disable=SC2206
+    if ! { prepares audio && prepares video; }; then stream_args=(--streams ${streams}); fi
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         # shellcheck disable=SC2086
         run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
-            --detector "${detector}" --landmarks "${landmarks}" \
-            --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
+            --detector "${detector}" --landmarks "${landmarks[0]}" \
+            --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
+            "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
             ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts}
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
-        python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
-            --output "${dumpdir}/${set}/lips.png"
+        if prepares video; then
+            python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
+                --output "${dumpdir}/${set}/lips.png"
+        fi
     done
 fi
 
 if wants 3; then
     log "stage 3: noise, exchanged streams, corrupted lips"
     # Without run_once: these add to what is there, and look at the settings of each set themselves.
-    # shellcheck disable=SC2086
-    python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" --force "${force}" \
-        --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" --seed "${seed}" \
-        ${parallel:+--parallel "${parallel}"} ${musan_dir:+--musan "${musan_dir}"} \
-        ${noisex:+--noisex "${noisex}"} \
-        ${test_noise:+--test_kinds ${test_noise}} ${noise_opts} 2>&1 | tee -a "${dumpdir}/noise.log"
+    if prepares audio; then
+        # shellcheck disable=SC2086
+        python -m mome.bin.make_noise --dump "${dumpdir}" --train_set "${train_set}" \
+            --force "${force}" --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" \
+            --seed "${seed}" ${parallel:+--parallel "${parallel}"} \
+            ${musan_dir:+--musan "${musan_dir}"} ${noisex:+--noisex "${noisex}"} \
+            ${test_noise:+--test_kinds ${test_noise}} ${noise_opts} 2>&1 | tee -a "${dumpdir}/noise.log"
+    fi
     # shellcheck disable=SC2086
     python -m mome.bin.swap_stream --dump "${dumpdir}" --sets ${test_sets}
     if [ -n "${corruptions}" ]; then

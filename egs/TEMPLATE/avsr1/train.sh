@@ -31,14 +31,18 @@ train() {
         --unused_parameters "${distributed}" --seed "${seed}" "$@"
 }
 
-# train_avsr DIR CONFIG "NEEDED_MARK..." TASKS VIDEO_WEIGHTS OPTION...: a model that hears noise.
+# train_avsr DIR CONFIG "NEEDED_MARK..." TASKS VIDEO_WEIGHTS OPTION...: a model that hears noise, if
+# there is sound.
 train_avsr() {
-    local dir=$1 config=$2 needs=$3
+    local dir=$1 config=$2 needs=$3 noise=()
     set_model_args "$4" "$5"
     shift 5
-    train "${dir}" "${config}" "${dumpdir}/noise/.done ${needs}" "${model_args[@]}" \
-        --preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp" \
-        ${train_noise:+--preprocessor_conf "noise_kinds=[${train_noise// /,}]"} "$@"
+    if prepares audio; then
+        needs="${dumpdir}/noise/.done ${needs}"
+        noise=(--preprocessor_conf "noise_scp=${dumpdir}/noise/train.scp")
+        noise+=(${train_noise:+--preprocessor_conf "noise_kinds=[${train_noise// /,}]"})
+    fi
+    train "${dir}" "${config}" "${needs}" "${model_args[@]}" "${noise[@]}" "$@"
 }
 
 # export_encoder DIR WEIGHTS: the video encoder of a checkpoint, to DIR/video_encoder.safetensors.

@@ -14,6 +14,7 @@ train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/. Writes
 import argparse
 from pathlib import Path
 
+from mome.common.text_files import read_text
 from mome.corpora.lrs import (
     Clip,
     Part,
@@ -50,7 +51,7 @@ def select(
     """
     chosen: dict[str, Clip] = {}
     excluded = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         name = line.split()[0]

@@ -14,6 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
+from mome.common.text_files import read_text
 from mome.corpora.lrs import Part, drop_duplicates, find_clips, make_parser, prepare_part, write_set
 
 
@@ -21,7 +22,7 @@ def hold_out(trainval: Part, args: argparse.Namespace) -> Part:
     """Move the validation clips out of ``trainval``."""
     valid = Part()
     if args.valid_list:
-        wanted = set(args.valid_list.read_text(encoding="utf-8").split())
+        wanted = set(read_text(args.valid_list).split())
         known = {utterance.clip.name for utterance in trainval.utterances}
         absent = "in --valid_list, but not among the usable clips"
         valid.excluded = [(name, absent) for name in sorted(wanted - known)]

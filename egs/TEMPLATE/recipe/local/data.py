@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from mome.common.text_files import read_text
 from mome.data.kaldi import spk2utt_of, write_scp
 
 SETS = ("train", "valid", "test")
@@ -19,7 +20,7 @@ def utterances(corpus: Path, name: str) -> dict[str, tuple[str, Path, str]]:
         f"{video.parent.name}_{video.stem}": (
             video.parent.name,
             video,
-            " ".join(video.with_suffix(".txt").read_text(encoding="utf-8").split()),
+            " ".join(read_text(video.with_suffix(".txt")).split()),
         )
         for video in sorted((corpus / name).glob("*/*.mp4"))
     }

@@ -1,0 +1,286 @@
+"""mome.bin.prepare_media on whatever corpora hold: damage, streams that lack, silence, scenes."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from media import talking_head, write_clip
+
+from mome.bin import prepare_media
+from mome.data.audio import read_audio
+from mome.data.kaldi import read_scp, validate_data_dir, write_scp
+from mome.data.video import video_info
+from mome.lips.crop import MOUTH
+from mome.lips.extract import FaceLost, crop_lips, extract_lips, find_jumps
+from mome.lips.landmarks import Face, FaceTracker, main_track
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
+MODEL = DOWNLOADS / "dlib" / "shape_predictor_68_face_landmarks.dat"
+
+
+@pytest.fixture(scope="module")
+def tracker() -> FaceTracker:
+    return FaceTracker(MODEL)
+
+
+def grey(frames):
+    return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+
+
+def data_folder(data: Path, videos: dict[str, Path], wavs: dict[str, Path] | None = None) -> Path:
+    names = {**videos, **(wavs or {})}
+    speakers = {u: u.split("_")[0] for u in names}
+    if videos:
+        write_scp(data / "video.scp", videos)
+    if wavs:
+        write_scp(data / "wav.scp", wavs)
+    write_scp(data / "utt2spk", speakers)
+    write_scp(data / "text", dict.fromkeys(names, "place red"))
+    return data
+
+
+def prepare(data, dump, *options):
+    arguments = ["--data", data, "--dump", dump, "--landmarks", MODEL, *options]
+    prepare_media.main([str(argument) for argument in arguments])
+
+
+KINDS = [
+    ("mp4", "libx264", "aac"),
+    ("mov", "mjpeg", "pcm_s16le"),
+    ("avi", "mpeg4", "libmp3lame"),
+    ("mkv", "libx264", "flac"),
+    ("ts", "mpeg2video", "mp2"),
+    ("flv", "libx264", "aac"),
+]
+
+
+def test_no_damaged_byte_stops_the_stage(tmp_path):
+    """Single bytes in any place of any container: a clip is prepared, or excluded with a reason."""
+    rng = np.random.default_rng(0)
+    videos = {}
+    frames = talking_head(6, 96)
+    for container, video, audio in KINDS:
+        path = tmp_path / f"whole.{container}"
+        write_clip(path, frames, codecs=(video, audio))
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        # Headers and indices, where a byte means most, lie at both ends.
+        size = len(content)
+        places = [*rng.integers(0, min(size, 1500), 9), *rng.integers(max(0, size - 600), size, 4)]
+        places += [*rng.integers(0, size, 3)]
+        for number, place in enumerate(places):
+            damaged = content.copy()
+            damaged[place] ^= rng.integers(1, 256)
+            name = f"{container}_{number:02d}"
+            videos[name] = tmp_path / f"{name}.{container}"
+            videos[name].write_bytes(damaged.tobytes())
+    data = data_folder(tmp_path / "data", videos)
+    prepare(data, tmp_path / "dump", "--max_excluded", "1", "--max_lost", "1")
+    excluded = read_scp(tmp_path / "dump/excluded")
+    kept = read_scp(tmp_path / "dump/lip.scp")
+    assert kept.keys() | excluded.keys() == videos.keys()
+    assert all(str(videos[name]) in reason for name, reason in excluded.items())
+    assert len(kept) > 15
+    assert len(excluded) > 15
+    assert validate_data_dir(tmp_path / "dump", check_media=True, tolerance=0.001) == []
+
+
+def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
+    frames = talking_head(12, 224)
+    videos = {f"anna_{i}": tmp_path / f"{i}.mp4" for i in range(3)}
+    for path in videos.values():
+        write_clip(path, frames)
+    unknown = videos["anna_1"].read_bytes().replace(b"avc1", b"XXXX")
+    videos["anna_1"].write_bytes(unknown)
+    real = prepare_media.read_audio
+
+    def read(path):
+        if path == str(videos["anna_2"]):
+            raise RuntimeError("of a kind\nthat nobody expects")
+        return real(path)
+
+    monkeypatch.setattr(prepare_media, "read_audio", read)
+    prepare(data_folder(tmp_path / "data", videos), tmp_path / "dump", "--max_excluded", "0.7")
+    assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_0"]
+    assert read_scp(tmp_path / "dump/excluded") == {
+        "anna_1": f"{videos['anna_1']}: video in a codec that FFmpeg does not know; convert it",
+        "anna_2": f"{videos['anna_2']}: RuntimeError: of a kind that nobody expects",
+    }
+
+
+def test_the_streams_asked_for_are_those_that_are_needed(tmp_path):
+    rng = np.random.default_rng(0)
+    faceless = rng.integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+    clips = {name: tmp_path / f"{name}.mp4" for name in ("a_both", "a_mute", "a_blind", "a_sound")}
+    write_clip(clips["a_both"], talking_head(12, 224))
+    write_clip(clips["a_mute"], talking_head(12, 224), audio=False)
+    write_clip(clips["a_blind"], faceless, audio_seconds=0.48)
+    write_clip(clips["a_sound"], num_frames=0, audio_seconds=1.0)
+    data = data_folder(tmp_path / "data", clips)
+    expected = {
+        ("audio", "video"): {"a_both": "12"},
+        ("video",): {"a_both": "12", "a_mute": "12"},
+        ("audio",): {"a_both": "12", "a_blind": "12", "a_sound": "25"},
+    }
+    for streams, lengths in expected.items():
+        dump = tmp_path / "-".join(streams)
+        for _ in range(2):  # the second time from what is finished
+            prepare(data, dump, "--streams", *streams, "--max_excluded", "0.9")
+            assert read_scp(dump / "utt2num_frames") == dict(sorted(lengths.items()))
+        files = {"audio": "wav.scp", "video": "lip.scp"}
+        for stream, file in files.items():
+            assert (dump / file).is_file() == (stream in streams)
+            if stream in streams:
+                assert read_scp(dump / file).keys() == lengths.keys()
+        assert validate_data_dir(dump, check_media=True, tolerance=0.001) == []
+    # Sound alone needs no list of videos.
+    wavs = data_folder(tmp_path / "wavs", {}, {"a_sound": clips["a_sound"]})
+    prepare(wavs, tmp_path / "heard", "--streams", "audio")
+    assert len(read_audio(read_scp(tmp_path / "heard/wav.scp")["a_sound"])) == 25 * 640
+
+
+def test_segments_of_sound_alone(tmp_path):
+    sound = np.random.default_rng(0).normal(0, 0.1, 32000)
+    soundfile.write(tmp_path / "a.wav", sound, 16000)
+    data = data_folder(tmp_path / "data", {}, {"rec": tmp_path / "a.wav"})
+    segments = {"a_0": "rec 0.4 1.2", "a_1": "rec 1.2 3.0"}
+    write_scp(data / "segments", segments)
+    write_scp(data / "utt2spk", dict.fromkeys(segments, "a"))
+    write_scp(data / "text", dict.fromkeys(segments, "place red"))
+    prepare(data, tmp_path / "dump", "--streams", "audio", "--max_excluded", "0.5")
+    assert read_scp(tmp_path / "dump/utt2num_frames") == {"a_0": "20"}
+    heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_0"])
+    assert np.abs(heard - sound[6400:19200]).max() < 2 / 32768
+    excluded = read_scp(tmp_path / "dump/excluded")
+    assert "sound and segment differ in length: 0.80 s and 1.80 s" in excluded["a_1"]
+
+
+@pytest.mark.parametrize("kind", ["zeros", "antiphase", "below 16 bits"])
+def test_silence_is_excluded(tmp_path, kind):
+    """Stage 3 could set no SNR on it."""
+    videos = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1")}
+    for path in videos.values():
+        write_clip(path, talking_head(12, 224), audio=False)
+    tone = 0.3 * np.sin(np.arange(7680) / 5)
+    silent = {
+        "zeros": 0 * tone,
+        "antiphase": np.stack([tone, -tone], 1),
+        "below 16 bits": 1e-5 * tone,
+    }[kind]
+    wavs = {name: tmp_path / f"{name}.wav" for name in videos}
+    soundfile.write(wavs["a_0"], tone, 16000)
+    soundfile.write(wavs["a_1"], silent, 16000, subtype="FLOAT")
+    data = data_folder(tmp_path / "data", videos, wavs)
+    prepare(data, tmp_path / "dump", "--max_excluded", "0.5")
+    assert list(read_scp(tmp_path / "dump/wav.scp")) == ["a_0"]
+    assert "a_1.wav: the audio is silent" in read_scp(tmp_path / "dump/excluded")["a_1"]
+
+
+def test_sound_above_full_scale_is_scaled_and_not_clipped(tmp_path):
+    """Floating-point recordings, and the sums of codecs, exceed what 16 bits hold."""
+    video, wav = tmp_path / "a.mp4", tmp_path / "a.wav"
+    write_clip(video, talking_head(12, 224), audio=False)
+    loud = 1.5 * np.sin(np.arange(7680) / 5)
+    soundfile.write(wav, loud, 16000, subtype="FLOAT")
+    prepare(data_folder(tmp_path / "data", {"a_0": video}, {"a_0": wav}), tmp_path / "dump")
+    heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_0"])
+    assert np.abs(heard - loud / np.abs(loud).max()).max() < 2 / 32768
+
+
+# Faces.
+
+
+class Blind(FaceTracker):
+    """A detector that finds no face in pictures that are wider than high."""
+
+    def detect(self, frame):
+        return [] if frame.shape[1] > frame.shape[0] else super().detect(frame)
+
+
+def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
+    @cache
+    def load(model, detect_every, detect_side, detector):
+        return (Blind if detector == "mediapipe" else FaceTracker)(MODEL, detect_every, detect_side)
+
+    monkeypatch.setattr(prepare_media, "load_tracker", load)
+    videos = {name: tmp_path / f"{name}.mp4" for name in ("a_high", "a_none", "a_wide")}
+    frames = talking_head(12, 224)
+    write_clip(videos["a_high"], frames)
+    write_clip(videos["a_wide"], np.pad(frames, ((0, 0), (0, 0), (0, 40), (0, 0))))
+    write_clip(videos["a_none"], np.full((12, 96, 128, 3), 90, np.uint8))
+    data = data_folder(tmp_path / "data", videos)
+    options = ["--detector", "mediapipe", "--max_excluded", "0.7"]
+    prepare(data, tmp_path / "alone", *options)
+    assert list(read_scp(tmp_path / "alone/lip.scp")) == ["a_high"]
+    assert not (tmp_path / "alone/detectors").exists()
+    dump = tmp_path / "both"
+    for _ in range(2):  # the second time from what is finished
+        prepare(data, dump, *options, "--other_landmarks", MODEL)
+        assert list(read_scp(dump / "lip.scp")) == ["a_high", "a_wide"]
+        assert read_scp(dump / "detectors") == {"a_wide": "dlib"}
+        assert list(read_scp(dump / "excluded")) == ["a_none"]
+    comments = [video_info(path).comment for path in read_scp(dump / "lip.scp").values()]
+    assert comments == ["", "dlib"]
+
+
+def test_tracks_that_do_not_overlap_are_one():
+    left, right = Face(60, 100, 80), Face(160, 100, 60)
+    small = Face(100, 100, 30)
+    cut = {0: [left], 8: [left, small], 16: [right, small], 24: [right]}
+    assert main_track(cut, (200, 200)) == {0: left, 8: left, 16: right, 24: right}
+
+
+@pytest.mark.parametrize("cut", [24, 25, 26, 29])
+def test_a_face_that_jumps_at_a_cut_is_followed(tracker, tmp_path, cut):
+    """From the left of a black picture to its right, at any frame."""
+    head = talking_head(50, 224)
+    frames = np.zeros((50, 224, 600, 3), np.uint8)
+    frames[:cut, :, :224] = head[:cut]
+    frames[cut:, :, 376:] = head[cut:]
+    write_clip(tmp_path / "jump.mp4", frames, audio=False)
+    write_clip(tmp_path / "still.mp4", head, audio=False)
+    lips = extract_lips(tmp_path / "jump.mp4", tracker)
+    assert lips.lost == 0
+    still = extract_lips(tmp_path / "still.mp4", tracker).frames
+    # Every crop, also beside the cut, shows the mouth that it shows without a cut.
+    for one, other in zip(lips.frames, still, strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
+
+
+def test_jumps_are_where_the_picture_changes():
+    points = np.random.default_rng(0).uniform(40, 60, (68, 2))
+    points[[27, 30, 33, 36, 39, 42, 45]] = [
+        (50, 41), (50, 52), (50, 57), (37, 41), (44, 41), (56, 41), (63, 41)
+    ]  # fmt: skip
+    frames = [np.full((100, 300), 10 if i < 5 else 90, np.uint8) for i in range(10)]
+    landmarks = [None] * 10
+    landmarks[0] = landmarks[3] = points
+    landmarks[6] = landmarks[9] = points + (150, 0)
+    assert find_jumps(frames, landmarks) == [5]
+    landmarks[6] = landmarks[9] = points + (4, 0)
+    assert find_jumps(frames, landmarks) == []
+
+
+class Elsewhere:
+    """Landmarks of a face that is not there."""
+
+    def __call__(self, frames):
+        points = np.random.default_rng(0).uniform(40, 60, (68, 2))
+        points[[33, 36, 39, 42, 45]] = [(50, 57), (37, 41), (44, 41), (56, 41), (63, 41)]
+        points[MOUTH] = (50, 65)
+        return [points + (200, 0)] * len(frames)
+
+
+def test_a_black_crop_is_never_accepted():
+    frames = np.zeros((9, 120, 300), np.uint8)
+    frames[:, :, :120] = 128
+    with pytest.raises(FaceLost, match=r"a\.mp4: 9 of 9 crops are black beside the face"):
+        crop_lips(list(frames), "a.mp4", Elsewhere(), max_lost=1.0)
+    # Where the picture itself is black, as in a fade, so is its crop.
+    frames[:, :, 120:] = 128
+    frames[7:] = 0
+    assert crop_lips(list(frames), "a.mp4", Elsewhere()).frames[6:, 48, 48].tolist() == [128, 0, 0]
