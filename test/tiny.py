@@ -6,9 +6,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import (
+    AutoModelForCausalLM,
     DynamicCache,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     WhisperConfig,
     WhisperModel,
@@ -29,8 +29,15 @@ SIZES = {
 }
 
 
-def make_lm(folder: Path, seed: int = 0) -> Path:
-    """A Llama of two layers with a byte-level tokenizer; its pad token is its EOS token."""
+def make_lm(folder: Path, seed: int = 0, config_class=LlamaConfig, **changes) -> Path:
+    """An LM of two layers with a byte-level tokenizer; its pad token is its EOS token.
+
+    Args:
+        folder: where it is saved.
+        seed: of its weights.
+        config_class: of a causal LM of Transformers.
+        **changes: of its configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,17 +53,19 @@ def make_lm(folder: Path, seed: int = 0) -> Path:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    sizes = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "pad_token_id": None,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    config = config_class(**sizes | changes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

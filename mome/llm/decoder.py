@@ -11,6 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach
+from mome.adapters.base import find_layers
+from mome.common.activation_checkpointing import recompute_in_backward
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
@@ -69,17 +71,16 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         use_matrix_products(model)
         self.tokenizer = tokenizer
         self.lm = Frozen(model)
+        if gradient_checkpointing:
+            # Before the adapter is attached: its own wrappers then run once in a pass.
+            for layer in find_layers(model):
+                recompute_in_backward(layer)
         self.adapter = attach(model, adapter, adapter_conf)
         if encoder_output_size is not None and self.adapter is not None and self.adapter.by_pair:
             raise ValueError(
                 f"adapter {adapter!r} differs by rate pair, and this decoder reads one encoder at "
                 f"one rate; the `avsr` model reads rate pairs"
             )
-        if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            for module in model.modules():  # active only in layers that believe they train
-                if hasattr(module, "gradient_checkpointing"):
-                    module.training = True
         self.vocab_size = model.get_input_embeddings().num_embeddings
         self.output_size = vocab_size or self.vocab_size
         if self.output_size > self.vocab_size:

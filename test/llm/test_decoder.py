@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tiny import make_lm
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
+from mome.llm.beam import beam_search
 from mome.llm.decoder import MoMELLMDecoder
 from mome.llm.prompt_tree import Node, pack_tree, paths
 
@@ -175,6 +177,43 @@ def test_gradient_checkpointing_changes_nothing(tiny_lm):
         (logits[0].sum() + balance).backward()
         gradients.append([p.grad for p in decoder.adapter.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GPT2Config])
+def test_an_lm_trained_with_gradient_checkpointing_decodes_and_draws_no_dropout(
+    tmp_path, config_class
+):
+    dropout = {"attention_dropout": 0.3, "resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}
+    lm = str(make_lm(tmp_path / "lm", config_class=config_class, **dropout))
+    nodes = random_tree(32, torch.Generator().manual_seed(2))
+    search = {"beam": 3, "max_new_tokens": 4, "eos_id": 1}
+    logits, found = [], []
+    for checkpointing in (False, True):
+        decoder = small_decoder(lm, gradient_checkpointing=checkpointing).train()
+        logits.append(decoder.forward_tree(nodes, [(2, 0, 5)])[0][0])
+        assert logits[-1].requires_grad
+        assert not any(module.training for module in decoder.lm.inner.modules())
+        found.append(beam_search(decoder.lm.inner, nodes, [2, 3], **search))
+    assert torch.equal(*logits)
+    assert found[0] == found[1]
+
+
+def test_gradient_checkpointing_keeps_the_inputs_of_layers_alone(tiny_lm):
+    nodes = random_tree(32, torch.Generator().manual_seed(2))
+    kept = []
+    for checkpointing in (False, True):
+        decoder = small_decoder(tiny_lm, gradient_checkpointing=checkpointing).train()
+        tensors = {}
+
+        def pack(tensor, tensors=tensors):
+            tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits, _ = decoder.forward_tree(nodes, [(2, 0, 5)])
+        kept.append(sum(tensors.values()))
+        del logits
+    assert kept[1] < 0.7 * kept[0]
 
 
 def test_a_token_list_larger_than_the_lm_is_refused(tiny_lm):
