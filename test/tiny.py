@@ -14,6 +14,8 @@ from transformers import (
     WhisperModel,
 )
 
+from mome.llm.prompt_tree import Node
+
 WORDS = "place set lay bin the red blue green white book table cup now again soon please one two"
 
 
@@ -98,3 +100,41 @@ def prompt_and_step(lm, ids):
     cache = DynamicCache(config=lm.config)
     prompt = lm(ids[:, :-1], past_key_values=cache).logits
     return torch.cat([prompt, lm(ids[:, -1:], past_key_values=cache).logits], dim=1)
+
+
+def random_tree(dim: int, generator: torch.Generator) -> list[Node]:
+    """root -> (a -> (b, c), d), with padding at random places of every node but the root."""
+    nodes = []
+    for parent, length in [(None, 2), (0, 4), (1, 5), (1, 3), (0, 4)]:
+        mask = torch.rand(3, length, generator=generator) > 0.3
+        mask[:, -1] = True
+        if parent is None:
+            mask[:] = True
+        nodes.append(Node(torch.randn(3, length, dim, generator=generator), mask, parent))
+    return nodes
+
+
+def plain_search(lm, prompt, beam: int, limit: int) -> list[tuple[list[int], float, bool]]:
+    """Beam search of one prompt (L, D) without cache and mask: every hypothesis runs as a whole.
+
+    Returns:
+        up to ``beam`` (tokens, score, finished), best first.
+    """
+    alive, finished = [((), 0.0)], []
+    for _ in range(limit):
+        candidates = []
+        for words, total in alive:
+            ids = torch.tensor(words, dtype=torch.long)
+            given = torch.cat([prompt, lm.get_input_embeddings()(ids)])
+            with torch.no_grad():
+                logp = lm(inputs_embeds=given[None], use_cache=False).logits[0, -1].log_softmax(-1)
+            candidates += [((*words, word), total + p) for word, p in enumerate(logp.tolist())]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        finished += [candidate for candidate in candidates[:beam] if candidate[0][-1] == 1]
+        alive = [candidate for candidate in candidates if candidate[0][-1] != 1][:beam]
+        if finished and max(score for _, score in finished) >= alive[0][1]:
+            alive = []
+            break
+    found = [(list(words[:-1]), score, True) for words, score in finished]
+    found += [(list(words), score, False) for words, score in alive]
+    return sorted(found, key=lambda hypothesis: -hypothesis[1])[:beam]

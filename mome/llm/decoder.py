@@ -16,7 +16,9 @@ from mome.common.activation_checkpointing import recompute_in_backward
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
+from mome.llm.masks import TreeMasks
 from mome.llm.prompt_tree import Node, column_pairs, pack_tree, paths
+from mome.llm.trial import check_reads_trees
 from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
@@ -33,7 +35,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
     Args:
         vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.
         encoder_output_size: width of the encoder's frames; None when projected outside.
-        lm: hub name or folder of any decoder-only Transformers LM.
+        lm: hub name or folder of a Transformers LM that reads trees of prompts (docs/llms.md).
         lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
         adapter: ``mome``, ``lora``, ``rate_lora``, ``none`` or another that is registered (see
             :func:`mome.adapters.attach`).
@@ -43,8 +45,9 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         gradient_checkpointing: recompute the LM's layers in the backward pass to save memory.
 
     Raises:
-        ValueError: for an unknown adapter, a ``vocab_size`` larger than the LM's vocabulary, or an
-            adapter by rate pair where the frames of one encoder are mapped here.
+        ValueError: for an LM that does not read trees of prompts, an unknown adapter, a
+            ``vocab_size`` larger than the LM's vocabulary, or an adapter by rate pair where the
+            frames of one encoder are mapped here.
         OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
@@ -71,6 +74,8 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         use_matrix_products(model)
         self.tokenizer = tokenizer
         self.lm = Frozen(model)
+        check_reads_trees(model)
+        self.masks = TreeMasks(model, added=True)
         if gradient_checkpointing:
             # Before the adapter is attached: its own wrappers then run once in a pass.
             for layer in find_layers(model):
@@ -151,15 +156,11 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             outside training).
         """
         embeds, mask, positions, attention, offsets = pack_tree(nodes)
-        # The mask in the LM's type, made once: a boolean one would be converted by every layer, and
-        # each layer's copy would be kept for the backward pass.
-        sees = torch.zeros_like(attention, dtype=embeds.dtype)
-        attention = sees.masked_fill(~attention, -torch.inf)
         wanted = [torch.arange(offsets[n] + a, offsets[n] + b) for n, a, b in columns]
         recorder = self.adapter if self.adapter is not None and self.training else None
         arguments = {
             "inputs_embeds": embeds,
-            "attention_mask": attention,
+            "attention_mask": self.masks(attention, positions),
             "position_ids": positions,
             "use_cache": False,
             "logits_to_keep": torch.cat(wanted).to(embeds.device),

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import make_lm
+from tiny import make_lm, random_tree
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
 from mome.llm.beam import beam_search
 from mome.llm.decoder import MoMELLMDecoder
-from mome.llm.prompt_tree import Node, pack_tree, paths
+from mome.llm.prompt_tree import pack_tree, paths
 
 
 def small_decoder(lm: str, **options) -> MoMELLMDecoder:
@@ -93,18 +93,6 @@ def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
     assert not torch.allclose(lm(ids).logits, expected)
     with adapter.disabled():
         assert torch.allclose(lm(ids).logits, expected, atol=1e-6)
-
-
-def random_tree(dim: int, generator: torch.Generator) -> list[Node]:
-    """root -> (a -> (b, c), d), with padding at random places of every node but the root."""
-    nodes = []
-    for parent, length in [(None, 2), (0, 4), (1, 5), (1, 3), (0, 4)]:
-        mask = torch.rand(3, length, generator=generator) > 0.3
-        mask[:, -1] = True
-        if parent is None:
-            mask[:] = True
-        nodes.append(Node(torch.randn(3, length, dim, generator=generator), mask, parent))
-    return nodes
 
 
 def test_a_tree_equals_its_paths_one_by_one(tiny_lm):
