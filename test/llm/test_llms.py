@@ -195,6 +195,8 @@ def test_the_trial_leaves_random_numbers_and_the_lm_as_they_are(folder_of, dtype
     lm = AutoModelForCausalLM.from_pretrained(folder_of("llama"), dtype=dtype).eval()
     use_matrix_products(lm)
     state = torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
+    frequencies = lm.model.rotary_emb.inv_freq.clone()
     tokens = []
     lm.model.register_forward_hook(
         lambda _, args, kwargs, output: tokens.append(output[0].shape[:2].numel()),
@@ -202,6 +204,11 @@ def test_the_trial_leaves_random_numbers_and_the_lm_as_they_are(folder_of, dtype
     )
     check_reads_trees(lm)
     assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in lm.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, before[name])
+    assert lm.lm_head.weight.dtype == dtype
+    assert torch.equal(lm.model.rotary_emb.inv_freq, frequencies)
     assert 0 < sum(tokens) < 64  # a handful, so that an LM of billions of parameters is tried fast
 
 
