@@ -98,21 +98,27 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         self.eos_id = tokenizer.eos_token_id
         self.prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
         # A marker starts as the mean of the LM's embeddings of its spelling.
+        device = self.embeddings.weight.device
         spelled = [tokenizer.encode(marker, add_special_tokens=False) for marker in MARKERS]
-        table = model.get_input_embeddings().weight.detach().float()
-        self.markers = nn.Parameter(torch.stack([table[ids].mean(0) for ids in spelled]))
+        with torch.no_grad():
+            read = [self.embed(torch.tensor(ids, device=device)).float() for ids in spelled]
+        self.markers = nn.Parameter(torch.stack([tokens.mean(0) for tokens in read]))
         self.linear_in = (
             None if encoder_output_size is None else nn.Linear(encoder_output_size, self.dim)
         )
 
     @property
-    def table(self) -> torch.Tensor:
-        """The LM's input embeddings (V, D), frozen."""
-        return self.lm.inner.get_input_embeddings().weight
+    def embeddings(self) -> nn.Embedding:
+        """The LM's input embeddings of V tokens and width D, frozen.
+
+        What the LM reads of a token is what the module gives, not the row of its table: Gemma's
+        scales it. An LM that scales what it is given, such as Granite, does so with frames as well.
+        """
+        return self.lm.inner.get_input_embeddings()
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """(..., L) token ids -> (..., L, D) embeddings in the LM's dtype."""
-        return self.lm.inner.get_input_embeddings()(ids)
+        return self.embeddings(ids)
 
     def text_node(self, ids: list[int], batch: int, parent: int | None) -> Node:
         """A node of the same text for the whole batch."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny import make_lm, random_tree
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, GraniteConfig, LlamaConfig
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
 from mome.llm.beam import beam_search
@@ -202,6 +202,24 @@ def test_gradient_checkpointing_keeps_the_inputs_of_layers_alone(tiny_lm):
         kept.append(sum(tensors.values()))
         del logits
     assert kept[1] < 0.7 * kept[0]
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GemmaConfig, GraniteConfig])
+@torch.no_grad()
+def test_markers_start_as_the_mean_of_what_the_lm_reads_of_their_spelling(tmp_path, config_class):
+    scaled = {"embedding_multiplier": 3.0}  # Granite's, which the others do not know
+    lm = make_lm(tmp_path / "lm", config_class=config_class, **scaled)
+    decoder = small_decoder(str(lm))
+    ids = torch.tensor(decoder.tokenizer.encode("</audio>", add_special_tokens=False))
+    seen = []
+    layer = decoder.lm.inner.model.layers[0]
+    layer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    decoder.lm(input_ids=ids[None])  # what comes to the first layer, of the spelling, ...
+    decoder.lm(inputs_embeds=decoder.markers[1][None, None])  # ... and of the marker
+    torch.testing.assert_close(seen[1][0, 0], seen[0][0].mean(0))
 
 
 def test_a_token_list_larger_than_the_lm_is_refused(tiny_lm):
