@@ -29,7 +29,7 @@ def recompute_in_backward(module: nn.Module) -> None:
     forward = module.forward
 
     @wraps(forward)
-    def checkpointed(*args, **kwargs):
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)

@@ -8,6 +8,7 @@ Transformers may change it, so the decoder tries a handful of tokens when it is 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -49,7 +50,7 @@ def check_reads_trees(lm: PreTrainedModel) -> None:
         ValueError: if the LM computes something else for the tree or cannot take it, with the
             reason.
     """
-    if lm.get_input_embeddings().weight.device.type == "meta":
+    if lm.device.type == "meta":
         TreeMasks(lm)
         return
     with _in_float32(lm), _short_windows(lm):
@@ -72,8 +73,8 @@ def check_reads_trees(lm: PreTrainedModel) -> None:
                 raise ValueError(
                     f"{type(lm).__name__} reads a tree of prompts, {name}, otherwise than the "
                     f"prompts one by one: its logits differ by {difference:.2g}, where rounding "
-                    f"would not exceed {bound:.2g}. It must know where a token stands by the "
-                    "position and the attention mask that it is given alone (docs/llms.md)"
+                    f"would not exceed {bound:.2g}. It must know nothing of a token "
+                    "but its embedding, its position and the attention mask (docs/llms.md)"
                 )
 
 
@@ -85,13 +86,12 @@ def _both_ways(
     Returns:
         those of the prompts one by one, by place, and those of the tree by place and way.
     """
-    embeddings = lm.get_input_embeddings()
-    device = embeddings.weight.device
+    embeddings: Any = lm.get_input_embeddings()  # an nn.Embedding
+    vocab, device = len(embeddings.weight), embeddings.weight.device
     generator = torch.Generator().manual_seed(0)
 
     def words(*shape: int) -> torch.Tensor:
-        drawn = torch.randint(embeddings.num_embeddings, shape, generator=generator)
-        return drawn.to(device)
+        return torch.randint(vocab, shape, generator=generator, device="cpu").to(device)
 
     nodes = []
     for parent, valid in NODES:
