@@ -200,4 +200,7 @@ def find_block(layer: nn.Module, position: str) -> nn.Module:
     for name in names:
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise ValueError(f"{type(layer).__name__} has no block called {' or '.join(names)}")
+    raise ValueError(
+        f"{type(layer).__name__} has no block called {' or '.join(names)} for an adapter to sit "
+        f"beside; choose position {' or '.join(p for p in POSITIONS if p != position)}"
+    )

@@ -269,7 +269,8 @@ class MoME(nn.Module):
         parts = F.grouped_mm(F.gelu(inner) * gate, matrices.permute(1, 2, 0), offs=ends)
         if self.bias:
             parts = parts + gate * up[:, self.width :].t()[expert]
-        return base.expand_as(hidden).index_add(0, token, parts)
+        # Under autocast the base, a product of the LM's, has another type than what is read.
+        return base.to(parts.dtype).expand_as(hidden).index_add(0, token, parts)
 
 
 def is_stock(experts: MoME) -> bool:

@@ -9,7 +9,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhi
 from transformers.models.whisper.modeling_whisper import WhisperModel
 
 from mome.common.frozen import Frozen
-from mome.common.precision import compute_dtype
+from mome.common.precision import compute_dtype, without_autocast
 from mome.encoders.base import Encoder, register_audio_encoder
 from mome.pretrained.hub import load, load_config
 
@@ -85,7 +85,9 @@ class WhisperEncoder(Encoder):
         speech = F.pad(speech, (0, max(0, frames * 160 + 400 - speech.shape[1])))
         spectrum = torch.stft(speech, 400, 160, window=self.window, return_complex=True)
         power = spectrum[..., :frames].abs().square()  # (B, 201, frames)
-        mel = self.mel_filters.T @ power
+        # Powers overflow in float16, in which autocast would multiply.
+        with without_autocast(power.device):
+            mel = self.mel_filters.T @ power
         log = mel.clamp(min=1e-10).log10()
         log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
         return (log + 4.0) / 4.0

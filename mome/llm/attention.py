@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from mome.common.activation_checkpointing import recomputed
 
@@ -29,13 +29,14 @@ def attend(
 
     Args:
         query: (B, H, L, D).
-        key, value: (B, K, S, D), where H is a multiple of K.
+        key: (B, K, S, D), where H is a multiple of K.
+        value: (B, K, S, D'); multi-head latent attention has a width of its own here.
         mask: (B or 1, 1, L, S) to add to the scores, or True where a query sees a key; None for
             all.
         scaling: factor of the scores.
 
     Returns:
-        (B, L, H, D).
+        (B, L, H, D').
     """
     batch, heads, length, width = query.shape
     shared = key.shape[1]
@@ -49,7 +50,7 @@ def attend(
         )
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     output = weights.view(batch, shared, -1, weights.shape[-1]) @ value
-    return output.view(batch, heads, length, width).transpose(1, 2).contiguous()
+    return output.view(batch, heads, length, -1).transpose(1, 2).contiguous()
 
 
 def attention_forward(
@@ -70,35 +71,6 @@ def attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
     return recomputed(attend, query, key, value, attention_mask, scaling), None
-
-
-def as_mask_of(lm: PreTrainedModel, sees: torch.Tensor) -> torch.Tensor:
-    """A mask in the form that the LM's attention expects.
-
-    Transformers hands a mask of four dimensions to the attention as it is. PyTorch's fused
-    attention reads a boolean one; the eager one adds the mask to its scores, where True and False
-    would be 1 and 0 and mask nothing.
-
-    Args:
-        lm: causal LM.
-        sees: (B, 1, L, S) True where a query sees a key.
-
-    Returns:
-        ``sees`` itself, or 0 and -inf in the LM's dtype.
-
-    Raises:
-        ValueError: if the attention takes neither form, as FlashAttention does.
-    """
-    name = lm.config._attn_implementation
-    form = ALL_MASK_ATTENTION_FUNCTIONS.get(name)
-    if form is sdpa_mask:
-        return sees
-    if form is eager_mask:
-        return torch.zeros_like(sees, dtype=lm.dtype).masked_fill(~sees, -torch.inf)
-    raise ValueError(
-        f"attention {name!r} takes no mask that says for each pair of tokens whether one sees the "
-        "other; load the LM with attn_implementation='sdpa' or 'eager'"
-    )
 
 
 def use_matrix_products(lm: PreTrainedModel) -> None:

@@ -23,7 +23,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from mome.adapters import Adapter
-from mome.llm.attention import as_mask_of
+from mome.llm.masks import TreeMasks
 from mome.llm.prompt_tree import Node, column_pairs, node_pairs, pack_tree
 
 
@@ -62,7 +62,7 @@ def beam_search(
     ``length_penalty`` 0 scores only fall; otherwise the bound takes the longest length.
 
     Args:
-        lm: any Hugging Face causal LM.
+        lm: Hugging Face causal LM that reads trees (docs/llms.md).
         nodes: tree of prompts of B utterances, parents before children.
         leaves: C nodes where prompts end.
         beam: hypotheses kept per prompt; 1 is greedy search.
@@ -75,29 +75,30 @@ def beam_search(
         per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
 
     Raises:
-        ValueError: for a beam or a limit below 1, a leaf without tokens, or an LM whose attention
-            takes no mask of a tree.
+        ValueError: for a beam or a limit below 1, a leaf without tokens, or an LM whose layers take
+            no mask of a tree.
     """
     if beam < 1 or max_new_tokens < 1:
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
     if not bool(torch.stack([nodes[leaf].mask.any(1).all() for leaf in leaves]).all()):
         raise ValueError("a prompt of the batch has no tokens")
-    cache = DynamicCache(config=lm.config)
+    masks = TreeMasks(lm)
+    # By the LM's configuration, layers with a window would keep the last columns of the tree.
+    cache = DynamicCache()
     if adapter is not None:
         adapter.select_pairs(column_pairs(nodes))
-    logits, sees_prompt, start = _run_prompts(lm, nodes, leaves, cache)
+    logits, columns = run_prompts(lm, nodes, leaves, beam, masks, cache)
     if adapter is not None:
         pairs = node_pairs(nodes)
         adapter.select_pairs([pairs[leaf] for leaf in leaves for _ in range(beam)])
     batch, prompts, vocab = logits.shape
     beams = Beams(batch * prompts, beam, max_new_tokens, eos_id, length_penalty, logits.device)
-    columns = Columns(sees_prompt, start, beam)
     scores = logits.log_softmax(-1).view(-1, 1, vocab).expand(-1, beam, -1)
     while beams.advance(scores):
         words, sees, positions = columns.follow(beams.words, beams.parents)
         output = lm(
             input_ids=words,
-            attention_mask=as_mask_of(lm, sees),
+            attention_mask=masks(sees, positions, columns.placed),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -265,13 +266,24 @@ class Columns:
         sees_prompt: (B, C, P) True where a continuation of a prompt sees a column of the tree.
         start: (B, C) position of the first word after each prompt.
         beam: K.
+        placed: (B, P) positions of the tree's columns, for an LM whose masks ask for them.
+
+    Attributes:
+        placed: (B, P + steps * W) positions of all columns so far, or None.
     """
 
-    def __init__(self, sees_prompt: torch.Tensor, start: torch.Tensor, beam: int):
+    def __init__(
+        self,
+        sees_prompt: torch.Tensor,
+        start: torch.Tensor,
+        beam: int,
+        placed: torch.Tensor | None = None,
+    ):
         batch, prompts, _ = sees_prompt.shape
         device = sees_prompt.device
         self.sees = sees_prompt.repeat_interleave(beam, dim=1)  # (B, W, P)
         self.positions = start.repeat_interleave(beam, dim=1) - 1  # (B, W)
+        self.placed = placed
         self.own = torch.eye(prompts * beam, dtype=torch.bool, device=device)
         self.own = self.own.expand(batch, -1, -1)
         self.each_utterance = torch.arange(batch, device=device)[:, None]
@@ -294,17 +306,23 @@ class Columns:
         columns = (parents.view(shape) + self.first).flatten(1)
         self.sees = torch.cat([self.sees[self.each_utterance, columns], self.own], dim=2)
         self.positions = self.positions + 1
+        if self.placed is not None:
+            self.placed = torch.cat([self.placed, self.positions], dim=1)
         return words.view(shape).flatten(1), self.sees[:, None], self.positions
 
 
-def _run_prompts(
-    lm: PreTrainedModel, nodes: list[Node], leaves: Sequence[int], cache: DynamicCache
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def run_prompts(
+    lm: PreTrainedModel,
+    nodes: list[Node],
+    leaves: Sequence[int],
+    beam: int,
+    masks: TreeMasks,
+    cache: DynamicCache,
+) -> tuple[torch.Tensor, Columns]:
     """Fill the cache with the tree; what follows each prompt's last token.
 
     Returns:
-        logits (B, C, V) in float32, what a continuation sees of the tree (B, C, P), and the
-        position (B, C) of its first token.
+        logits (B, C, V) in float32, and the columns of hypotheses to come.
     """
     embeds, mask, positions, attention, offsets = pack_tree(nodes)
     ends = []
@@ -315,11 +333,13 @@ def _run_prompts(
     wanted, which = last.unique(return_inverse=True)
     output = lm(
         inputs_embeds=embeds,
-        attention_mask=as_mask_of(lm, attention),
+        attention_mask=masks(attention, positions),
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=wanted,
     )
     each = torch.arange(len(mask), device=mask.device)[:, None]
-    return output.logits[each, which].float(), attention[each, 0, last], positions[each, last] + 1
+    logits = output.logits[each, which].float()
+    placed = None if masks.windows is None else positions
+    return logits, Columns(attention[each, 0, last], positions[each, last] + 1, beam, placed)

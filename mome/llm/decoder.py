@@ -11,10 +11,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach
+from mome.adapters.base import find_layers
+from mome.common.activation_checkpointing import recompute_in_backward
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products
+from mome.llm.masks import TreeMasks
 from mome.llm.prompt_tree import Node, column_pairs, pack_tree, paths
+from mome.llm.trial import check_reads_trees
 from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
@@ -31,7 +35,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
     Args:
         vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.
         encoder_output_size: width of the encoder's frames; None when projected outside.
-        lm: hub name or folder of any decoder-only Transformers LM.
+        lm: hub name or folder of a Transformers LM that reads trees of prompts (docs/llms.md).
         lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
         adapter: ``mome``, ``lora``, ``rate_lora``, ``none`` or another that is registered (see
             :func:`mome.adapters.attach`).
@@ -41,8 +45,9 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         gradient_checkpointing: recompute the LM's layers in the backward pass to save memory.
 
     Raises:
-        ValueError: for an unknown adapter, a ``vocab_size`` larger than the LM's vocabulary, or an
-            adapter by rate pair where the frames of one encoder are mapped here.
+        ValueError: for an LM that does not read trees of prompts, an unknown adapter, a
+            ``vocab_size`` larger than the LM's vocabulary, or an adapter by rate pair where the
+            frames of one encoder are mapped here.
         OSError: if the LM cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
@@ -69,17 +74,18 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         use_matrix_products(model)
         self.tokenizer = tokenizer
         self.lm = Frozen(model)
+        check_reads_trees(model)
+        self.masks = TreeMasks(model, added=True)
+        if gradient_checkpointing:
+            # Before the adapter is attached: its own wrappers then run once in a pass.
+            for layer in find_layers(model):
+                recompute_in_backward(layer)
         self.adapter = attach(model, adapter, adapter_conf)
         if encoder_output_size is not None and self.adapter is not None and self.adapter.by_pair:
             raise ValueError(
                 f"adapter {adapter!r} differs by rate pair, and this decoder reads one encoder at "
                 f"one rate; the `avsr` model reads rate pairs"
             )
-        if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            for module in model.modules():  # active only in layers that believe they train
-                if hasattr(module, "gradient_checkpointing"):
-                    module.training = True
         self.vocab_size = model.get_input_embeddings().num_embeddings
         self.output_size = vocab_size or self.vocab_size
         if self.output_size > self.vocab_size:
@@ -92,21 +98,27 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         self.eos_id = tokenizer.eos_token_id
         self.prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
         # A marker starts as the mean of the LM's embeddings of its spelling.
+        device = self.embeddings.weight.device
         spelled = [tokenizer.encode(marker, add_special_tokens=False) for marker in MARKERS]
-        table = model.get_input_embeddings().weight.detach().float()
-        self.markers = nn.Parameter(torch.stack([table[ids].mean(0) for ids in spelled]))
+        with torch.no_grad():
+            read = [self.embed(torch.tensor(ids, device=device)).float() for ids in spelled]
+        self.markers = nn.Parameter(torch.stack([tokens.mean(0) for tokens in read]))
         self.linear_in = (
             None if encoder_output_size is None else nn.Linear(encoder_output_size, self.dim)
         )
 
     @property
-    def table(self) -> torch.Tensor:
-        """The LM's input embeddings (V, D), frozen."""
-        return self.lm.inner.get_input_embeddings().weight
+    def embeddings(self) -> nn.Embedding:
+        """The LM's input embeddings of V tokens and width D, frozen.
+
+        What the LM reads of a token is what the module gives, not the row of its table: Gemma's
+        scales it. An LM that scales what it is given, such as Granite, does so with frames as well.
+        """
+        return self.lm.inner.get_input_embeddings()
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """(..., L) token ids -> (..., L, D) embeddings in the LM's dtype."""
-        return self.lm.inner.get_input_embeddings()(ids)
+        return self.embeddings(ids)
 
     def text_node(self, ids: list[int], batch: int, parent: int | None) -> Node:
         """A node of the same text for the whole batch."""
@@ -150,15 +162,11 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
             outside training).
         """
         embeds, mask, positions, attention, offsets = pack_tree(nodes)
-        # The mask in the LM's type, made once: a boolean one would be converted by every layer, and
-        # each layer's copy would be kept for the backward pass.
-        sees = torch.zeros_like(attention, dtype=embeds.dtype)
-        attention = sees.masked_fill(~attention, -torch.inf)
         wanted = [torch.arange(offsets[n] + a, offsets[n] + b) for n, a, b in columns]
         recorder = self.adapter if self.adapter is not None and self.training else None
         arguments = {
             "inputs_embeds": embeds,
-            "attention_mask": attention,
+            "attention_mask": self.masks(attention, positions),
             "position_ids": positions,
             "use_cache": False,
             "logits_to_keep": torch.cat(wanted).to(embeds.device),

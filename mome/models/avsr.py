@@ -219,7 +219,7 @@ class AVSRModel(AbsESPnetModel):
         """A modality's tokens at a rate as a node of the prompt tree; see :meth:`project`."""
         tokens, lengths = self.project(features, kind, rate)
         if self.readout is not None:
-            tokens = self.readout(tokens, self.decoder.table)
+            tokens = self.readout(tokens, self.decoder.embeddings)
         return self.decoder.marked(kind, tokens, lengths, parent)
 
     def modality_tree(

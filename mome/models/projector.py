@@ -110,11 +110,16 @@ class EmbeddingReadout(nn.Module):
         candidates = torch.cat([self.blank, embeddings.float()])
         return F.linear(self.scale * tokens, candidates).log_softmax(-1)
 
-    def forward(self, tokens: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Read out tokens (B, T, D) through the LLM's embedding table (V, D): (B, T, D)."""
+    def forward(self, tokens: torch.Tensor, embeddings: nn.Embedding) -> torch.Tensor:
+        """Read out tokens (B, T, D) through the LLM's embeddings (V, D): (B, T, D).
+
+        The module is asked for what the LLM reads, as some LLMs scale the rows of their table
+        there; which rows are nearest does not depend on a scale.
+        """
+        table = embeddings.weight
         with torch.no_grad():
             near = F.linear(tokens.to(table.dtype), table).topk(min(self.top, len(table)), dim=-1)
-        candidates = F.pad(F.embedding(near.indices, table).to(tokens.dtype), (0, 0, 1, 0))
+        candidates = F.pad(embeddings(near.indices).to(tokens.dtype), (0, 0, 1, 0))
         candidates[..., 0, :] = self.blank
         weights = (candidates @ (self.scale * tokens)[..., None]).softmax(-2)
         return (weights * candidates).sum(-2)

@@ -200,6 +200,28 @@ def test_the_paper_s_balance_loss_equals_its_formula_sequence_by_sequence():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("read", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("based", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(6, 1, 8), (6, 0, 8), (0, 1, 8), (6, 1, 128)])
+def test_every_form_runs_under_autocast_and_routes_in_float32(dtype, read, based, sizes):
+    torch.manual_seed(0)
+    module = random_(MoME(16, *sizes, 2), 0.3)
+    hidden = torch.randn(600, 16).to(read).requires_grad_()
+    base = None if based is None else torch.randn(600, 16).to(based)
+    assert module._group(hidden) == (sizes[-1] == 128)
+    exact, _, routed = module(hidden.float(), None if base is None else base.float())
+    with torch.autocast("cpu", dtype):
+        output, gates, probs = module(hidden, base)
+    assert (output.float() - exact).norm() < 0.03 * exact.norm()
+    if sizes[0]:
+        assert gates.dtype == probs.dtype == torch.float32
+        assert torch.equal(probs, routed)
+    output.float().square().sum().backward()
+    gradients = [hidden.grad, *(p.grad for p in module.parameters())]
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_balance_losses_are_counted_exactly_under_autocast(dtype):
     """A step on a GPU computes in half precision, in which sums over tokens are cut or overflow."""
     torch.manual_seed(0)

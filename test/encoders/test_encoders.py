@@ -115,3 +115,11 @@ def test_a_frozen_module_is_out_of_reach():
     holder.to("meta")
     assert inner[0].weight.is_meta
     np.testing.assert_equal(inner[0].weight.requires_grad, False)
+
+
+def test_whisper_s_spectrogram_is_computed_exactly_under_autocast(tiny_whisper):
+    encoder = WhisperEncoder(model=tiny_whisper)
+    speech = torch.sin(0.3 * torch.arange(8000))[None]  # full scale: powers exceed float16's range
+    exact = encoder.log_mel(speech, torch.tensor([8000]), 50)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(encoder.log_mel(speech, torch.tensor([8000]), 50), exact)

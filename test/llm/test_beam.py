@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from tiny import SIZES
+from tiny import SIZES, plain_search
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
 from mome.llm.attention import use_matrix_products
@@ -151,32 +151,6 @@ def test_bad_arguments_are_refused():
         search(lm, embeds, mask, beam=0, max_new_tokens=4, eos_id=1)
     with pytest.raises(ValueError, match="no tokens"):
         search(lm, embeds, mask & False, beam=2, max_new_tokens=4, eos_id=1)
-
-
-def plain_search(lm, prompt, beam: int, limit: int) -> list[tuple[list[int], float, bool]]:
-    """Beam search of one prompt (L, D) without cache and mask: every hypothesis runs as a whole.
-
-    Returns:
-        up to ``beam`` (tokens, score, finished), best first.
-    """
-    alive, finished = [((), 0.0)], []
-    for _ in range(limit):
-        candidates = []
-        for words, total in alive:
-            ids = torch.tensor(words, dtype=torch.long)
-            given = torch.cat([prompt, lm.get_input_embeddings()(ids)])
-            with torch.no_grad():
-                logp = lm(inputs_embeds=given[None], use_cache=False).logits[0, -1].log_softmax(-1)
-            candidates += [((*words, word), total + p) for word, p in enumerate(logp.tolist())]
-        candidates.sort(key=lambda candidate: -candidate[1])
-        finished += [candidate for candidate in candidates[:beam] if candidate[0][-1] == 1]
-        alive = [candidate for candidate in candidates if candidate[0][-1] != 1][:beam]
-        if finished and max(score for _, score in finished) >= alive[0][1]:
-            alive = []
-            break
-    found = [(list(words[:-1]), score, True) for words, score in finished]
-    found += [(list(words), score, False) for words, score in alive]
-    return sorted(found, key=lambda hypothesis: -hypothesis[1])[:beam]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from tiny import make_lm, random_tree
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, GraniteConfig, LlamaConfig
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
+from mome.llm.beam import beam_search
 from mome.llm.decoder import MoMELLMDecoder
-from mome.llm.prompt_tree import Node, pack_tree, paths
+from mome.llm.prompt_tree import pack_tree, paths
 
 
 def small_decoder(lm: str, **options) -> MoMELLMDecoder:
@@ -93,18 +95,6 @@ def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
         assert torch.allclose(lm(ids).logits, expected, atol=1e-6)
 
 
-def random_tree(dim: int, generator: torch.Generator) -> list[Node]:
-    """root -> (a -> (b, c), d), with padding at random places of every node but the root."""
-    nodes = []
-    for parent, length in [(None, 2), (0, 4), (1, 5), (1, 3), (0, 4)]:
-        mask = torch.rand(3, length, generator=generator) > 0.3
-        mask[:, -1] = True
-        if parent is None:
-            mask[:] = True
-        nodes.append(Node(torch.randn(3, length, dim, generator=generator), mask, parent))
-    return nodes
-
-
 def test_a_tree_equals_its_paths_one_by_one(tiny_lm):
     decoder = small_decoder(tiny_lm).eval()
     for layer in decoder.adapter.layers:
@@ -175,6 +165,61 @@ def test_gradient_checkpointing_changes_nothing(tiny_lm):
         (logits[0].sum() + balance).backward()
         gradients.append([p.grad for p in decoder.adapter.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GPT2Config])
+def test_an_lm_trained_with_gradient_checkpointing_decodes_and_draws_no_dropout(
+    tmp_path, config_class
+):
+    dropout = {"attention_dropout": 0.3, "resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}
+    lm = str(make_lm(tmp_path / "lm", config_class=config_class, **dropout))
+    nodes = random_tree(32, torch.Generator().manual_seed(2))
+    search = {"beam": 3, "max_new_tokens": 4, "eos_id": 1}
+    logits, found = [], []
+    for checkpointing in (False, True):
+        decoder = small_decoder(lm, gradient_checkpointing=checkpointing).train()
+        logits.append(decoder.forward_tree(nodes, [(2, 0, 5)])[0][0])
+        assert logits[-1].requires_grad
+        assert not any(module.training for module in decoder.lm.inner.modules())
+        found.append(beam_search(decoder.lm.inner, nodes, [2, 3], **search))
+    assert torch.equal(*logits)
+    assert found[0] == found[1]
+
+
+def test_gradient_checkpointing_keeps_the_inputs_of_layers_alone(tiny_lm):
+    nodes = random_tree(32, torch.Generator().manual_seed(2))
+    kept = []
+    for checkpointing in (False, True):
+        decoder = small_decoder(tiny_lm, gradient_checkpointing=checkpointing).train()
+        tensors = {}
+
+        def pack(tensor, tensors=tensors):
+            tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits, _ = decoder.forward_tree(nodes, [(2, 0, 5)])
+        kept.append(sum(tensors.values()))
+        del logits
+    assert kept[1] < 0.7 * kept[0]
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GemmaConfig, GraniteConfig])
+@torch.no_grad()
+def test_markers_start_as_the_mean_of_what_the_lm_reads_of_their_spelling(tmp_path, config_class):
+    scaled = {"embedding_multiplier": 3.0}  # Granite's, which the others do not know
+    lm = make_lm(tmp_path / "lm", config_class=config_class, **scaled)
+    decoder = small_decoder(str(lm))
+    ids = torch.tensor(decoder.tokenizer.encode("</audio>", add_special_tokens=False))
+    seen = []
+    layer = decoder.lm.inner.model.layers[0]
+    layer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    decoder.lm(input_ids=ids[None])  # what comes to the first layer, of the spelling, ...
+    decoder.lm(inputs_embeds=decoder.markers[1][None, None])  # ... and of the marker
+    torch.testing.assert_close(seen[1][0, 0], seen[0][0].mean(0))
 
 
 def test_a_token_list_larger_than_the_lm_is_refused(tiny_lm):

@@ -214,3 +214,36 @@ def test_frames_are_standardised_by_the_first_batches_without_padding():
     expected = (batches[4].double() - known.mean(0)) / known.std(0, correction=0)
     actual = norm.eval()(batches[4], lengths[4])
     torch.testing.assert_close(actual[valid[4]], expected[valid[4]].float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("adapter", ["mome", "disjoint", "lora", "rate_lora"])
+def test_a_step_under_autocast_has_the_loss_and_gradients_of_one_without(
+    tiny_lm, tiny_whisper, adapter, dtype
+):
+    pairs = [str(pair) for pair in rate_pairs("avsr", (4, 16), (2, 5))]
+    conf = {
+        "mome": {"num_routed": 5, "top_k": 2, "bottleneck": 3},
+        "disjoint": {"num_routed": 5, "top_k": 2, "bottleneck": 3, "disjoint_routers": pairs},
+        "lora": {"rank": 2},
+        "rate_lora": {"rank": 2, "pairs": pairs},
+    }[adapter]
+    model = build(tiny_lm, tiny_whisper, adapter="none", freeze_video=False, readout_conf={})
+    name = "mome" if adapter == "disjoint" else adapter
+    model.decoder = MoMELLMDecoder(lm=tiny_lm, adapter=name, adapter_conf=conf)
+    torch.manual_seed(0)
+    for parameter in model.decoder.adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.eval()
+    batch = collate(utterances(3))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    exact, stats, _ = model(**batch)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(exact, trained)])
+    with torch.autocast("cpu", dtype):
+        loss, rounded, _ = model(**batch)
+    found = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)])
+    assert float(loss.detach()) == pytest.approx(float(exact.detach()), rel=0.02)
+    for key in stats:
+        if key.startswith("loss"):  # a rounded logit may decide an accuracy
+            assert float(rounded[key]) == pytest.approx(float(stats[key]), rel=0.05)
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.95

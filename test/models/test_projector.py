@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tiny import SIZES
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from mome.models.projector import EmbeddingReadout
 
@@ -15,6 +17,10 @@ def slow_readout(token, blank, table, scale):
     return sum(w * e for w, e in zip(weights, entries, strict=True)) / sum(weights)
 
 
+def embeddings(table):
+    return torch.nn.Embedding.from_pretrained(table)
+
+
 @pytest.fixture
 def readout():
     torch.manual_seed(0)
@@ -23,7 +29,7 @@ def readout():
 
 def test_readout_equals_its_formula(readout):
     tokens, table = torch.randn(2, 3, 8), torch.randn(50, 8)
-    out = readout(tokens, table)
+    out = readout(tokens, embeddings(table))
     for batch in range(2):
         for place in range(3):
             expected = slow_readout(
@@ -35,9 +41,9 @@ def test_readout_equals_its_formula(readout):
 def test_the_likeliest_stand_for_all(readout):
     table = torch.randn(50, 8)
     tokens = 2 * table[:6][None] + 0.1 * torch.randn(1, 6, 8)
-    full = readout(tokens, table)
+    full = readout(tokens, embeddings(table))
     readout.top = 20
-    torch.testing.assert_close(readout(tokens, table), full, atol=1e-3, rtol=0)
+    torch.testing.assert_close(readout(tokens, embeddings(table)), full, atol=1e-3, rtol=0)
 
 
 def test_posteriors_of_training_and_readout_agree(readout):
@@ -45,7 +51,26 @@ def test_posteriors_of_training_and_readout_agree(readout):
     probabilities = readout.log_probs(tokens, table).exp()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3))
     mean = probabilities @ torch.cat([readout.blank, table])
-    torch.testing.assert_close(mean, readout(tokens, table), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mean, readout(tokens, embeddings(table)), atol=1e-5, rtol=1e-5)
+
+
+def test_an_llm_that_scales_its_embeddings_reads_what_it_would_of_the_tokens():
+    torch.manual_seed(0)
+    config = Gemma2Config(**SIZES, pad_token_id=None)
+    lm = AutoModelForCausalLM.from_config(config).requires_grad_(False)
+    ids = torch.tensor([[3, 17, 40]])
+    read = lm.get_input_embeddings()(ids)
+    table = lm.get_input_embeddings().weight
+    assert not torch.allclose(read, table[ids], rtol=0.1)  # or nothing would be tested
+    readout = EmbeddingReadout(SIZES["hidden_size"], scale=1e4, top=5)
+    found = readout(table[ids], lm.get_input_embeddings())
+    torch.testing.assert_close(found, read, atol=1e-4, rtol=1e-4)
+    # The posteriors of the warm start, which is given what the LM reads, are those of the readout.
+    tokens = torch.randn(1, 4, SIZES["hidden_size"])
+    readout.scale, readout.top = 1.0, SIZES["vocab_size"]
+    every = lm.get_input_embeddings()(torch.arange(SIZES["vocab_size"]))
+    mean = readout.log_probs(tokens, every).exp() @ torch.cat([readout.blank, every])
+    torch.testing.assert_close(readout(tokens, lm.get_input_embeddings()), mean)
 
 
 def test_gradients(readout):
@@ -54,7 +79,7 @@ def test_gradients(readout):
     tokens = torch.randn(1, 2, 8, dtype=torch.float64, requires_grad=True)
 
     def run(tokens, blank):
-        return torch.func.functional_call(readout, {"blank": blank}, (tokens, table))
+        return torch.func.functional_call(readout, {"blank": blank}, (tokens, embeddings(table)))
 
     blank = readout.blank.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(run, (tokens, blank))
