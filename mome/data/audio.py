@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from math import gcd
 from pathlib import Path
 
@@ -164,13 +165,32 @@ def _read(path: str) -> tuple[np.ndarray, int]:
 
 
 def _read_with_av(path: str) -> tuple[np.ndarray, int]:
-    """Samples (N,), the mean of all channels, and their rate at the beginning.
+    """Samples (N,), the mean of all channels, and their rate at the beginning."""
+    runs: list[tuple[int, list[np.ndarray]]] = []  # of one rate each, which may change in a file
+    for own, samples in iter_audio(path):
+        if not runs or runs[-1][0] != own:
+            runs.append((own, []))
+        runs[-1][1].append(samples)
+    rate = runs[0][0]
+    parts = [resample(np.concatenate(blocks), own, rate) for own, blocks in runs]
+    return np.concatenate(parts), rate
+
+
+def iter_audio(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the sound of a recording block by block.
 
     The first sample is that of the moment when the first stream of the file starts. What is missing
     by the timestamps is silence, and what is there twice is dropped, so that sound does not move
     against video.
+
+    Yields:
+        samples per second, which may change in a file, and float32 (N,), the mean of all channels.
+
+    Raises:
+        MediaError: for a corrupt or truncated file, or one without sound.
     """
-    runs: list[tuple[int, list[np.ndarray]]] = []  # of one rate each, which may change in a file
+    path = str(path)
+    begun = False
     with open_media(path) as container:
         stream = _audio_stream(container, path)
         start = start_seconds(container)
@@ -180,18 +200,14 @@ def _read_with_av(path: str) -> tuple[np.ndarray, int]:
             samples = _mono(frame)
             gap = 0.0 if frame.time is None else frame.time - start - position
             check_gap(gap, path)
-            if gap > (JITTER if runs else 0):
+            if gap > (JITTER if begun else 0):
                 silence = np.zeros(round(gap * frame.rate), dtype=np.float32)
                 samples = np.concatenate([silence, samples])
             elif gap < -JITTER:
                 samples = samples[round(-gap * frame.rate) :]
-            if not runs or runs[-1][0] != frame.rate:
-                runs.append((frame.rate, []))
-            runs[-1][1].append(samples)
+            begun = True
             position += len(samples) / frame.rate
-    rate = runs[0][0]
-    parts = [resample(np.concatenate(blocks), own, rate) for own, blocks in runs]
-    return np.concatenate(parts), rate
+            yield frame.rate, samples
 
 
 def _check_rate(rate: int, path: str | Path) -> None:

@@ -328,10 +328,14 @@ def unknown_codec(path: str | Path, stream: str) -> MediaError:
     return MediaError(path, f"{stream} in a codec that FFmpeg does not know; convert it")
 
 
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    # A cover picture is stored as a video stream of one frame.
+def moving_pictures(container: InputContainer) -> list[VideoStream]:
+    """The video streams of a recording but for cover pictures, which are streams of one frame."""
     cover = int(av.stream.Disposition.attached_pic)
-    streams = [each for each in container.streams.video if not int(each.disposition) & cover]
+    return [each for each in container.streams.video if not int(each.disposition) & cover]
+
+
+def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    streams = moving_pictures(container)
     if not streams:
         raise MediaError(path, "no video stream; name a video in video.scp, or drop the utterance")
     stream = decodable(streams)

@@ -1,6 +1,6 @@
 """Extract the mouth crop of a video file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -77,10 +77,31 @@ def crop_lips(
     Raises:
         FaceLost: if the face is not found often enough, or a crop shows none of the picture.
     """
-    seen = sorted({*range(0, len(frames), landmark_every), len(frames) - 1})
-    landmarks: list[np.ndarray | None] = [None] * len(frames)
-    for i, points in zip(seen, tracker([frames[i] for i in seen]), strict=True):
-        landmarks[i] = points
+    seen = seen_frames(len(frames), landmark_every)
+    landmarks = tracker([frames[i] for i in seen])
+    return crop_face(frames, path, dict(zip(seen, landmarks, strict=True)), window, max_lost)
+
+
+def seen_frames(count: int, every: int) -> list[int]:
+    """The frames, of ``count``, in which landmarks are found: each ``every``-th and the last."""
+    return sorted({*range(0, count, every), count - 1})
+
+
+def crop_face(
+    frames: Sequence[np.ndarray],
+    path: str | Path,
+    found: Mapping[int, np.ndarray | None],
+    window: int = 12,
+    max_lost: float = 0.5,
+) -> Lips:
+    """Crop the mouth of a face whose landmarks are known; as `crop_lips`.
+
+    Args:
+        found: of each frame that was searched, (68, 2) or None.
+        frames, path, window, max_lost: as of `crop_lips`.
+    """
+    seen = list(found)
+    landmarks = [found.get(i) for i in range(len(frames))]
     lost = sum(landmarks[i] is None for i in seen)
     if lost == len(seen):
         raise FaceLost(path, f"no face in any frame; {REMEDY}")

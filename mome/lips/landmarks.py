@@ -142,10 +142,26 @@ class FaceTracker:
         Returns:
             T arrays (68, 2) of x and y in pixels; None where the face is not found.
         """
+        return next(iter(self.people(frames, 1)), [None] * len(frames))
+
+    def people(self, frames: Sequence[np.ndarray], most: int) -> list[list[np.ndarray | None]]:
+        """Landmarks of several faces of a video, the main one first; as `__call__` for each.
+
+        Args:
+            frames: T grey frames, uint8 (H, W).
+            most: number of faces at most; others than the main one are seen half of the time.
+        """
         last = len(frames) - 1
         steps = np.linspace(0, last, ceil(last / self.detect_every) + 1)
         anchors: list[int] = steps.round().astype(int).tolist()
-        faces = main_track({i: self.detect(frames[i]) for i in anchors}, frames[0].shape)
+        detected = {i: self.detect(frames[i]) for i in anchors}
+        faces = main_tracks(detected, frames[0].shape, most)
+        return [self._follow(frames, anchors, of_one) for of_one in faces]
+
+    def _follow(
+        self, frames: Sequence[np.ndarray], anchors: Sequence[int], faces: dict[int, Face]
+    ) -> list[np.ndarray | None]:
+        """Landmarks of one face, which is known in some of the anchors."""
         landmarks: list[np.ndarray | None] = [None] * len(frames)
         for i, face in faces.items():
             landmarks[i], faces[i] = self.fit(frames[i], face)
@@ -241,8 +257,10 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.vdot(one, other))
 
 
-def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> dict[int, Face]:
-    """Link detections of frames into tracks and choose one, with its continuations.
+def main_tracks(
+    detected: Mapping[int, list[Face]], shape: tuple[int, ...], most: int
+) -> list[dict[int, Face]]:
+    """Link detections of frames into tracks and choose some, each with its continuations.
 
     Where a scene changes, a face jumps, and a track ends where another one begins. Tracks that do
     not overlap in time are therefore one.
@@ -250,11 +268,13 @@ def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> di
     Args:
         detected: frame -> its faces, in order of time.
         shape: (H, W) of the frames.
+        most: number of tracks at most.
 
     Returns:
         frame -> face, in order of time, of the track with the largest sum of sides, each weighted
         from 1 in the centre of the picture to 0 in its corners, and of those before and after it
-        and one another, in the order of their sums.
+        and one another, in the order of their sums. Then the same of tracks that are not part of
+        that, if they are seen in half of the frames.
     """
     tracks: list[dict[int, Face]] = []
     for i, faces in detected.items():
@@ -275,12 +295,24 @@ def main_track(detected: Mapping[int, list[Face]], shape: tuple[int, ...]) -> di
     def weight(track: dict[int, Face]) -> float:
         return sum(f.side * max(0.0, 1 - f.distance(centre) / corner) for f in track.values())
 
-    chosen: list[dict[int, Face]] = []
-    for track in sorted(tracks, key=weight, reverse=True):
-        if all(max(track) < min(other) or min(track) > max(other) for other in chosen):
-            chosen.append(track)
-    joined = {i: face for track in chosen for i, face in track.items()}
-    return {i: joined[i] for i in sorted(joined)}
+    tracks.sort(key=weight, reverse=True)
+    mains: list[dict[int, Face]] = []
+    taken: list[dict[int, Face]] = []
+    for track in tracks:
+        if len(mains) == most:
+            break
+        if any(track is other for other in taken):
+            continue
+        if mains and 2 * len(track) < len(detected):
+            continue
+        parts = [track]
+        for other in tracks:
+            if all(max(other) < min(part) or min(other) > max(part) for part in parts):
+                parts.append(other)
+        taken += parts
+        joined = {i: face for part in parts for i, face in part.items()}
+        mains.append({i: joined[i] for i in sorted(joined)})
+    return mains
 
 
 def fill_missing(landmarks: Sequence[np.ndarray | None]) -> np.ndarray:

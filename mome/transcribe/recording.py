@@ -6,30 +6,30 @@ any time no more than the segment that is being read is held.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
-import av
 import numpy as np
 
-from mome.data.audio import RATE, fit_length, resample
-from mome.data.video import LIP_RATE, MediaError, iter_video, start_seconds
+from mome.data.audio import RATE, fit_length, iter_audio, resample
+from mome.data.video import (
+    LIP_RATE,
+    MediaError,
+    decodable,
+    iter_video,
+    moving_pictures,
+    open_media,
+)
 from mome.lips.extract import reduce_frame
 from mome.transcribe.segments import levels
-
-GAP = 0.1  # seconds by which timestamps may differ from the samples before them
 
 
 @dataclass(frozen=True)
 class Streams:
-    """What a recording holds: whether it has sound and pictures, and its length in seconds.
-
-    The length is what the header says, and 0 if it does not say.
-    """
+    """Whether a recording has sound, and whether it has pictures."""
 
     audio: bool
     video: bool
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -55,67 +55,29 @@ def probe(path: Path) -> Streams:
         FileNotFoundError: if it does not exist.
         MediaError: if it cannot be opened, or holds neither sound nor pictures.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with av.open(str(path)) as container:
-            cover = int(av.stream.Disposition.attached_pic)
-            audio = bool(container.streams.audio)
-            video = any(not int(s.disposition) & cover for s in container.streams.video)
-            seconds = (container.duration or 0) / av.time_base
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"no recording that can be read, or a corrupt one ({error.strerror})"
-        ) from error
-    if not audio and not video:
-        raise MediaError(path, "neither sound nor pictures in it")
-    return Streams(audio, video, seconds)
+    with open_media(path) as container:
+        streams = Streams(
+            decodable(container.streams.audio) is not None,
+            decodable(moving_pictures(container)) is not None,
+        )
+    if not streams.audio and not streams.video:
+        raise MediaError(path, "neither sound nor pictures in it that can be decoded")
+    return streams
 
 
-def audio_rate(path: Path) -> int:
-    """Samples per second of a recording's sound."""
-    with av.open(str(path)) as container:
-        return container.streams.audio[0].rate
+def audio_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    """The sound of a recording: its samples per second, and float32 (N,), some at a time.
 
-
-def audio_blocks(path: Path) -> Iterator[np.ndarray]:
-    """The sound of a recording from where its first stream starts: float32 (N,), some at a time.
-
-    Channels are averaged. Where timestamps leave a gap there is silence, and where they go back,
-    samples are left out, so that sound and pictures stay together.
+    It begins where the first of all streams begins; see :func:`mome.data.audio.iter_audio`.
 
     Raises:
-        MediaError: for a corrupt file.
+        MediaError: for a corrupt file, also later while it is read.
     """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.audio[0]
-            rate, begin = stream.rate, start_seconds(container)
-            given, convert, known = 0, None, None
-            for frame in container.decode(stream):
-                kind = frame.format.name, frame.layout.name, frame.sample_rate
-                if kind != known:  # some streams change in the middle
-                    known = kind
-                    convert = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
-                assert convert is not None
-                skip = 0
-                if frame.time is not None:
-                    late = frame.time - begin - given / rate
-                    skip = max(0, round(-late * rate)) if late < -GAP else 0
-                    missing = round(late * rate) if late > GAP or not given else 0
-                    while missing > 0:
-                        count = min(missing, rate)
-                        yield np.zeros(count, dtype=np.float32)
-                        given, missing = given + count, missing - count
-                for block in convert.resample(frame):
-                    samples = block.to_ndarray().mean(axis=0)[skip:]
-                    skip = max(0, skip - block.samples)
-                    given += len(samples)
-                    yield samples
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            path, f"corrupt or truncated file ({error.strerror}); copy it again"
-        ) from error
+    blocks = iter_audio(path)
+    rate, first = next(blocks)
+    # Where the rate changes in a recording, the rest is brought to that of the beginning.
+    rest = (resample(samples, own, rate) for own, samples in blocks)
+    return rate, chain([first], rest)
 
 
 def cut_blocks(
@@ -163,10 +125,8 @@ def read_pieces(
     speech: Iterator[np.ndarray] = iter(())
     rate = RATE
     if streams.audio:
-        rate = audio_rate(path)
-        speech = cut_blocks(
-            audio_blocks(path), [(round(a * rate), round(b * rate)) for a, b in spans]
-        )
+        rate, blocks = audio_blocks(path)
+        speech = cut_blocks(blocks, [(round(a * rate), round(b * rate)) for a, b in spans])
     frames = iter_video(path, grey=True, rate=LIP_RATE) if streams.video else iter(())
     passed = 0
     for start, end in spans:
@@ -184,7 +144,8 @@ def read_pieces(
 
 def speech_levels(path: Path) -> np.ndarray:
     """Level of every 20 ms of a recording's sound, see :func:`mome.transcribe.segments.levels`."""
-    return levels(audio_blocks(path), audio_rate(path))
+    rate, blocks = audio_blocks(path)
+    return levels(blocks, rate)
 
 
 def video_seconds(path: Path) -> float:

@@ -12,20 +12,28 @@ from espnet2.train.collate_fn import CommonCollateFn
 
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
-from mome.lips.crop import crop_mouth
-from mome.lips.landmarks import FaceTracker, fill_missing
+from mome.lips.extract import FaceLost, crop_face, seen_frames
+from mome.lips.landmarks import FaceTracker
 from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
 from mome.tasks.packed import load_packed
 from mome.transcribe.alignment import word_times
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
-from mome.transcribe.recording import Piece, probe, read_pieces, speech_levels, video_seconds
+from mome.transcribe.recording import (
+    Piece,
+    Streams,
+    probe,
+    read_pieces,
+    speech_levels,
+    video_seconds,
+)
 from mome.transcribe.segments import even_segments, find_segments
+from mome.transcribe.speaker import who_speaks
 from mome.transcribe.transcript import Segment, Transcript, Word
 
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
-MAX_LOST = 0.5
+PEOPLE = 3  # faces that are followed, to find out who speaks
 READS = {"avsr": {"audio", "video"}, "asr": {"audio"}, "vsr": {"video"}}
 
 
@@ -249,9 +257,7 @@ class Transcriber:
                 notes.append("silent throughout")
         else:
             spans = even_segments(video_seconds(path), longest)
-        read = type(streams)(
-            streams.audio and "audio" in wanted, streams.video and "video" in wanted, 0.0
-        )
+        read = Streams(streams.audio and "audio" in wanted, streams.video and "video" in wanted)
         if options.budget and not options.rates:
             tasks = [options.task] if options.task != "auto" else list(self.model.pairs)
             notes += [self.why(task, options.budget) for task in tasks]
@@ -284,7 +290,7 @@ class Transcriber:
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
-            lips = self.mouth(piece.frames)
+            lips = self.mouth(piece, notes)
             if lips is None:
                 notes.append("no face")
             else:
@@ -295,17 +301,22 @@ class Transcriber:
                 streams["lips"] = np.concatenate([lips, lips[-1:].repeat(missing, axis=0)])
         return Clip(piece.start, piece.end, streams, notes)
 
-    def mouth(self, frames: Sequence[np.ndarray]) -> np.ndarray | None:
-        """The mouth crop of a face, uint8 (T, 96, 96); None without a face in half the frames."""
+    def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
+        """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
         if self.tracker is None:
             raise ValueError("to read video, a Transcriber needs a tracker of faces")
-        seen = sorted({*range(0, len(frames), LANDMARK_EVERY), len(frames) - 1})
-        landmarks: list[np.ndarray | None] = [None] * len(frames)
-        for place, points in zip(seen, self.tracker([frames[i] for i in seen]), strict=True):
-            landmarks[place] = points
-        if sum(landmarks[i] is None for i in seen) > MAX_LOST * len(seen):
-            return None
-        return crop_mouth(frames, fill_missing(landmarks))
+        frames = piece.frames
+        seen = seen_frames(len(frames), LANDMARK_EVERY)
+        candidates = []
+        for landmarks in self.tracker.people([frames[i] for i in seen], PEOPLE):
+            try:
+                found = dict(zip(seen, landmarks, strict=True))
+                candidates.append(crop_face(frames, "the recording", found).frames)
+            except FaceLost:
+                continue
+        if len(candidates) > 1:
+            notes.append("several faces")
+        return candidates[who_speaks(candidates, piece.speech)] if candidates else None
 
     def transcribe(self, clips: Sequence[Clip], options: Options | None = None) -> list[Segment]:
         """Transcribe segments, in order.

@@ -16,7 +16,7 @@ from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import video_info
 from mome.lips.crop import MOUTH
 from mome.lips.extract import FaceLost, crop_lips, extract_lips, find_jumps
-from mome.lips.landmarks import Face, FaceTracker, main_track
+from mome.lips.landmarks import Face, FaceTracker, main_tracks
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -231,7 +231,7 @@ def test_tracks_that_do_not_overlap_are_one():
     left, right = Face(60, 100, 80), Face(160, 100, 60)
     small = Face(100, 100, 30)
     cut = {0: [left], 8: [left, small], 16: [right, small], 24: [right]}
-    assert main_track(cut, (200, 200)) == {0: left, 8: left, 16: right, 24: right}
+    assert main_tracks(cut, (200, 200), 2) == [{0: left, 8: left, 16: right, 24: right}]
 
 
 @pytest.mark.parametrize("cut", [24, 25, 26, 29])

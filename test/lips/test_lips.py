@@ -23,7 +23,7 @@ from mome.data.pictures import CAPTION_HEIGHT
 from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, crop_mouth, similarity, smooth, warp
 from mome.lips.extract import REMEDY, extract_lips
-from mome.lips.landmarks import Face, FaceTracker, fill_missing, main_track
+from mome.lips.landmarks import Face, FaceTracker, fill_missing, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,8 +89,15 @@ def test_largest_central_face_is_followed():
     left, right = Face(60, 100, 80), Face(160, 100, 60)
     far = Face(10, 10, 90)
     detected = {0: [right, left, far], 8: [left, far], 16: [far, right, left], 24: []}
-    assert main_track(detected, (200, 200)) == {0: left, 8: left, 16: left}
-    assert main_track({0: [], 8: []}, (200, 200)) == {}
+    assert main_tracks(detected, (200, 200), 1) == [{0: left, 8: left, 16: left}]
+    assert main_tracks(detected, (200, 200), 3) == [
+        {0: left, 8: left, 16: left},
+        {0: right, 16: right},
+        {0: far, 8: far, 16: far},
+    ]
+    # Who is seen less than half of the time is nobody else.
+    assert main_tracks(detected | {32: []}, (200, 200), 3)[1:] == [{0: far, 8: far, 16: far}]
+    assert main_tracks({0: [], 8: []}, (200, 200), 1) == []
 
 
 def test_shrinking_equals_averaging():

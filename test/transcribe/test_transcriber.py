@@ -137,7 +137,9 @@ def test_blocks_are_cut_wherever_they_end():
 def test_sound_that_starts_late_stays_with_the_pictures(tmp_path):
     tone = 0.3 * np.sin(np.arange(16000))
     write_clip(tmp_path / "late.mp4", num_frames=50, samples=tone, audio_start=0.5)
-    heard = np.concatenate(list(audio_blocks(tmp_path / "late.mp4")))
+    rate, blocks = audio_blocks(tmp_path / "late.mp4")
+    heard = np.concatenate(list(blocks))
+    assert rate == 16000
     np.testing.assert_allclose(
         heard[: len(read_audio(tmp_path / "late.mp4"))],
         read_audio(tmp_path / "late.mp4"),
