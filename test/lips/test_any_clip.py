@@ -231,7 +231,7 @@ def test_tracks_that_do_not_overlap_are_one():
     left, right = Face(60, 100, 80), Face(160, 100, 60)
     small = Face(100, 100, 30)
     cut = {0: [left], 8: [left, small], 16: [right, small], 24: [right]}
-    assert main_tracks(cut, (200, 200), 2) == [{0: left, 8: left, 16: right, 24: right}]
+    assert main_tracks(cut, (200, 200), 1) == [{0: left, 8: left, 16: right, 24: right}]
 
 
 @pytest.mark.parametrize("cut", [24, 25, 26, 29])
