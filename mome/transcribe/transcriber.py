@@ -286,7 +286,8 @@ class Transcriber:
 
     def prepare(self, piece: Piece) -> Clip:
         """Cut out the mouth of the face that is there."""
-        streams, notes = {}, []
+        streams: dict[str, np.ndarray] = {}
+        notes: list[str] = []
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
