@@ -1,4 +1,4 @@
-"""The recipe from end to end: stages 0 to 5 on a handful of generated clips.
+"""The recipe from end to end: stages 0 to 6 on a handful of generated clips.
 
 Speech synthesis, rendering, dlib, ESPnet's trainer, decoding and scoring are the real ones; the LLM
 and Whisper are tiny and random.
@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
+from mome.data.kaldi import read_scp
+from mome.tasks.packed import load_packed
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs/mini_av"
@@ -65,7 +68,8 @@ def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
     options += ["--download_opts", "--num_train 8 --num_valid 2 --num_test 3"]
     options += ["--decode_opts", "--max_new_tokens 4", "--corruptions", "drop"]
     options += ["--corrupt_sets", "test test_babble_snr-5"]
-    run(options)
+    said = run(options)
+    (folder / "said.txt").write_text(said.stdout + said.stderr)
     return folder, options
 
 
@@ -92,11 +96,29 @@ def test_all_conditions_are_decoded_and_scored(recipe):
     assert "adapter" in (exp / "parameters.txt").read_text()
 
 
+def test_the_model_is_packed_and_reads_two_recordings(recipe):
+    folder, _ = recipe
+    model, _, info = load_packed(folder / "exp/mome/packed")
+    assert list(model.pairs) == list(PAIRS)
+    measured = {task: [r["rates"] for r in info["rates"] if r["task"] == task] for task in PAIRS}
+    assert measured == PAIRS
+    assert all(row["tflops_per_second"] > 0 for row in info["rates"])
+    assert "mini_av" in info["trained_on"]
+    assert info["calibration"]["words"] > 0
+    assert "## What its rates cost" in (folder / "exp/mome/packed/README.md").read_text()
+    videos = read_scp(folder / "data/test/video.scp")
+    said = (folder / "said.txt").read_text()
+    for name in list(videos.values())[:2]:
+        assert f"{name}: 1 segments" in said
+        assert "read as avsr a4_v2" in said
+
+
 def test_a_second_run_does_nothing_again(recipe):
     folder, options = recipe
     before = {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("*.pth")}
     before |= {p: p.stat().st_mtime_ns for p in (folder / "dump").rglob("*.mp4")}
     before |= {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("text")}
+    before |= {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("*.safetensors")}
     listed = (folder / "dump/test_sets.json").read_bytes()
     # How many jobs there are changes no result, and an SNR may be spelled in another way.
     result = run([*options, "--nj", "1", "--snrs", "-5.0 10.0", "--decode_batch_size", "3"])
