@@ -14,6 +14,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
@@ -67,16 +68,17 @@ def read_clips(data: Path, count: int) -> tuple[list[Clip], list[str]]:
 
 def measure(
     transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int
-) -> tuple[list[dict[str, Any]], list[float], list[bool]]:
+) -> tuple[list[dict[str, Any]], list[Sequence[float]], list[bool]]:
     """Every task at every rate pair on validation clips.
 
     Returns:
         a row for each: task, rates, WER, seconds of computation for a second of speech; and of all
         words their raw scores and whether they are right.
     """
-    transcribe.calibration = Calibration()
     total = sum(clip.end - clip.start for clip in clips)
-    rows, scores, right = [], [], []
+    rows: list[dict[str, Any]] = []
+    scores: list[Sequence[float]] = []
+    right: list[bool] = []
     for chosen in transcribe.model.task_pairs:
         options = Options(task=chosen.task, rates=str(chosen.pair), beam=beam)
         started = time.perf_counter()
@@ -89,7 +91,7 @@ def measure(
         heard = {str(number): segment.text for number, segment in enumerate(found)}
         wer = score({str(number): text for number, text in enumerate(texts)}, heard).wer
         for text, segment in zip(texts, found, strict=True):
-            scores += [word.confidence for word in segment.words]
+            scores += [word.scores for word in segment.words]
             right += words_right(normalise(text), " ".join(w.text for w in segment.words).lower())
         row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(wer, 1)}
         rows.append({**row, "seconds_per_second": round(seconds / total, 3)})
@@ -134,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
             "line": asdict(line),
             "words": len(right),
             "right": round(sum(right) / max(1, len(right)), 3),
-            "error_before": round(calibration_error(scores, right), 3),
+            "error_before": round(calibration_error([Calibration()(s) for s in scores], right), 3),
             "error_after": round(calibration_error([line(s) for s in scores], right), 3),
         }
         add_flops(rows, config, float(np.median(durations)))

@@ -86,8 +86,11 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
 
     Raises:
         FileNotFoundError: if the training has left out a file.
+        FileExistsError: if the output is a folder of something else.
         OSError: if the output cannot be written.
     """
+    if output.is_dir() and any(output.iterdir()) and not (output / INFO).is_file():
+        raise FileExistsError(f"{output} holds other files than a packed model; name a new folder")
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     kept = {key: values[key] for key in KEYS if key in values}
     for key in TRAINING_ONLY:

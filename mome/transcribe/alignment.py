@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torchaudio.functional import forced_align
@@ -15,10 +16,18 @@ from mome.models.matryoshka import RatePair
 SECONDS = {"audio": SAMPLES_PER_FRAME / RATE, "video": 1 / LIP_RATE}  # of an encoder's frame
 
 
-def word_times(
+class Aligned(NamedTuple):
+    """When a token is said, in seconds, and its highest log-posterior there."""
+
+    start: float
+    end: float
+    log_prob: float
+
+
+def align_tokens(
     model: AVSRModel, features: Features, pair: RatePair, transcripts: Sequence[Sequence[int]]
-) -> list[list[tuple[float, float]] | None]:
-    """Beginning and end of each token, by the projectors' CTC posteriors.
+) -> list[list[Aligned] | None]:
+    """When the tokens of transcripts are said, by the projectors' CTC posteriors.
 
     A model with a readout knows how likely each token is in each window; its transcript is aligned
     with these (Viterbi). The finer of the streams that are read decides the resolution.
@@ -30,8 +39,8 @@ def word_times(
         transcripts: B token sequences.
 
     Returns:
-        for each utterance seconds (begin, end) by token; None where the model has no readout, or
-        there are fewer windows than tokens.
+        the tokens of each utterance; None where the model has no readout, or there are fewer
+        windows than tokens.
     """
     if model.readout is None:
         return [None] * len(transcripts)
@@ -42,31 +51,31 @@ def word_times(
     )
     window = SECONDS[kind] * rate
     tokens, lengths = model.project(features, kind, rate)
+    vocabulary = torch.arange(model.decoder.vocab_size, device=tokens.device)
+    log_probs = model.readout.log_probs(tokens, model.decoder.embed(vocabulary)).float().cpu()
     return [
-        _align(model, row[:length], list(transcript), window)
-        for row, length, transcript in zip(tokens, lengths.tolist(), transcripts, strict=True)
+        _align(row[:length], list(transcript), window)
+        for row, length, transcript in zip(log_probs, lengths.tolist(), transcripts, strict=True)
     ]
 
 
-def _align(
-    model: AVSRModel, row: torch.Tensor, transcript: list[int], window: float
-) -> list[tuple[float, float]] | None:
-    """Seconds of each token, for one utterance's windows (T, D)."""
-    assert model.readout is not None
+def _align(log_probs: torch.Tensor, transcript: list[int], window: float) -> list[Aligned] | None:
+    """The tokens of one utterance, whose windows have log-posteriors (T, 1 + V), blank first."""
     repeats = sum(a == b for a, b in pairwise(transcript))
     if not transcript:
         return []
-    if len(row) < len(transcript) + repeats:
+    if len(log_probs) < len(transcript) + repeats:
         return None
-    ids, index = torch.tensor(transcript, device=row.device).unique(return_inverse=True)
-    log_probs = model.readout.log_probs(row, model.decoder.embed(ids))
-    path = forced_align(log_probs[None].float().cpu(), index[None].int().cpu() + 1, blank=0)[0][0]
-    times: list[tuple[float, float]] = []
+    labels = torch.tensor([transcript], dtype=torch.int32) + 1
+    path, scores = forced_align(log_probs[None], labels, blank=0)
+    aligned: list[Aligned] = []
     previous = 0
-    for place, label in enumerate(path.tolist()):
+    for place, (label, score) in enumerate(zip(path[0].tolist(), scores[0].tolist(), strict=True)):
+        end = (place + 1) * window
         if label and label != previous:
-            times.append((place * window, (place + 1) * window))
+            aligned.append(Aligned(place * window, end, score))
         elif label:
-            times[-1] = times[-1][0], (place + 1) * window
+            start, _, best = aligned[-1]
+            aligned[-1] = Aligned(start, end, max(best, score))
         previous = label
-    return times
+    return aligned

@@ -1,7 +1,9 @@
 """How sure a transcript is, word by word.
 
-A word's raw score is the probability of its tokens, given the recording and the words before. A
-language model is surer than it is right, so the score is mapped on the scale of log-odds by a line
+A word has up to two raw scores: the probability that the LLM gives its tokens, after the words
+before, and, where the model has a readout, the posterior that the projectors give them by CTC in
+the windows where they are said. An LLM is surer than it is right, above all of speech unlike that
+of its training, which the posterior often shows. Both are mapped on the scale of log-odds by a line
 that was fitted on a validation set when the model was packed (Platt, 1999).
 """
 
@@ -25,15 +27,18 @@ class Calibration:
     """The line from log-odds of raw scores to those of confidences.
 
     Attributes:
-        slope, offset: of the line; 1 and 0 leave scores as they are.
+        weights: of the scores; scores beyond them do not count.
+        offset: added to their sum. By default the LLM's probability stays as it is.
     """
 
-    slope: float = 1.0
+    weights: tuple[float, ...] = (1.0,)
     offset: float = 0.0
 
-    def __call__(self, score: float) -> float:
-        """Confidence of a raw score."""
-        return 1 / (1 + math.exp(-(self.slope * log_odds(score) + self.offset)))
+    def __call__(self, scores: Sequence[float]) -> float:
+        """Confidence of a word with these raw scores, 0 to 1."""
+        weighted = zip(self.weights, scores, strict=False)
+        odds = self.offset + sum(weight * log_odds(score) for weight, score in weighted)
+        return 1 / (1 + math.exp(-odds))
 
 
 def log_odds(score: float) -> float:
@@ -42,8 +47,8 @@ def log_odds(score: float) -> float:
     return math.log(score / (1 - score))
 
 
-def fit(scores: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """The line under which the words that are right are likeliest.
+def fit(scores: Sequence[Sequence[float]], right: Sequence[bool]) -> Calibration:
+    """The line under which words are likeliest to be right or wrong as they are.
 
     Without wrong words, or without right ones, nothing can be fitted: scores stay as they are.
     """
@@ -51,9 +56,9 @@ def fit(scores: Sequence[float], right: Sequence[bool]) -> Calibration:
 
     if len(set(right)) < 2:
         return Calibration()
-    odds = np.array([[log_odds(score)] for score in scores])
+    odds = np.array([[log_odds(score) for score in of_word] for of_word in scores])
     line = LogisticRegression().fit(odds, np.array(right))
-    return Calibration(float(line.coef_[0, 0]), float(line.intercept_[0]))
+    return Calibration(tuple(line.coef_[0].tolist()), float(line.intercept_[0]))
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:

@@ -1,5 +1,6 @@
 """Transcribe recordings by a packed model."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -18,7 +19,7 @@ from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
 from mome.tasks.packed import load_packed
-from mome.transcribe.alignment import word_times
+from mome.transcribe.alignment import Aligned, align_tokens
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.recording import (
     Piece,
@@ -381,10 +382,10 @@ class Transcriber:
             eos_id=self.model.decoder.eos_id,
             adapter=self.model.decoder.adapter,
         )[0]
-        times = word_times(self.model, features, chosen.pair, [b[0].tokens for b in best])
+        aligned = align_tokens(self.model, features, chosen.pair, [b[0].tokens for b in best])
         return [
             self.segment(clip, hypotheses[0], chosen, of_tokens)
-            for clip, hypotheses, of_tokens in zip(clips, best, times, strict=True)
+            for clip, hypotheses, of_tokens in zip(clips, best, aligned, strict=True)
         ]
 
     def segment(
@@ -392,7 +393,7 @@ class Transcriber:
         clip: Clip,
         hypothesis: Hypothesis,
         chosen: TaskPair,
-        times: list[tuple[float, float]] | None,
+        aligned: list[Aligned] | None,
     ) -> Segment:
         """A hypothesis as words with confidences and times."""
         found = word_tokens(self.model.tokenizer, hypothesis.tokens)
@@ -400,14 +401,16 @@ class Transcriber:
         for (text, places), score in zip(
             found, word_scores(hypothesis.log_probs, found), strict=True
         ):
-            start = end = None
-            if times is not None:
-                start = round(clip.start + times[places[0]][0], 2)
-                end = round(min(clip.start + times[places[-1]][1], clip.end), 2)
-            words.append(Word(text, round(self.calibration(score), 3), start, end))
-        confidence = float(np.mean([word.confidence for word in words])) if words else 0.0
+            start, end, scores = None, None, (score,)
+            if aligned is not None:
+                start = round(clip.start + aligned[places[0]].start, 2)
+                end = round(min(clip.start + aligned[places[-1]].end, clip.end), 2)
+                scores = (score, math.exp(min(aligned[place].log_prob for place in places)))
+            confidence = round(self.calibration(scores), 3)
+            words.append(Word(text, confidence, start, end, tuple(round(s, 4) for s in scores)))
+        mean = float(np.mean([word.confidence for word in words])) if words else 0.0
         notes = list(clip.notes)
-        if words and confidence < LOW:
+        if words and mean < LOW:
             notes.append("low confidence")
         if not hypothesis.finished:
             notes.append("cut off at the limit of tokens")
@@ -415,7 +418,7 @@ class Transcriber:
             round(clip.start, 2),
             round(clip.end, 2),
             " ".join(word.text for word in words),
-            round(confidence, 3),
+            round(mean, 3),
             words,
             chosen.task,
             str(chosen.pair),

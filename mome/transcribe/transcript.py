@@ -13,12 +13,14 @@ class Word:
         text: as written.
         confidence: how likely it is right, 0 to 1; see :mod:`mome.transcribe.confidence`.
         start, end: in seconds from the recording's beginning; None where the model cannot tell.
+        scores: what the confidence is made of.
     """
 
     text: str
     confidence: float
     start: float | None = None
     end: float | None = None
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,23 @@ from mome.transcribe.confidence import (
 
 def test_the_fit_finds_the_line_that_made_the_data():
     rng = np.random.default_rng(0)
-    scores = rng.uniform(0.01, 0.99, 20000)
-    line = Calibration(0.6, -1.2)
-    right = rng.random(20000) < [line(score) for score in scores]
+    scores = rng.uniform(0.01, 0.99, (20000, 2))
+    line = Calibration((0.6, 0.3), -1.2)
+    right = rng.random(20000) < [line(of_word) for of_word in scores]
     found = fit(scores.tolist(), right.tolist())
-    assert found.slope == pytest.approx(0.6, abs=0.05)
+    assert found.weights == pytest.approx((0.6, 0.3), abs=0.05)
     assert found.offset == pytest.approx(-1.2, abs=0.07)
-    before = calibration_error(scores.tolist(), right.tolist())
-    after = calibration_error([found(score) for score in scores], right.tolist())
+    before = calibration_error(scores[:, 0].tolist(), right.tolist())
+    after = calibration_error([found(of_word) for of_word in scores], right.tolist())
     assert before > 0.15
     assert after < 0.02
 
 
 def test_where_nothing_can_be_fitted_scores_stay():
-    assert fit([0.5, 0.9], [True, True]) == Calibration()
-    assert Calibration()(0.3) == pytest.approx(0.3)
-    assert 0 < Calibration()(0.0) < 1e-5
-    assert Calibration()(1.0) == pytest.approx(1.0, abs=1e-5)
+    assert fit([[0.5], [0.9]], [True, True]) == Calibration()
+    assert Calibration()([0.3, 0.9]) == pytest.approx(0.3)
+    assert 0 < Calibration()([0.0]) < 1e-5
+    assert Calibration()([1.0]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_calibration_error_is_that_of_bins():

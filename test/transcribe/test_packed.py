@@ -41,6 +41,20 @@ def test_it_computes_what_the_training_computes(training, tmp_path, name):
     assert args.preprocessor_conf == {"crop_size": 64}  # noise is for training
 
 
+def test_a_folder_of_something_else_is_not_replaced(training, packed, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    for output in (tmp_path / "mine", packed):
+        arguments = (training / "config.yaml", training / "model.pth", output, INFO, "again")
+        if output == packed:
+            pack(*arguments)
+            assert (packed / "README.md").read_text() == "again"
+        else:
+            with pytest.raises(FileExistsError, match="mine holds other files"):
+                pack(*arguments)
+            assert (output / "thesis.txt").read_text() == "x"
+
+
 def test_it_holds_no_more_than_it_says(packed, tiny_lm):
     assert sorted(path.name for path in packed.iterdir()) == [
         *("README.md", "config.yaml", "model.safetensors", "mome.json", "video_encoder.safetensors")

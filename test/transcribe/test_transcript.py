@@ -4,7 +4,7 @@ import json
 
 from mome.transcribe.transcript import FORMATS, Segment, Transcript, Word, clock
 
-WORDS = [Word("hello", 0.9, 3725.5, 3725.9), Word("wörld", 0.2)]
+WORDS = [Word("hello", 0.9, 3725.5, 3725.9, (0.8, 0.7)), Word("wörld", 0.2)]
 TRANSCRIPT = Transcript(
     "talk.mp4",
     [
@@ -35,6 +35,7 @@ def test_json_holds_everything():
         "confidence": 0.9,
         "start": 3725.5,
         "end": 3725.9,
+        "scores": [0.8, 0.7],
     }
     assert read["segments"][0]["notes"] == ["no face"]
 
