@@ -18,16 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mome.common.atomic_files import write_bytes
+from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
+from mome.transcribe.recording import probe
 from mome.transcribe.transcriber import Budget, Options, Transcriber
 from mome.transcribe.transcript import FORMATS, Transcript
 
 STANDARD_INPUT = "-"
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", "downloads"))
 LANDMARKS = {"dlib": "dlib/shape_predictor_68_face_landmarks.dat", "mediapipe": "mediapipe"}
 
 
@@ -50,7 +54,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--budget",
         type=budget,
         help="take the best rates that cost no more for a second of speech: 0.5 seconds of "
-        "computation, or 0.2tflops, as measured when the model was packed",
+        "encoders and search, or 0.2tflops, as measured when the model was packed; finding faces "
+        "comes on top",
     )
     parser.add_argument(
         "--cascade",
@@ -72,8 +77,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--downloads",
         type=Path,
-        default=Path(os.environ.get("MOME_DOWNLOADS", "downloads")),
+        default=DOWNLOADS,
         help="folder with the models that find faces; $MOME_DOWNLOADS or ./downloads",
+    )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module of the model's author that it may import; may be repeated",
     )
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
     parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
@@ -97,15 +110,51 @@ def rates_of(text: str | None) -> str | None:
 
 
 def find_recordings(names: list[str]) -> list[str]:
-    """Files of folders in order, everything else as it is."""
+    """The recordings of folders in order, everything else as it is.
+
+    Other files of folders are passed over, and named on standard error.
+
+    Raises:
+        ValueError: if a folder holds no recording.
+    """
     found: list[str] = []
     for name in names:
-        if name != STANDARD_INPUT and Path(name).is_dir():
-            inside = [p for p in sorted(Path(name).iterdir()) if p.is_file()]
-            found += [str(path) for path in inside if not path.name.startswith(".")]
-        else:
+        if name == STANDARD_INPUT or not Path(name).is_dir():
             found.append(name)
+            continue
+        inside, others = [], []
+        for path in sorted(Path(name).iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                try:
+                    probe(path)
+                    inside.append(str(path))
+                except MediaError:
+                    others.append(path.name)
+        if others:
+            print(f"{name}: {', '.join(others)}: no recordings", file=sys.stderr)
+        if not inside:
+            raise ValueError(f"{name} holds no recordings")
+        found += inside
     return found
+
+
+def check_names(recordings: list[str]) -> None:
+    """See that no transcript would replace another one's.
+
+    Raises:
+        ValueError: naming the recordings.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for name in recordings:
+        by_stem.setdefault(stem_of(name), []).append(name)
+    for same in by_stem.values():
+        if len(same) > 1:
+            raise ValueError(f"{' and '.join(same)} have one name: give them one --output each")
+
+
+def stem_of(name: str) -> str:
+    """What the transcripts of a recording are called."""
+    return "stdin" if name == STANDARD_INPUT else Path(name).name
 
 
 def transcribe_one(
@@ -117,16 +166,16 @@ def transcribe_one(
     with tempfile.NamedTemporaryFile(prefix="mome-", suffix=".input") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        return transcribe(file.name, options, report)
+        return replace(transcribe(file.name, options, report), source="stdin")
 
 
 def write(transcript: Transcript, name: str, args: argparse.Namespace) -> None:
     """Write or print a transcript in the forms asked for."""
-    stem = "stdin" if name == STANDARD_INPUT else Path(name).name
     for kind in args.format:
         text = FORMATS[kind](transcript)
         if args.output:
-            write_bytes(args.output / f"{stem}.{kind}", text.encode())
+            path = args.output / f"{stem_of(name)}.{kind}"
+            write_bytes(path, text.encode(errors="surrogateescape"))
         else:
             print(text, end="")
 
@@ -134,32 +183,33 @@ def write(transcript: Transcript, name: str, args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Transcribe one recording after the other."""
     args = parse(argv)
-    options = Options(
-        task=args.task,
-        rates=rates_of(args.rates),
-        budget=args.budget,
-        cascade=args.cascade,
-        beam=args.beam,
-        batch_size=args.batch_size,
-        max_seconds=args.max_seconds,
-        min_pause=args.min_pause,
-        max_new_tokens=args.max_new_tokens,
-    )
     try:
+        options = Options(
+            task=args.task,
+            rates=rates_of(args.rates),
+            budget=args.budget,
+            cascade=args.cascade,
+            beam=args.beam,
+            batch_size=args.batch_size,
+            max_seconds=args.max_seconds,
+            min_pause=args.min_pause,
+            max_new_tokens=args.max_new_tokens,
+        )
+        recordings = find_recordings(args.recordings)
         if args.output:
+            check_names(recordings)
             args.output.mkdir(parents=True, exist_ok=True)
-        transcribe = Transcriber.load(args.model, args.device)
-        if transcribe.reads("video") and options.task != "asr":
+        tracker = None
+        if args.task != "asr" and not (args.detector == "dlib" and args.downloads == DOWNLOADS):
             landmarks = args.downloads / LANDMARKS[args.detector]
-            transcribe.tracker = load_tracker(str(landmarks), detector=args.detector)
-        if options.rates or options.budget:
-            transcribe.check_rates(options)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-transcribe: {error}") from None
+            tracker = load_tracker(str(landmarks), detector=args.detector)
+        transcribe = Transcriber.load(args.model, args.device, tracker, args.imports)
+        transcribe.usable(options)
+    except Exception as error:
+        raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None
     if trained_on := transcribe.info.get("trained_on"):
         print(f"model: {trained_on}", file=sys.stderr)
     failures = []
-    recordings = find_recordings(args.recordings)
     for name in recordings:
         started = time.perf_counter()
         with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
@@ -171,9 +221,12 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 transcript = transcribe_one(name, transcribe, options, report)
                 write(transcript, name, args)
-            except (OSError, ValueError) as error:
-                failures.append(f"{name}: {error}")
+            except Exception as error:
+                # Whatever is wrong with one recording, the others are still to be done.
+                failures.append(f"{name}: {reason_of(error)}")
                 continue
+        if not transcript.complete:
+            failures.append(f"{name}: {transcript.notes[-1]}")
         describe(name, transcript, time.perf_counter() - started)
     if failures:
         done = len(recordings) - len(failures)

@@ -198,6 +198,8 @@ def iter_audio(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
         for frame in decode(container, stream, path):
             _check_rate(frame.rate, path)
             samples = _mono(frame)
+            if not np.isfinite(samples).all():
+                raise MediaError(path, "the audio has samples that are not finite")
             gap = 0.0 if frame.time is None else frame.time - start - position
             check_gap(gap, path)
             if gap > (JITTER if begun else 0):

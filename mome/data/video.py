@@ -295,7 +295,8 @@ def open_media(path: str | Path) -> InputContainer:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        container = av.open(str(path))
+        # FFmpeg takes what comes before a colon in a relative name for a protocol.
+        container = av.open(str(Path(path).absolute()))
     except av.error.FFmpegError as error:
         raise _damaged(path, error) from error
     if container.format.name == "avi" and _lacks_bytes(path):

@@ -307,6 +307,8 @@ def main_tracks(
             continue
         parts = [track]
         for other in tracks:
+            if any(other is part for part in taken):
+                continue
             if all(max(other) < min(part) or min(other) > max(part) for part in parts):
                 parts.append(other)
         taken += parts

@@ -20,17 +20,17 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mome.common.marks import file_digest
-from mome.tasks.extensions import import_modules
 
 FORMAT = 1
 CONFIG, WEIGHTS, LIPS, INFO, CARD = (
@@ -89,8 +89,7 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         FileExistsError: if the output is a folder of something else.
         OSError: if the output cannot be written.
     """
-    if output.is_dir() and any(output.iterdir()) and not (output / INFO).is_file():
-        raise FileExistsError(f"{output} holds other files than a packed model; name a new folder")
+    check_output(output)
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     kept = {key: values[key] for key in KEYS if key in values}
     for key in TRAINING_ONLY:
@@ -127,9 +126,24 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
                     into.write(path, path.name)
             archive.replace(output)
         else:
-            shutil.rmtree(output, ignore_errors=True)
+            if output.exists():
+                output.replace(Path(temporary, "old"))
             folder.replace(output)
     return output
+
+
+def check_output(output: Path) -> None:
+    """See that a packed model can be written there without taking anything else away.
+
+    Raises:
+        FileExistsError: for a folder of something else, or what is no folder or file as needed.
+    """
+    archive = output.suffix == ".zip"
+    if output.is_symlink() or (output.exists() and archive != output.is_file()):
+        raise FileExistsError(f"{output} is there and no packed model; name a new one")
+    others = {path.name for path in output.iterdir()} - set(FILES) if output.is_dir() else set()
+    if others or (output.is_dir() and not (output / INFO).is_file() and any(output.iterdir())):
+        raise FileExistsError(f"{output} holds other files than a packed model; name a new folder")
 
 
 def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
@@ -140,8 +154,13 @@ def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
 
 
 def trained_here(path: Path, model: Path) -> bool:
-    """Whether weights lie in the experiments' folder that the model lies in too."""
-    return path.is_file() and model.resolve().parent in path.resolve().parents
+    """Whether weights are those of a lip encoder that was trained beside the model.
+
+    Stage 4 marks what it has exported. Whatever else is named came from somewhere else and has a
+    licence of its own.
+    """
+    exported = (path.parent / ".exported.done").is_file()
+    return path.is_file() and exported and model.resolve().parent in path.resolve().parents
 
 
 def describe_part(name: str) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def opened(path: Path) -> Iterator[Path]:
                 for name in set(FILES) & set(archive.namelist()):
                     with archive.open(name) as source, open(Path(temporary, name), "wb") as target:
                         shutil.copyfileobj(source, target)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise PackedModelError(f"{path} is no packed model ({error}); copy it again") from None
         if not Path(temporary, INFO).is_file():
             raise PackedModelError(f"{path} is no packed model: it has no {INFO}")
@@ -197,6 +216,7 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
     try:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         version, files = int(info["format"]), dict(info["files"])
+        dict(info["frozen"])
     except (ValueError, KeyError, TypeError) as error:
         raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
     if version > FORMAT:
@@ -204,6 +224,8 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
             f"{name} was packed by a newer version (format {version}, this one reads {FORMAT}): "
             f"pip install --upgrade mome"
         )
+    if missing := {CONFIG, WEIGHTS} - set(files):
+        raise PackedModelError(f"{name}: {INFO} does not list {', '.join(sorted(missing))}")
     for file, digest in files.items():
         if file not in FILES or not (folder / file).is_file():
             raise PackedModelError(f"{name}: {file} is missing; copy it again")
@@ -215,6 +237,8 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
 def find_part(part: Mapping[str, Any], name: Path) -> str:
     """Where a frozen part is on this machine; a hub name is returned as it is if it is nowhere.
 
+    A part whose weights were not at hand as safetensors when the model was packed is not checked.
+
     Raises:
         PackedModelError: if it is missing or another one than the model was trained with.
     """
@@ -222,16 +246,18 @@ def find_part(part: Mapping[str, Any], name: Path) -> str:
     base = Path(given).name
     downloads = [os.environ.get("MOME_DOWNLOADS"), "downloads"]
     places = [Path(given).expanduser(), *(Path(d, base) for d in downloads if d)]
+    others = []
     for place in places:
         if not place.exists():
             continue
-        found = digests(place)
-        if part["sha256"] and found != part["sha256"]:
-            raise PackedModelError(
-                f"{name} was trained with another {base} than {place} is: their weights differ; "
-                f"name the folder of the right one's parent in MOME_DOWNLOADS"
-            )
-        return str(place)
+        if not part["sha256"] or digests(place) == part["sha256"]:
+            return str(place)
+        others.append(place)
+    if others:
+        raise PackedModelError(
+            f"{name} was trained with another {base} than {' and '.join(map(str, others))}: the "
+            f"weights differ; name the folder that holds the right one in MOME_DOWNLOADS"
+        )
     if given.count("/") == 1 and not given.startswith((".", "/", "~")):
         return given
     raise PackedModelError(
@@ -241,16 +267,22 @@ def find_part(part: Mapping[str, Any], name: Path) -> str:
     )
 
 
-def load_packed(path: str | Path, device: str = "cpu") -> tuple[Any, argparse.Namespace, dict]:
+def load_packed(
+    path: str | Path, device: str = "cpu", imports: Collection[str] = ()
+) -> tuple[Any, argparse.Namespace, dict]:
     """Build a packed model.
+
+    Args:
+        path: folder or archive.
+        device: ``cpu`` or ``cuda``.
+        imports: modules that the model may import. A packed model runs nobody's code unasked.
 
     Returns:
         the model in evaluation mode, its configuration, and what mome.json says.
 
     Raises:
         FileNotFoundError, PackedModelError: as :func:`opened`, :func:`read_info` and
-            :func:`find_part`.
-        RuntimeError: if tensors do not fit the configuration.
+            :func:`find_part`; if the model imports other modules, or tensors do not fit.
     """
     from mome.tasks.avsr import AVSRTask
 
@@ -265,9 +297,16 @@ def load_packed(path: str | Path, device: str = "cpu") -> tuple[Any, argparse.Na
         if lips.get("weights") == LIPS:
             lips["weights"] = str(folder / LIPS)
         args = namespace(values)
-        import_modules(args.imports)
+        if unknown := [module for module in args.imports if module not in imports]:
+            raise PackedModelError(
+                f"{path} is made of modules that its author wrote: {', '.join(unknown)}; read them "
+                f"and allow it by --import for each"
+            )
         model = AVSRTask.build_model(args)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, RuntimeError) as error:
+            raise PackedModelError(f"{path}: {WEIGHTS} does not fit ({error})") from None
     model.to(device).eval()
     adapter = model.decoder.adapter
     if adapter is not None:

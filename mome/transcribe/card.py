@@ -22,12 +22,13 @@ nothing is known, and a model of few words and few speakers will fail on them; i
 that its confidence is low.
 
 ```sh
-mome-transcribe video.mp4 --model {name}
+mome-transcribe video.mp4 --model <this folder>
 ```
 
 ## What its rates cost
 
-Measured on {measured}. WER in %; seconds of computation and TFLOPs for a second of speech.
+Measured on {measured}. WER in %; seconds and TFLOPs that encoders and search take for a second of
+speech. Reading the file and finding faces come on top.
 
 {rates}
 

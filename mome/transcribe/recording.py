@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from mome.data.audio import RATE, fit_length, iter_audio, resample
@@ -56,6 +57,8 @@ def probe(path: Path) -> Streams:
         MediaError: if it cannot be opened, or holds neither sound nor pictures.
     """
     with open_media(path) as container:
+        if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+            raise MediaError(path, "a picture, no recording")
         streams = Streams(
             decodable(container.streams.audio) is not None,
             decodable(moving_pictures(container)) is not None,
@@ -135,6 +138,13 @@ def read_pieces(
         for _ in islice(frames, first - passed):
             pass
         pictures = [reduce_frame(frame) for frame in islice(frames, last - first)]
+        # A few recordings change their picture's size on the way.
+        pictures = [
+            picture
+            if picture.shape == pictures[0].shape
+            else cv2.resize(picture, pictures[0].shape[::-1], interpolation=cv2.INTER_AREA)
+            for picture in pictures
+        ]
         passed = last
         if samples is not None:
             length = (last - first) * (RATE // LIP_RATE)

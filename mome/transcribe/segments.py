@@ -24,16 +24,21 @@ def levels(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
         float32 (T,), the last frame filled up by zeros; a block is not needed after the next one
         was taken, so that the length of a recording does not decide the memory.
     """
-    size = round(FRAME * rate)
     rest = np.zeros(0, dtype=np.float32)
-    powers = []
+    powers: list[np.ndarray] = []
+    begin = count = 0  # of the rest: its first sample, and the frames before it
     for block in blocks:
-        samples = np.concatenate([rest, block])
-        whole = len(samples) // size * size
-        powers.append(np.square(samples[:whole]).reshape(-1, size).mean(axis=1))
-        rest = samples[whole:]
+        rest = np.concatenate([rest, block])
+        # A frame need not be a whole number of samples; its boundaries are rounded.
+        whole = int((begin + len(rest)) / (FRAME * rate)) - count
+        bounds = np.rint((count + np.arange(whole + 1)) * FRAME * rate).astype(int) - begin
+        if whole < 1 or bounds[-1] > len(rest):
+            continue
+        sums = np.add.reduceat(np.square(rest[: bounds[-1]]), bounds[:-1])
+        powers.append(sums / np.diff(bounds))
+        rest, begin, count = rest[bounds[-1] :], begin + int(bounds[-1]), count + whole
     if len(rest):
-        powers.append(np.array([np.square(rest).sum() / size]))
+        powers.append(np.array([np.square(rest).sum() / (FRAME * rate)]))
     power = np.concatenate(powers) if powers else np.zeros(0)
     return (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
 
@@ -70,6 +75,8 @@ def find_segments(
         else:
             runs.append([begin, end])
     runs = [run for run in runs if speech[slice(*run)].sum() * FRAME >= MIN_SPEECH]
+    if not runs:
+        runs = [[0, len(level)]]  # as loud throughout: whatever it is, it has no pauses
     margin = round(MARGIN / FRAME)
     segments = []
     for number, (begin, end) in enumerate(runs):

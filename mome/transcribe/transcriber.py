@@ -1,7 +1,8 @@
 """Transcribe recordings by a packed model."""
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -13,6 +14,7 @@ from espnet2.train.collate_fn import CommonCollateFn
 
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
+from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.llm.beam import Hypothesis, beam_search
@@ -33,7 +35,9 @@ from mome.transcribe.segments import even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
 from mome.transcribe.transcript import Segment, Transcript, Word
 
+DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
+MIN_SECONDS = 0.5  # of the longest segment
 PEOPLE = 3  # faces that are followed, to find out who speaks
 READS = {"avsr": {"audio", "video"}, "asr": {"audio"}, "vsr": {"video"}}
 
@@ -96,6 +100,17 @@ class Options:
     min_pause: float = 0.4
     max_new_tokens: int = 64
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.max_seconds is not None and self.max_seconds < MIN_SECONDS:
+            raise ValueError(f"max_seconds {self.max_seconds:g} must be {MIN_SECONDS:g} or more")
+        if self.min_pause <= 0:
+            raise ValueError(f"min_pause {self.min_pause:g} must be more than 0 seconds")
+        if self.cascade is not None and not 0 <= self.cascade <= 1:
+            raise ValueError(f"cascade {self.cascade:g} is a confidence, between 0 and 1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} must be 1 or more")
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -145,14 +160,20 @@ class Transcriber:
 
     @classmethod
     def load(
-        cls, model: str | Path, device: str = "cpu", tracker: FaceTracker | None = None
+        cls,
+        model: str | Path,
+        device: str = "cpu",
+        tracker: FaceTracker | None = None,
+        imports: Collection[str] = (),
     ) -> Self:
         """Open a packed model.
 
         Args:
             model: folder or file that ``mome-pack`` made.
             device: ``cpu`` or ``cuda``.
-            tracker: finds faces; by default dlib's, from the downloads folder.
+            tracker: finds faces; by default dlib's, whose model is looked for in $MOME_DOWNLOADS or
+                ./downloads.
+            imports: modules that the model may import.
 
         Raises:
             FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed`.
@@ -160,7 +181,12 @@ class Transcriber:
         """
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
-        built, args, info = load_packed(model, device)
+        if device != "cpu" and not device.startswith("cuda"):
+            raise ValueError(f"device {device!r} is neither cpu nor cuda")
+        built, args, info = load_packed(model, device, imports)
+        landmarks = Path(os.environ.get("MOME_DOWNLOADS", "downloads"), DLIB)
+        if tracker is None and landmarks.is_file():
+            tracker = load_tracker(str(landmarks))
         conf = args.preprocessor_conf or {}
         return cls(built, AVSRPreprocessor(train=False, **conf), info, tracker)
 
@@ -207,21 +233,23 @@ class Transcriber:
             )
         return min(cheap, key=lambda row: (row["wer"], row[budget.unit]))
 
-    def check_rates(self, options: Options) -> None:
-        """See that some task was trained at the rates, or keeps to the budget, asked for.
+    def usable(self, options: Options) -> list[str]:
+        """The tasks that may be used, by the options and by what was trained.
 
         Raises:
-            ValueError: if none was.
+            ValueError: if there is none; says why.
         """
         tasks = list(self.model.pairs) if options.task == "auto" else [options.task]
-        errors = []
+        usable, errors = [], []
         for task in tasks:
             try:
                 self.choose(task, options)
+                usable.append(task)
             except ValueError as error:
                 errors.append(error)
-        if len(errors) == len(tasks):
+        if not usable:
             raise errors[0]
+        return usable
 
     def __call__(
         self,
@@ -243,32 +271,44 @@ class Transcriber:
         options = options or Options()
         path = Path(source)
         streams = probe(path)
-        wanted = READS.get(options.task, {"audio", "video"})
-        for kind in wanted if options.task != "auto" else ():
-            if not getattr(streams, kind):
-                raise MediaError(path, f"no {kind}, which --task {options.task} reads")
-        if streams.video and "video" in wanted and not self.reads("video"):
-            wanted = wanted - {"video"}
-        longest = options.max_seconds or float(self.info.get("max_seconds", 15.0))
+        tasks = self.usable(options)
+        there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
+        possible = [task for task in tasks if READS[task] <= there]
+        if not possible:
+            lacking = " and no ".join(sorted({"audio", "video"} - there))
+            raise MediaError(path, f"no {lacking}, which {' and '.join(tasks)} reads")
+        # Sound also tells where to cut and who speaks.
+        read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
-        if streams.audio and "audio" in wanted:
+        if options.budget and not options.rates:
+            notes += [self.why(task, options.budget) for task in possible]
+        longest = options.max_seconds or float(self.info.get("max_seconds", 15.0))
+        spans = []
+        if read.audio:
             spans = find_segments(speech_levels(path), longest, options.min_pause)
             if not spans:
                 notes.append("silent throughout")
-        else:
+                read = Streams(False, read.video and "vsr" in possible)
+        if not read.audio and read.video:
             spans = even_segments(video_seconds(path), longest)
-        read = Streams(streams.audio and "audio" in wanted, streams.video and "video" in wanted)
-        if options.budget and not options.rates:
-            tasks = [options.task] if options.task != "auto" else list(self.model.pairs)
-            notes += [self.why(task, options.budget) for task in tasks]
+        # Segments begin and end with frames, so that both streams are equally long.
+        spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
         segments: list[Segment] = []
+        complete = True
         clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
-        for group in batched(clips, options.batch_size):
-            segments += self.transcribe(group, options)
-            if progress:
-                progress(group[-1].end, spans[-1][1])
-        return Transcript(path.name, segments, notes, str(self.info.get("trained_on", "")))
+        try:
+            for group in batched(clips, options.batch_size):
+                segments += self.transcribe(group, options)
+                if progress:
+                    progress(group[-1].end, spans[-1][1])
+        except MediaError as error:
+            if not segments:
+                raise
+            complete = False
+            notes.append(f"read to {segments[-1].end:g} s: {error.reason}")
+        trained_on = str(self.info.get("trained_on", ""))
+        return Transcript(path.name, segments, notes, trained_on, complete)
 
     def why(self, task: str, budget: Budget) -> str:
         """In words, which rates keep to a budget."""
@@ -292,21 +332,22 @@ class Transcriber:
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
-            lips = self.mouth(piece, notes)
+            length = round((piece.end - piece.start) * LIP_RATE)
+            lips = self.mouth(piece, notes) if 2 * len(piece.frames) >= length else None
             if lips is None:
                 notes.append("no face")
             else:
                 # As in training, where both streams end together.
-                length = round((piece.end - piece.start) * LIP_RATE)
-                lips = lips[:length]
-                missing = max(0, length - len(lips))
-                streams["lips"] = np.concatenate([lips, lips[-1:].repeat(missing, axis=0)])
+                streams["lips"] = np.pad(lips, ((0, length - len(lips)), (0, 0), (0, 0)), "edge")
         return Clip(piece.start, piece.end, streams, notes)
 
     def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
         """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
         if self.tracker is None:
-            raise ValueError("to read video, a Transcriber needs a tracker of faces")
+            raise ValueError(
+                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: "
+                f"mome-fetch-models --downloads downloads; or give a tracker"
+            )
         frames = piece.frames
         seen = seen_frames(len(frames), LANDMARK_EVERY)
         candidates = []
@@ -327,10 +368,11 @@ class Transcriber:
             ValueError: for a task or rates that were not trained.
         """
         options = options or Options()
+        tasks = self.usable(options)
         result: dict[int, Segment] = {}
         by_task: dict[str, list[int]] = {}
         for place, clip in enumerate(clips):
-            task = self.task_of(clip, options.task)
+            task = self.task_of(clip, tasks)
             if task is None:
                 notes = [*clip.notes, "nothing that this model reads"]
                 result[place] = Segment(clip.start, clip.end, "", 0.0, [], "", "", notes)
@@ -355,13 +397,11 @@ class Transcriber:
                 found[place] = segment
         return found
 
-    def task_of(self, clip: Clip, task: str) -> str | None:
-        """The task that a segment's streams allow; None if the model has none."""
+    def task_of(self, clip: Clip, tasks: Sequence[str]) -> str | None:
+        """The one of the tasks that reads most of a segment's streams; None if none can."""
         there = {{"speech": "audio", "lips": "video"}[name] for name in clip.streams}
-        possible = [each for each in self.model.pairs if READS[each] <= there]
-        if task != "auto":
-            return task if task in possible else None
-        return max(possible, key=lambda each: (len(READS[each]), each == "asr"), default=None)
+        possible = [task for task in tasks if READS[task] <= there]
+        return max(possible, key=lambda task: (len(READS[task]), task == "asr"), default=None)
 
     @torch.inference_mode()
     def search(self, clips: Sequence[Clip], chosen: TaskPair, options: Options) -> list[Segment]:
@@ -401,13 +441,13 @@ class Transcriber:
         for (text, places), score in zip(
             found, word_scores(hypothesis.log_probs, found), strict=True
         ):
-            start, end, scores = None, None, (score,)
+            start = end = None
+            scores: tuple[float, ...] = (score,)
             if aligned is not None:
                 start = round(clip.start + aligned[places[0]].start, 2)
                 end = round(min(clip.start + aligned[places[-1]].end, clip.end), 2)
                 scores = (score, math.exp(min(aligned[place].log_prob for place in places)))
-            confidence = round(self.calibration(scores), 3)
-            words.append(Word(text, confidence, start, end, tuple(round(s, 4) for s in scores)))
+            words.append(Word(text, round(self.calibration(scores), 3), start, end, scores))
         mean = float(np.mean([word.confidence for word in words])) if words else 0.0
         notes = list(clip.notes)
         if words and mean < LOW:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,14 @@ class Transcript:
         segments: in order of time.
         notes: what holds for all of it: why these rates, which streams there are.
         model: what the model was trained on, in words.
+        complete: whether the recording could be read to its end.
     """
 
     source: str
     segments: list[Segment]
     notes: list[str]
     model: str = ""
+    complete: bool = True
 
     @property
     def text(self) -> str:
@@ -87,7 +90,7 @@ def as_srt(transcript: Transcript) -> str:
 def as_vtt(transcript: Transcript) -> str:
     """WebVTT subtitles."""
     shown = [segment for segment in transcript.segments if segment.text]
-    cues = [f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{s.text}\n" for s in shown]
+    cues = [f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{escape(s.text)}\n" for s in shown]
     return "\n".join(["WEBVTT\n", *cues])
 
 

@@ -109,8 +109,7 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe):
     videos = read_scp(folder / "data/test/video.scp")
     said = (folder / "said.txt").read_text()
     for name in list(videos.values())[:2]:
-        assert f"{name}: 1 segments" in said
-        assert "read as avsr a4_v2" in said
+        assert re.search(rf"{re.escape(name)}: \d+ segments in .* read as avsr a4_v2", said)
 
 
 def test_a_second_run_does_nothing_again(recipe):

@@ -83,6 +83,9 @@ def test_other_files_are_refused_with_a_remedy(packed, tmp_path):
     (tmp_path / "text.zip").write_text("no archive")
     with pytest.raises(PackedModelError, match=r"text\.zip is no packed model"):
         load_packed(tmp_path / "text.zip")
+    (tmp_path / "no.zip").write_bytes(b"PK\x05\x06" + bytes(10))
+    with pytest.raises(PackedModelError, match="is no packed model"):
+        load_packed(tmp_path / "no.zip")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("../../outside.txt", "x")
     with pytest.raises(PackedModelError, match=r"has no mome\.json"):
@@ -117,6 +120,41 @@ def test_frozen_parts_are_found_by_name_and_checked(training, tiny_lm, tmp_path,
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(PackedModelError, match=r"trained with another my-lm than .*second"):
         load_packed(packed)
+    shutil.copytree(tiny_lm, tmp_path / "third" / "my-lm")
+    shutil.copytree(tmp_path / "second", tmp_path / "first")  # of another version, where it was
+    monkeypatch.setenv("MOME_DOWNLOADS", str(tmp_path / "third"))
+    load_packed(packed)
+
+
+def test_weights_that_came_from_elsewhere_are_not_given_away(training, tmp_path):
+    project = tmp_path / "project"
+    (project / "downloads").mkdir(parents=True)
+    shutil.copytree(training, project / "model")
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    licensed = project / "downloads" / "avhubert.safetensors"
+    shutil.copy(values["video_encoder_conf"]["weights"], licensed)
+    values["video_encoder_conf"]["weights"] = str(licensed)
+    config = project / "model" / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    packed = pack(config, training / "model.pth", tmp_path / "p", INFO, "")
+    assert not (packed / "video_encoder.safetensors").exists()
+    named = json.loads((packed / "mome.json").read_text())["frozen"]["video_encoder_conf.weights"]
+    assert list(named["sha256"]) == ["avhubert.safetensors"]
+    load_packed(packed)
+
+
+def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch):
+    values = yaml.safe_load((training / "config.yaml").read_text()) | {"imports": ["their_module"]}
+    shutil.copytree(training.parent, tmp_path / "exp")
+    config = tmp_path / "exp" / "mome" / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    packed = pack(config, training / "model.pth", tmp_path / "p", INFO, "")
+    (tmp_path / "their_module.py").write_text("raise RuntimeError('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PackedModelError, match="modules that its author wrote: their_module"):
+        load_packed(packed)
+    with pytest.raises(RuntimeError, match="it ran"):
+        load_packed(packed, imports=["their_module"])
 
 
 def test_a_name_of_the_hub_is_left_to_the_hub(tmp_path):

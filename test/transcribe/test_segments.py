@@ -32,6 +32,19 @@ def test_levels_do_not_depend_on_how_the_samples_come():
     assert len(levels([], RATE)) == 0
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100])
+def test_times_are_those_of_the_sound_at_any_rate(rate):
+    """Ten minutes with one sentence near the end: rounded frames must not add up to a shift."""
+    samples = np.zeros(600 * rate, dtype=np.float32)
+    place = slice(590 * rate, 595 * rate)
+    samples[place] = np.random.default_rng(0).normal(0, 0.1, 5 * rate)
+    level = levels(np.array_split(samples, 977), rate)
+    assert len(level) == 30000
+    ((start, end),) = find_segments(level, 20.0)
+    assert start == pytest.approx(589.75, abs=0.03)
+    assert end == pytest.approx(595.25, abs=0.03)
+
+
 def test_a_short_recording_stays_as_it_is_and_silence_gives_nothing():
     assert segments(signal((1, 0.001), (1, 0.1), (1, 0.001)), 3.0) == [(0.0, 3.0)]
     assert segments(signal((5, 1e-5)), 3.0) == []
@@ -54,6 +67,13 @@ def test_pauses_divide_whatever_the_level(floor, gain):
     for (start, end), (first, last) in zip(found, expected, strict=True):
         assert start == pytest.approx(first - 0.25, abs=0.041)
         assert end == pytest.approx(last + 0.25, abs=0.041)
+
+
+def test_a_steady_sound_has_no_pauses_and_is_read_all_the_same():
+    found = segments(0.3 * np.sin(np.arange(8 * RATE)), 3.0)
+    assert found[0][0] == 0
+    assert found[-1][1] == pytest.approx(8.0)
+    assert all(a[1] == b[0] for a, b in pairwise(found))
 
 
 def test_a_click_is_no_speech():

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from mome.data.video import MediaError, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
 from mome.transcribe.recording import audio_blocks, cut_blocks, probe, read_pieces
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.transcriber import Budget, Options, Transcriber
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -76,7 +77,7 @@ def test_whatever_streams_there_are_are_read(transcribe, clips, name, tasks, not
     assert transcript.notes == notes
     spans = [(segment.start, segment.end) for segment in transcript.segments]
     expected = [(0, 3), (3, 6)] if name == "silent" else [(0.25, 2.25), (3.25, 5.25)]
-    np.testing.assert_allclose(spans, expected, atol=0.05)
+    np.testing.assert_allclose(spans, expected, atol=0.07)
     assert seen[-1][0] == seen[-1][1] == pytest.approx(spans[-1][1], abs=0.01)
     for segment in transcript.segments:
         assert ("no face" in segment.notes) == (name == "faceless")
@@ -104,14 +105,132 @@ def test_segments_are_the_same_in_any_batch(transcribe, clips):
 
 
 def test_a_missing_stream_that_was_asked_for_is_named(transcribe, clips, tmp_path):
-    with pytest.raises(MediaError, match=r"silent\.mp4: no audio, which --task avsr reads"):
+    with pytest.raises(MediaError, match=r"silent\.mp4: no audio, which avsr reads"):
         transcribe(clips / "silent.mp4", Options(task="avsr"))
-    with pytest.raises(MediaError, match=r"sound\.mp4: no video, which --task vsr reads"):
+    with pytest.raises(MediaError, match=r"sound\.mp4: no video, which vsr reads"):
         transcribe(clips / "sound.mp4", Options(task="vsr"))
     soundfile.write(tmp_path / "quiet.wav", np.zeros(16000), 16000)
     transcript = transcribe(tmp_path / "quiet.wav")
     assert transcript.segments == []
     assert transcript.notes == ["no video: sound alone", "silent throughout"]
+
+
+def test_lips_are_read_where_the_sound_is_mute(transcribe, tmp_path):
+    write_clip(tmp_path / "mute.mp4", talking_head(60, 160), samples=np.zeros(38400))
+    transcript = transcribe(tmp_path / "mute.mp4", Options(beam=1))
+    assert [segment.task for segment in transcript.segments] == ["vsr"]
+    assert transcript.notes == ["silent throughout"]
+
+
+def test_a_picture_that_stands_still_is_no_video(transcribe, tmp_path, speech):
+    write_clip(tmp_path / "still.mp4", talking_head(2, 160), samples=speech[: 16000 * 3])
+    (segment,) = transcribe(tmp_path / "still.mp4", Options(beam=1)).segments
+    assert segment.task == "asr"
+    assert segment.notes[0] == "no face"
+
+
+def test_samples_that_are_not_finite_are_named(transcribe, tmp_path):
+    samples = np.zeros(16000, dtype=np.float32)
+    samples[500] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(MediaError, match=r"nan\.wav: the audio has samples that are not finite"):
+        transcribe(tmp_path / "nan.wav")
+
+
+def test_what_was_read_before_the_damage_is_kept(transcribe, tmp_path, monkeypatch, clips):
+    pieces = read_pieces
+
+    def damaged(path, streams, spans):
+        yield from list(pieces(path, streams, spans))[:1]
+        raise MediaError(path, "corrupt")
+
+    monkeypatch.setattr("mome.transcribe.transcriber.read_pieces", damaged)
+    transcript = transcribe(clips / "both.mp4", Options(beam=1, batch_size=1))
+    assert len(transcript.segments) == 1
+    assert not transcript.complete
+    assert transcript.notes == ["read to 2.24 s: corrupt"]
+
+
+def test_the_one_whose_mouth_moves_is_read(transcribe, tmp_path):
+    """The larger head stands still; the smaller one moves its mouth with the sound."""
+    still = np.repeat(talking_head(1, 200), 75, axis=0)
+    moving = np.repeat(talking_head(1, 160), 75, axis=0).copy()
+    rng = np.random.default_rng(0)
+    speaking = np.repeat([0, 1, 0, 1, 0], 15).astype(float)
+    for frame, on in zip(moving, speaking, strict=True):
+        if on:  # a dark mouth, open at random
+            half = int(rng.integers(1, 8))
+            frame[101 - half : 101 + half, 70:92] = 20
+    samples = rng.normal(0, 1, 48000) * (0.0005 + 0.1 * speaking.repeat(640))
+    side = np.full((75, 200, 160, 3), 90, dtype=np.uint8)
+    side[:, 20:180] = moving
+    write_clip(tmp_path / "two.mp4", np.concatenate([still, side], axis=2), samples=samples)
+    (piece,) = read_pieces(tmp_path / "two.mp4", probe(tmp_path / "two.mp4"), [(0.0, 3.0)])
+    clip = transcribe.prepare(piece)
+    assert clip.notes == ["several faces"]
+    change = np.abs(np.diff(clip.streams["lips"].astype(float), axis=0)).mean()
+    quiet = transcribe.prepare(replace(piece, speech=None))
+    assert change > 3 * np.abs(np.diff(quiet.streams["lips"].astype(float), axis=0)).mean()
+
+
+ROWS = [
+    {"task": "avsr", "rates": "a4_v2", "wer": 1.0, "seconds_per_second": 0.9},
+    {"task": "avsr", "rates": "a4_v5", "wer": 2.0, "seconds_per_second": 0.7},
+    {"task": "avsr", "rates": "a16_v2", "wer": 4.0, "seconds_per_second": 0.5},
+    {"task": "avsr", "rates": "a16_v5", "wer": 4.0, "seconds_per_second": 0.4},
+    {"task": "asr", "rates": "a4", "wer": 3.0, "seconds_per_second": 0.6},
+]
+
+
+def test_a_budget_buys_the_best_rates(transcribe, clips, monkeypatch):
+    monkeypatch.setitem(transcribe.info, "rates", ROWS)
+    monkeypatch.setitem(transcribe.info, "measured", "something")
+    for limit, rates in ((1.0, "a4_v2"), (0.8, "a4_v5"), (0.5, "a16_v5")):
+        chosen = transcribe.choose("avsr", Options(budget=Budget(limit)))
+        assert str(chosen.pair) == rates
+    options = Options(beam=1, budget=Budget.parse("0.5"))
+    assert transcribe.usable(options) == ["avsr"]
+    transcript = transcribe(clips / "both.mp4", options)
+    assert {segment.rates for segment in transcript.segments} == {"a16_v5"}
+    assert transcript.notes[0].startswith("avsr at a16_v5: 4.0 % WER on something, the best within")
+    with pytest.raises(ValueError, match=r"no rates of avsr keep to 0.1 .*a4_v2 0.9"):
+        transcribe.usable(Options(budget=Budget(0.1)))
+    assert Budget.parse("0.2tflops") == Budget(0.2, "tflops_per_second")
+    with pytest.raises(ValueError, match="is no budget"):
+        Budget.parse("fast")
+
+
+@pytest.mark.parametrize(("threshold", "rates"), [(0.0, {"a16_v5"}), (1.0, {"a4_v2"})])
+def test_a_cascade_reads_again_what_is_doubtful(transcribe, clips, threshold, rates):
+    options = Options(beam=1, task="avsr")
+    read = transcribe(clips / "both.mp4", replace(options, cascade=threshold)).segments
+    assert {segment.rates for segment in read} == rates
+    plain = transcribe(clips / "both.mp4", replace(options, rates=next(iter(rates)))).segments
+    assert [segment.text for segment in read] == [segment.text for segment in plain]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_seconds": 0.03}, {"min_pause": 0}, {"cascade": 80}, {"batch_size": 0}]
+)
+def test_options_that_cannot_be_meant_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Options(**wrong)
+
+
+def test_names_that_would_replace_each_other_are_refused(packed, clips, tmp_path):
+    (tmp_path / "both.mp4").write_bytes((clips / "both.mp4").read_bytes())
+    names = [str(clips / "both.mp4"), str(tmp_path / "both.mp4")]
+    with pytest.raises(SystemExit, match=r"both\.mp4 have one name"):
+        command.main([*names, "--model", str(packed), "--output", str(tmp_path / "out")])
+
+
+def test_a_folder_is_searched_for_recordings(clips, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match="holds no recordings"):
+        command.find_recordings([str(tmp_path)])
+    (tmp_path / "a b.mp4").write_bytes((clips / "silent.mp4").read_bytes())
+    assert command.find_recordings([str(tmp_path), "-"]) == [str(tmp_path / "a b.mp4"), "-"]
+    assert "notes.txt: no recordings" in capsys.readouterr().err
 
 
 def test_pieces_are_what_reading_the_whole_gives(clips):
@@ -184,6 +303,7 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
         (["--device", "cuda"], "no GPU that PyTorch can use"),
         (["--rates", "7,7"], "was not trained at a7_v7"),
         (["--downloads", "/nowhere"], "/nowhere/dlib/.* does not exist"),
+        (["--cascade", "80"], "cascade 80 is a confidence"),
         (["--output", "/proc/nothing"], "/proc/nothing"),
     ],
 )

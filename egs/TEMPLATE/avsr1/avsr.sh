@@ -301,7 +301,7 @@ if wants 6; then
             python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/packed" --beam "${beam}" \
                 --detector "${detector}" --downloads "${MOME_DOWNLOADS}"
         fi
-        log "transcribe others by: mome-transcribe <recording> --model ${PWD}/${dir#"${PWD}/"}/packed"
+        log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/packed")"
     done
 fi
 log "finished stages ${stage} to ${stop_stage}"

@@ -1,0 +1,79 @@
+"""mome-pack on prepared sets: what it measures, for models that read one stream too."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mome.bin import pack as command
+from mome.data.audio import write_flac
+from mome.data.kaldi import write_scp
+from mome.data.video import write_lips
+from mome.tasks.avsr import AVSRTask
+from mome.tasks.packed import load_packed, namespace
+
+TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """Sets of stage 2 with three clips of a second or more."""
+    rng = np.random.default_rng(0)
+    for name in ("train", "valid"):
+        folder = tmp_path / "dump" / name
+        ids = [f"u{number}" for number in range(3)]
+        for number, utterance in enumerate(ids):
+            frames = rng.integers(0, 255, (25 + number, 96, 96), dtype=np.uint8)
+            write_lips(folder / f"{utterance}.mp4", frames)
+            samples = rng.normal(0, 0.1, len(frames) * 640).astype(np.float32)
+            write_flac(folder / f"{utterance}.flac", samples)
+        write_scp(folder / "text", dict.fromkeys(ids, "place red now"))
+        write_scp(folder / "utt2dur", {u: f"{1 + 0.04 * n:.2f}" for n, u in enumerate(ids)})
+        write_scp(folder / "lip.scp", {u: str(folder / f"{u}.mp4") for u in ids})
+        write_scp(folder / "wav.scp", {u: str(folder / f"{u}.flac") for u in ids})
+    return tmp_path / "dump"
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, tmp_path, task):
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    values["model_conf"]["tasks"] = [task]
+    if task == "asr":
+        values |= {"video_encoder": None, "video_encoder_conf": {}}
+    expdir = tmp_path / "exp" / "one"
+    expdir.mkdir(parents=True)
+    (expdir / "config.yaml").write_text(yaml.safe_dump(values))
+    model = AVSRTask.build_model(namespace(values))
+    torch.save(model.state_dict(), expdir / "valid.acc.best.pth")
+    for name in ("train", "valid"):  # stage 2 prepares what the tasks read
+        (dump / name / ("wav.scp" if task == "vsr" else "lip.scp")).unlink()
+    options = ["--expdir", expdir, "--dump", dump, "--trained_on", "noise", "--beam", "1"]
+    command.main([str(word) for word in (*options, "--output", tmp_path / "packed.zip")])
+    packed, _, info = load_packed(tmp_path / "packed.zip")
+    assert list(packed.pairs) == [task]
+    assert [row["rates"] for row in info["rates"]] == TASKS[task]
+    assert info["max_seconds"] == 1.08
+    assert json.loads(json.dumps(info["calibration"]))["line"]["weights"]
+
+
+def test_clips_are_taken_evenly(dump, training):
+    model, *_ = AVSRTask.build_model_from_file(
+        str(training / "config.yaml"), str(training / "model.pth"), "cpu"
+    )
+    clips, texts = command.read_clips(dump / "valid", 2, model)
+    assert [round(clip.end, 2) for clip in clips] == [1.0, 1.04]
+    assert len(texts) == 2
+    (dump / "valid" / "text").write_text("")
+    with pytest.raises(ValueError, match="has no utterances"):
+        command.read_clips(dump / "valid", 2, model)
+
+
+def test_what_is_in_the_way_is_said_before_anything_is_measured(training, dump, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    options = ["--expdir", training, "--weights", "model.pth", "--dump", dump]
+    options += ["--trained_on", "noise", "--output", tmp_path / "mine"]
+    with pytest.raises(SystemExit, match="mine holds other files"):
+        command.main([str(word) for word in options])
