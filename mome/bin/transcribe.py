@@ -67,7 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=defaults.batch_size)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
-        "--max_seconds", type=float, help="longest part; default: that of the model's training"
+        "--max_seconds", type=float, help="longest part; default: a quarter more than in training"
     )
     parser.add_argument(
         "--min_pause", type=float, default=defaults.min_pause, help="seconds between parts"

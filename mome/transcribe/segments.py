@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from itertools import pairwise
 
+import cv2
 import numpy as np
 
 FRAME = 0.02  # seconds of a level
 QUIET = -70.0  # dB below full scale that counts as silence whatever else there is
-FLOOR, LOUD = 10, 95  # percentiles of the levels: what is heard in pauses, and in speech
-ABOVE_FLOOR = 0.3  # share of the way from one to the other from which on a frame is speech
-MARGIN = 0.25  # seconds kept before and after the speech of a segment
+SPEECH_FROM = 0.4  # share of the way from the level of pauses to that of speech
+MIN_CONTRAST = 6.0  # dB between the two; with less there are no pauses
+SMOOTH = 5  # frames over which levels are averaged
+MARGIN = 0.25  # seconds kept before and after the speech of a segment, at most
 MIN_SPEECH = 0.1  # seconds; what is shorter is a click
 
 
@@ -65,8 +67,7 @@ def find_segments(
         return []
     if total <= max_seconds:
         return [(0.0, total)]
-    floor, loud = (float(q) for q in np.percentile(np.maximum(level, QUIET), [FLOOR, LOUD]))
-    speech = level > max(floor + ABOVE_FLOOR * (loud - floor), QUIET)
+    speech = is_speech(level)
     edges = np.flatnonzero(np.diff(speech.astype(np.int8), prepend=0, append=0))
     runs: list[list[int]] = []
     for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
@@ -77,15 +78,46 @@ def find_segments(
     runs = [run for run in runs if speech[slice(*run)].sum() * FRAME >= MIN_SPEECH]
     if not runs:
         runs = [[0, len(level)]]  # as loud throughout: whatever it is, it has no pauses
-    margin = round(MARGIN / FRAME)
+    longest = round(max_seconds / FRAME)
     segments = []
     for number, (begin, end) in enumerate(runs):
+        margin = min(round(MARGIN / FRAME), max(0, longest - (end - begin)) // 2)
         before = runs[number - 1][1] if number else 0
         after = runs[number + 1][0] if number + 1 < len(runs) else len(level)
         first = max(begin - margin, (before + begin + 1) // 2 if number else 0)
         last = min(end + margin, (end + after) // 2 if number + 1 < len(runs) else len(level))
-        segments += split_at_quietest(level, first, last, round(max_seconds / FRAME))
+        segments += split_at_quietest(level, first, last, longest)
     return [(begin * FRAME, end * FRAME) for begin, end in segments]
+
+
+def is_speech(level: np.ndarray) -> np.ndarray:
+    """Which frames are speech: bool (T,).
+
+    The levels are divided into those of pauses and those of speech by Otsu's method (1979), which
+    makes both as alike as possible; digital silence, which is in no room, does not count there.
+    Recordings differ in both: a sentence may stand 20 or 60 dB above its room.
+    """
+    heard = np.clip(smooth(level), QUIET, 0)
+    sound = heard[heard > QUIET]
+    step = -QUIET / 255
+    split, _ = cv2.threshold(
+        np.rint((sound - QUIET) / step).astype(np.uint8),
+        0,
+        255,
+        cv2.THRESH_BINARY | cv2.THRESH_OTSU,
+    )
+    loud = sound > QUIET + split * step
+    if not loud.any() or loud.all() or sound[loud].mean() - sound[~loud].mean() < MIN_CONTRAST:
+        return heard > QUIET
+    pauses, speech = float(sound[~loud].mean()), float(sound[loud].mean())
+    return heard > pauses + SPEECH_FROM * (speech - pauses)
+
+
+def smooth(level: np.ndarray) -> np.ndarray:
+    """Levels (T,) averaged over neighbours; at the ends over those that there are."""
+    window = np.ones(SMOOTH)
+    counts = np.convolve(np.ones(len(level)), window, mode="same")
+    return np.convolve(np.maximum(level, QUIET), window, mode="same") / counts
 
 
 def split_at_quietest(
@@ -97,8 +129,7 @@ def split_at_quietest(
     # Not near the ends, so that each part is worth reading, and the number of cuts is bounded.
     quarter = (end - begin) // 4
     inner = slice(begin + quarter, end - quarter)
-    smooth = np.convolve(level, np.ones(5) / 5, mode="same")
-    cut = begin + quarter + int(smooth[inner].argmin())
+    cut = begin + quarter + int(smooth(level)[inner].argmin())
     return [
         *split_at_quietest(level, begin, cut, longest),
         *split_at_quietest(level, cut, end, longest),

@@ -76,6 +76,23 @@ def test_a_steady_sound_has_no_pauses_and_is_read_all_the_same():
     assert all(a[1] == b[0] for a, b in pairwise(found))
 
 
+def test_a_noisy_room_between_digital_silence_is_a_pause():
+    """Clips joined with silence: sentences stand 20 dB above their room, which is no speech."""
+    clip = [(0.6, 0.012), (1.8, 0.12), (0.6, 0.012), (1.0, 0.0)]
+    found = segments(signal(*(clip * 5)), 3.0)
+    assert len(found) == 5
+    for number, (start, end) in enumerate(found):
+        assert start == pytest.approx(4 * number + 0.35, abs=0.1)
+        assert end == pytest.approx(4 * number + 2.65, abs=0.1)
+
+
+def test_margins_shrink_before_speech_is_cut():
+    found = segments(signal((2, 0.001), (2.9, 0.1), (2, 0.001)), 3.0)
+    assert len(found) == 1
+    assert found[0][0] <= 2.0
+    assert found[0][1] >= 4.86
+
+
 def test_a_click_is_no_speech():
     quiet = 1e-4
     found = segments(signal((2, quiet), (0.04, 0.3), (2, quiet), (2, 0.1), (2, quiet)), 4.0)
