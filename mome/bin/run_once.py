@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Options and configuration keys that do not change the result: how many processes and devices
 # compute, what is logged, and where outputs and frozen tools are.
 NEUTRAL = frozenset(
-    "nj parallel ngpu num_nodes resume force multiprocessing_distributed unused_parameters"
+    "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
     " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb"
     " out dump output output_dir landmarks other_landmarks".split()
 )
