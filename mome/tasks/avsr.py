@@ -272,11 +272,18 @@ def check_trained(*paths: str | Path) -> None:
     """See that the files of a training are there.
 
     Raises:
-        FileNotFoundError: if one is missing.
+        FileNotFoundError: if one is missing; the message names the weights that are there.
     """
-    for path in paths:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
+    for path in map(Path, paths):
+        if path.exists():
+            continue
+        others = sorted(each.name for each in path.parent.glob("valid.*.pth"))
+        if path.suffix == ".pth" and others:
+            raise FileNotFoundError(
+                f"{path} does not exist; there are {', '.join(others)}: name one of them, or let "
+                "best_model_criterion of the training's configuration keep what you want"
+            )
+        raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
 
 
 def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> tuple:

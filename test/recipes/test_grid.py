@@ -24,6 +24,7 @@ from visemes import mouth_shapes
 from mome.common.processes import map_items
 from mome.data.kaldi import read_scp, validate_data_dir
 from mome.data.video import video_info
+from mome.tasks.config import read_config
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs/grid"
@@ -183,7 +184,7 @@ def test_splits(tmp_path):
 
 def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper):
     # Without pretraining and warm start, which test_recipe.py has.
-    conf = yaml.safe_load((ROOT / "egs/mini_av/conf/train.yaml").read_text())
+    conf = read_config(RECIPE / "conf/train.yaml")
     conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_size": 2, "valid_batch_size": 2}
     conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
     conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"

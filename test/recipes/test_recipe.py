@@ -173,6 +173,11 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
     results = (folder / "exp/mome/RESULTS.md").read_bytes()
     run([*clean, "--decode_tag", "greedy"])
     assert "Beam 1," in (folder / "exp/mome/RESULTS_greedy.md").read_text()
+    measured = [
+        yaml.safe_load((folder / f"exp/mome/{packed}/mome.json").read_text())["measured"]
+        for packed in ("packed", "packed_greedy")
+    ]
+    assert ["beam 2" in measured[0], "beam 1" in measured[1]] == [True, True]
     assert (folder / "exp/mome/RESULTS.md").read_bytes() == results
     run([*clean, "--decode_tag", "greedy", "--beam", "2", "--force", "true"])
     table = (folder / "exp/mome/RESULTS_greedy.md").read_text()
@@ -182,7 +187,19 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
 
 def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
     folder, options = recipe
-    jobs = [*options, "--stage", "5", "--tag", "jobs", "--decode_nj", "2", "--snrs", ""]
+    jobs = [
+        *options,
+        "--stage",
+        "5",
+        "--stop_stage",
+        "5",
+        "--tag",
+        "jobs",
+        "--decode_nj",
+        "2",
+        "--snrs",
+        "",
+    ]
     (folder / "exp/jobs").mkdir()
     (folder / "exp/jobs/config.yaml").write_bytes((folder / "exp/mome/config.yaml").read_bytes())
     result = run(jobs, check=False)

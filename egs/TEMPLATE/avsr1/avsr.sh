@@ -31,7 +31,8 @@ datadir=data               # what stage 1 writes
 dumpdir=dump               # what stages 2 and 3 write
 expdir=exp                 # what stages 4 and 5 write
 tag=                       # name of the model's folder in expdir; default: mome or mome_<task>
-decode_tag=                # further decoding of a model, to decode_<tag> and RESULTS_<tag>.md
+decode_tag=                # further decoding of a model, to decode_<tag>, RESULTS_<tag>.md and
+                           # packed_<tag>
 ## Processes and machines
 nj=$(nproc)                # parallel jobs of the data stages, on this machine
 parallel=                  # YAML of a Dask cluster that runs the data stages 2 and 3 instead
@@ -286,22 +287,23 @@ fi
 if wants 6; then
     for model in "${models[@]}"; do
         dir=${expdir}/${model%% *}
+        packed=packed${decode_tag:+_${decode_tag}}
         log "stage 6: packing of ${model%% *}"
         # shellcheck disable=SC2086
-        run_once --mark "${dir}/.packed.done" --elsewhere=--expdir \
+        run_once --mark "${dir}/.${packed}.done" --elsewhere=--expdir \
             --needs "${dir}/.done" "${dumpdir}/${valid_set}/.done" -- \
             python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}" \
             --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}" \
             --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}" \
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}" \
-            --output "${dir}/packed" ${pack_opts}
+            --output "${dir}/${packed}" ${pack_opts}
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
-            python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/packed" --beam "${beam}" \
+            python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/${packed}" --beam "${beam}" \
                 --detector "${detector}" --downloads "${MOME_DOWNLOADS}"
         fi
-        log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/packed")"
+        log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done
 fi
 log "finished stages ${stage} to ${stop_stage}"
