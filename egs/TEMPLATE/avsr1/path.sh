@@ -5,6 +5,9 @@ export MOME_ROOT
 export MOME_DOWNLOADS=${MOME_DOWNLOADS:-${MOME_ROOT}/downloads}
 export PATH=${MOME_ROOT}/tools/venv/bin:${MOME_ROOT}/utils:${PATH}
 export PYTHONPATH=${MOME_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
+# Containers often set this. Every process would then compile PyTorch, Transformers and ESPnet again
+# before it begins, which takes longer than many a stage.
+unset PYTHONDONTWRITEBYTECODE
 export LC_ALL=C.UTF-8
 export TOKENIZERS_PARALLELISM=false
 # Nothing in the stages looks for newer files on a hub once a model folder is there.
