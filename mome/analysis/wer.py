@@ -95,6 +95,23 @@ def normalised_pairs(
     return pairs
 
 
+def count_errors(pairs: Mapping[str, tuple[str, str]]) -> np.ndarray:
+    """Errors of each utterance.
+
+    Args:
+        pairs: normalised reference and hypothesis of U utterances.
+
+    Returns:
+        (U, 4): substitutions, deletions, insertions and the reference's words.
+    """
+    counts = np.zeros((len(pairs), 4), dtype=np.int64)
+    for row, (reference, hypothesis) in enumerate(pairs.values()):
+        result = jiwer.process_words(reference, hypothesis)
+        errors = result.substitutions, result.deletions, result.insertions
+        counts[row] = *errors, result.hits + result.substitutions + result.deletions
+    return counts
+
+
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: int = 0) -> Score:
     """Score hypotheses against references, utterance by utterance.
 
@@ -102,11 +119,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
         ValueError: as `normalised_pairs`.
     """
     pairs = normalised_pairs(references, hypotheses)
-    counts = np.zeros((len(pairs), 4), dtype=np.int64)  # S, D, I, reference words
-    for row, (reference, hypothesis) in enumerate(pairs.values()):
-        result = jiwer.process_words(reference, hypothesis)
-        errors = result.substitutions, result.deletions, result.insertions
-        counts[row] = *errors, result.hits + result.substitutions + result.deletions
+    counts = count_errors(pairs)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(counts), size=(RESAMPLES, len(counts)))
     sums = counts[drawn].sum(1)

@@ -6,6 +6,7 @@ replace the base's; a dictionary such as ``decoder_conf`` is merged key by key, 
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,18 @@ def read_config(path: Path) -> dict[str, Any]:
         chain.append(values)
     merged: dict[str, Any] = {}
     for values in reversed(chain):
-        for key, value in values.items():
-            old = merged.get(key)
-            if isinstance(old, dict) and isinstance(value, dict):
-                value = {**old, **value}
-            merged[key] = value
+        merged = merge(merged, values)
+    return merged
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with changes: keys replace the base's, dictionaries are merged key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = {**old, **value}
+        merged[key] = value
     return merged
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,19 +188,8 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
 
 def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
     folder, options = recipe
-    jobs = [
-        *options,
-        "--stage",
-        "5",
-        "--stop_stage",
-        "5",
-        "--tag",
-        "jobs",
-        "--decode_nj",
-        "2",
-        "--snrs",
-        "",
-    ]
+    jobs = [*options, "--stage", "5", "--stop_stage", "5", "--snrs", ""]
+    jobs += ["--tag", "jobs", "--decode_nj", "2"]
     (folder / "exp/jobs").mkdir()
     (folder / "exp/jobs/config.yaml").write_bytes((folder / "exp/mome/config.yaml").read_bytes())
     result = run(jobs, check=False)
@@ -220,6 +210,59 @@ def test_jobs_decode_the_same_and_a_failed_one_is_named(recipe):
         assert text.read_bytes() == same.read_bytes()
         parts = [text.parents[3] / f"split2/{i}" / text.relative_to(text.parents[3]) for i in "12"]
         assert [len(part.read_text().splitlines()) for part in parts] == [2, 1]
+
+
+def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
+    folder, options = recipe
+    given = dict(zip(options[::2], map(str, options[1::2]), strict=True))
+    paths = {name: given.pop(f"--{name}") for name in ("expdir", "dumpdir", "train_config")}
+    del given["--tasks"]
+    values = {
+        "baseline": "mome",
+        "task": "avsr",
+        "learning_rates": [0.002],
+        "seeds": [0],
+        "common": {"model_conf": {"pairs_per_step": None}},
+        "experiments": {
+            "mome": None,
+            "projectors": {"conf": {"decoder_conf": {"adapter": "none", "adapter_conf": {}}}},
+        },
+    }
+    (folder / "list.yaml").write_text(yaml.safe_dump(values))
+    command = ["--recipe", RECIPE, "--list", folder / "list.yaml"]
+    command += [word for name, path in paths.items() for word in (f"--{name}", path)]
+    further = ["--", *(word for pair in given.items() for word in pair), "--snrs", ""]
+
+    def compare(*more: str) -> str:
+        words = [sys.executable, "-m", "mome.bin.run_experiments", *command, *more, *further]
+        done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = compare("--hours", "0.001")  # which the first training alone takes
+    assert "training mome/lr0.002_seed0; 2 trainings are left" in said
+    assert "budget of 0.001 h used up: 1 trainings are left" in said
+    assert "Without results so far: mome, projectors." in said
+    said = compare("--hours", "1")
+    assert "training projectors/lr0.002_seed0; 1 trainings are left" in said
+    assert "decoding mome/lr0.002_seed0" in said
+    assert "training mome" not in said
+    results = json.loads((folder / "exp/experiments/results.json").read_text())
+    mome, projectors = (results["experiments"][name] for name in ("mome", "projectors"))
+    assert (mome["seeds"], projectors["seeds"]) == (1, 1)
+    assert list(mome["wer"]) == ["test", "test_swapvideo", "test_swapaudio"]
+    assert list(mome["wer"]["test"]) == PAIRS["avsr"]
+    assert mome["trained"] > mome["active"] > projectors["active"] == 0
+    assert mome["tflops"]["a4_v2"] > projectors["tflops"]["a16_v5"] > 0
+    assert mome["validation_loss"].keys() == {"0.002"}
+    trained = yaml.safe_load(
+        (folder / "exp/experiments/mome/lr0.002_seed0/config.yaml").read_text()
+    )
+    assert (trained["model_conf"]["pairs_per_step"], trained["seed"]) == (None, 0)
+    scored = json.loads((folder / "exp/experiments/mome/lr0.002_seed0/scores.json").read_text())
+    wer = scored["avsr/test/a4_v2"]["wer"]
+    assert mome["wer"]["test"]["a4_v2"]["mean"] == pytest.approx(wer)
+    assert not list((folder / "exp/experiments").glob("*/*/.packed.done"))
 
 
 def test_training_goes_on_from_its_checkpoint(recipe):

@@ -1,0 +1,186 @@
+"""What experiments show: word error rates beside a baseline's, and what each method costs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mome.analysis import dry_run, parameters
+from mome.analysis.comparison import compare, errors_by_seed
+from mome.analysis.decoded import decode_folder, rate_order, read_prepared, read_transcripts
+from mome.analysis.experiments import (
+    Experiment,
+    ExperimentList,
+    best_rate,
+    is_decoded,
+    losses_by_rate,
+    trainings,
+)
+from mome.data import test_sets
+from mome.models.matryoshka import TaskPair
+from mome.tasks.packed import namespace
+
+
+def finished(listed: ExperimentList, experiment: Experiment, expdir: Path) -> list[list[Path]]:
+    """Folders of the models of each seed that is decoded, at the learning rate chosen."""
+    rate = best_rate(listed, experiment, expdir)
+    if rate is None:
+        return []
+    by_seed = [
+        [expdir / each.name for each in trainings(experiment, rate, seed)] for seed in listed.seeds
+    ]
+    return [folders for folders in by_seed if all(map(is_decoded, folders))]
+
+
+def transcripts_of(folders: Sequence[Path], task: str, name: str) -> dict[str, dict[str, str]]:
+    """Rate pair -> utterance -> hypothesis of a test set, of the models of one seed together."""
+    found: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        found |= read_transcripts(decode_folder(folder), task, name)
+    return found
+
+
+def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
+    """Parameters, TFLOPs of a clip at each rate pair, and what training and decoding took.
+
+    Args:
+        folders: of the models of one seed.
+        task: that they are trained for.
+        seconds: length of the clip.
+    """
+    flops: dict[str, float] = {}
+    for folder in folders:
+        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        model = dry_run.build(namespace(values))
+        encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
+        for pair in model.pairs[task]:
+            llm = dry_run.llm_flops(model, TaskPair(task, pair), seconds)
+            flops[str(pair)] = float(f"{(llm + sum(encoders.values())) / 1e12:.3g}")
+    adapter = {name: counts for name, *counts in parameters.table(model)}["adapter"]
+    runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    return {
+        "trained": adapter[0] * len(folders),
+        "active": adapter[1],
+        "tflops": flops,
+        "training_seconds": round(sum(run["seconds"] for run in runs)),
+        "peak_gigabytes": max(run["peak_gigabytes"] for run in runs),
+        "revision": sorted({run["revision"] for run in runs}),
+    }
+
+
+def results(
+    listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path, dump: Path
+) -> dict[str, Any]:
+    """All that is known of a list's experiments, in plain values for JSON.
+
+    Raises:
+        ValueError: if transcripts do not fit the references.
+    """
+    baseline = next(each for each in listed.experiments if each.name == listed.baseline)
+    found: dict[str, Any] = {}
+    of_baseline: dict[tuple[str, str], np.ndarray] = {}
+    for experiment in [baseline, *(each for each in experiments if each is not baseline)]:
+        losses = losses_by_rate(listed, experiment, expdir)
+        row: dict[str, Any] = {
+            "title": experiment.title,
+            "validation_loss": {f"{rate:g}": round(loss, 4) for rate, loss in losses.items()},
+            "learning_rate": best_rate(listed, experiment, expdir),
+            "wer": {},
+        }
+        by_seed = finished(listed, experiment, expdir)
+        row["seeds"] = len(by_seed)
+        if by_seed:
+            durations = read_prepared(dump, "test", "utt2dur").values()
+            row |= costs(by_seed[0], listed.task, float(np.median([*map(float, durations)])))
+        for name in sets_of(by_seed, listed.task):
+            heard = [transcripts_of(folders, listed.task, name) for folders in by_seed]
+            references = read_prepared(dump, name, "text")
+            for pair in sorted(heard[0], key=rate_order):
+                errors, words = errors_by_seed(references, [each[pair] for each in heard])
+                if experiment is baseline:
+                    of_baseline[name, pair] = errors
+                other = None if experiment is baseline else of_baseline.get((name, pair))
+                cell = asdict(compare(errors, other, words))
+                row["wer"].setdefault(name, {})[pair] = cell
+        found[experiment.name] = row
+    return {"task": listed.task, "baseline": listed.baseline, "experiments": found}
+
+
+def sets_of(by_seed: Sequence[Sequence[Path]], task: str) -> list[str]:
+    """Names of the test sets that all models of all seeds have decoded, as tables list them."""
+    decoded = [
+        {path.name for path in (decode_folder(folder) / task).glob("*")}
+        for folders in by_seed
+        for folder in folders
+    ]
+    common = set.intersection(*decoded) if decoded else set()
+    return sorted(common, key=lambda name: test_sets.parse(name).order)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The tables of `results`."""
+    rows = found["experiments"]
+    lines = [f"# Experiments, {found['task'].upper()}", ""]
+    lines += [
+        "WER in %: mean over seeds, with their standard deviation, and below it the difference to",
+        f"{rows[found['baseline']]['title']} with its 95 % confidence interval, by a bootstrap",
+        "over utterances and seeds, paired in both. **Bold**: the interval leaves out zero.",
+        "",
+    ]
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["wer"]))
+    for name in sorted(names, key=lambda name: test_sets.parse(name).order):
+        pairs = sorted(
+            {pair for row in rows.values() for pair in row["wer"].get(name, {})}, key=rate_order
+        )
+        lines += [f"## {test_sets.parse(name).describe()}", ""]
+        lines += [
+            f"| method | seeds | {' | '.join(pairs)} |",
+            "| --- | ---: |" + " --- |" * len(pairs),
+        ]
+        for row in rows.values():
+            if name in row["wer"]:
+                cells = [_cell(row["wer"][name].get(pair)) for pair in pairs]
+                lines.append(f"| {row['title']} | {row['seeds']} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += ["## Costs", ""]
+    lines += [
+        "| method | trained | active | TFLOPs for a clip | training, min | peak memory, GB |",
+        "| --- | ---: | ---: | --- | ---: | ---: |",
+    ]
+    for row in rows.values():
+        if row["seeds"]:
+            flops = ", ".join(f"{pair} {value:g}" for pair, value in row["tflops"].items())
+            lines.append(
+                f"| {row['title']} | {row['trained']:,} | {row['active']:,} | {flops} | "
+                f"{row['training_seconds'] / 60:.0f} | {row['peak_gigabytes']:.1f} |"
+            )
+    rates = list(dict.fromkeys(rate for row in rows.values() for rate in row["validation_loss"]))
+    lines += ["", "## Validation loss by learning rate", ""]
+    lines += [f"| method | {' | '.join(rates)} |", "| --- |" + " ---: |" * len(rates)]
+    for row in rows.values():
+        losses = row["validation_loss"]
+        cells = [f"{losses[rate]:.4f}" if rate in losses else "" for rate in rates]
+        lines.append(f"| {row['title']} | {' | '.join(cells)} |")
+    waiting = [row["title"] for row in rows.values() if not row["seeds"]]
+    if waiting:
+        lines += ["", f"Without results so far: {', '.join(waiting)}."]
+    revisions = sorted({r for row in rows.values() for r in row.get("revision", [])})
+    lines += ["", f"Trained by the code of revision {', '.join(revisions) or 'none'}.", ""]
+    return "\n".join(lines)
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    spread = "" if cell["spread"] is None else f" ± {cell['spread']:.1f}"
+    text = f"{cell['mean']:.1f}{spread}"
+    if cell["difference"] is None:
+        return text
+    low, high = cell["low"], cell["high"]
+    difference = f"{cell['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    clear = low > 0 or high < 0
+    return f"{text}<br>{f'**{difference}**' if clear else difference}"

@@ -1,0 +1,167 @@
+"""Lists of experiments and the order of work."""
+
+import json
+
+import pytest
+import yaml
+
+from mome.analysis.experiment_tables import markdown
+from mome.analysis.experiments import (
+    best_rate,
+    left,
+    read_list,
+    trainings,
+    trainings_left,
+    validation_loss,
+)
+from mome.bin import run_experiments
+
+TRAIN = {
+    "model_conf": {"audio_rates": [4, 16], "video_rates": [2, 5], "pairs_per_step": 1},
+    "optim_conf": {"lr": 0.1, "weight_decay": 0.1},
+    "decoder_conf": {"adapter": "mome", "adapter_conf": {"top_k": 4}},
+}
+LIST = {
+    "baseline": "mome",
+    "task": "avsr",
+    "learning_rates": [0.002, 0.001],
+    "seeds": [0, 1],
+    "common": {"model_conf": {"pairs_per_step": None}},
+    "experiments": {
+        "mome": {"title": "MoME"},
+        "lora": {"model_per_pair": True, "conf": {"decoder_conf": {"adapter": "lora"}}},
+    },
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A list and the configuration that it changes."""
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(TRAIN, sort_keys=False))
+    (tmp_path / "list.yaml").write_text(yaml.safe_dump(LIST, sort_keys=False))
+    return tmp_path / "list.yaml", tmp_path / "train.yaml"
+
+
+def finish(folder, loss: float, decoded: bool = False) -> None:
+    """What a finished training leaves behind, as far as the order of work looks at it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".done").write_text(json.dumps({"state": "done", "settings": {}}))
+    (folder / "config.yaml").write_text("num_iters_per_epoch: 5\n")
+    (folder / "log").write_text(
+        "[x] (trainer:1) INFO: 1epoch results: [train] loss=9.0, [valid] loss_avsr_a4_v2=99.0\n"
+        f"[x] (trainer:1) INFO: 2epoch results: [train] loss=9.0, [valid] loss_avsr_a4_v2={loss}, "
+        f"loss_avsr_a16_v2={loss + 1}, loss_balance=7.0, acc=0.5, loss=99.0\n"
+    )
+    if decoded:
+        (folder / "scores.json").write_text("{}")
+
+
+def test_a_training_changes_what_the_list_says_and_nothing_else(files):
+    listed = read_list(*files)
+    mome, lora = listed.experiments
+    (whole,) = trainings(mome, 0.002, 1)
+    assert whole.name == "mome/lr0.002_seed1"
+    assert whole.conf == {
+        "model_conf": {"audio_rates": [4, 16], "video_rates": [2, 5], "pairs_per_step": None},
+        "optim_conf": {"lr": 0.002, "weight_decay": 0.1},
+        "decoder_conf": {"adapter": "mome", "adapter_conf": {"top_k": 4}},
+        "seed": 1,
+    }
+    each = trainings(lora, 0.001, 0)
+    assert [one.name for one in each] == [
+        f"lora/lr0.001_seed0_{pair}" for pair in ("a4_v2", "a4_v5", "a16_v2", "a16_v5")
+    ]
+    assert each[1].conf["model_conf"]["audio_rates"] == [4]
+    assert each[1].conf["model_conf"]["video_rates"] == [5]
+    assert each[1].conf["decoder_conf"]["adapter"] == "lora"
+
+
+def test_a_single_stream_leaves_the_rates_of_the_other(files):
+    files[0].write_text(yaml.safe_dump({**LIST, "task": "vsr"}, sort_keys=False))
+    of_one = trainings(read_list(*files).experiments[1], 0.001, 0)
+    assert [one.pairs[0].video for one in of_one] == [2, 5]
+    assert of_one[1].conf["model_conf"]["audio_rates"] == [4, 16]
+
+
+def test_all_experiments_come_before_other_rates_and_those_before_other_seeds(files, tmp_path):
+    listed = read_list(*files)
+    done = []
+    assert trainings_left(listed, listed.experiments, tmp_path) == 3 + 3 * 4
+    while todo := left(listed, listed.experiments, tmp_path):
+        training, decode = todo[0]
+        done.append((training.name, decode))
+        # The second learning rate is the better one for the first experiment alone.
+        loss = 2.0 if training.name.startswith("mome/lr0.001") else 3.0 - training.rate
+        finish(tmp_path / training.name, loss + 5.0 * training.name.startswith("lora"), decode)
+        assert len(done) < 40
+    pairs = ["a4_v2", "a4_v5", "a16_v2", "a16_v5"]
+    lora = {rate: [f"lora/lr{rate}_seed0_{pair}" for pair in pairs] for rate in (0.002, 0.001)}
+    assert done == [
+        ("mome/lr0.002_seed0", False),
+        *((name, False) for name in lora[0.002]),
+        ("mome/lr0.001_seed0", False),
+        *((name, False) for name in lora[0.001]),
+        ("mome/lr0.001_seed0", True),
+        *((name, True) for name in lora[0.002]),
+        ("mome/lr0.001_seed1", True),
+        *((f"lora/lr0.002_seed1_{pair}", True) for pair in pairs),
+    ]
+    assert trainings_left(listed, listed.experiments, tmp_path) == 0
+    assert best_rate(listed, listed.experiments[0], tmp_path) == 0.001
+    # Of the last epoch, over the rate pairs, without balance loss and sums.
+    assert validation_loss(tmp_path / "mome/lr0.001_seed0") == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "x"}, "the baseline x is not among"),
+        ({"task": "tts"}, "task 'tts' is not one of avsr, asr, vsr"),
+        ({"seeds": []}, "learning_rates and seeds must name one each"),
+        ({"lr": 1}, "unknown key lr; known are baseline"),
+        ({"experiments": {"mome": {"config": {}}}}, "mome: unknown key config"),
+        ({"experiments": {"mome": 3}}, "mome holds no `key: value`"),
+    ],
+)
+def test_mistakes_in_a_list_are_named(files, changes, message):
+    files[0].write_text(yaml.safe_dump({**LIST, **changes}, sort_keys=False))
+    with pytest.raises(ValueError, match=message):
+        read_list(*files)
+
+
+def test_what_is_not_there_is_named(files, tmp_path):
+    options = ["--train_config", str(files[1]), "--expdir", str(tmp_path / "exp"), "--list"]
+    with pytest.raises(SystemExit, match=r"nothing.yaml does not exist; it lists the experiments"):
+        run_experiments.main([*options, str(tmp_path / "nothing.yaml")])
+    with pytest.raises(SystemExit, match="no experiment x is listed; there are mome, lora"):
+        run_experiments.main([*options, str(files[0]), "--only", "x"])
+    with pytest.raises(SystemExit, match="--train_config cannot be given to run"):
+        run_experiments.main([*options, str(files[0]), "--", "--train_config", "other.yaml"])
+    values = {**LIST}
+    del values["seeds"]
+    files[0].write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(SystemExit, match="the key seeds is missing"):
+        run_experiments.main([*options, str(files[0])])
+
+
+def test_a_table_without_results_says_so(files, tmp_path, capsys):
+    options = ["--train_config", str(files[1]), "--list", str(files[0])]
+    run_experiments.main([*options, "--expdir", str(tmp_path), "--report_only", "true"])
+    assert "Without results so far: MoME, lora." in capsys.readouterr().out
+
+
+def test_a_difference_is_bold_if_its_interval_leaves_out_zero():
+    cell = {"wers": [5.0, 6.0], "mean": 5.5, "spread": 0.7}
+    none = {"difference": None, "low": None, "high": None}
+    row = {"seeds": 2, "trained": 10, "active": 5, "tflops": {"a4": 0.1}, "training_seconds": 60}
+    row |= {"peak_gigabytes": 2.0, "revision": ["abc"], "validation_loss": {"0.001": 1.5}}
+    clear = {"difference": 1.0, "low": 0.2, "high": 2.0}
+    unclear = {"difference": 1.0, "low": -0.2, "high": 2.0}
+    rows = {
+        name: {**row, "title": name, "wer": {"test": {"a4": {**cell, **values}}}}
+        for name, values in (("base", none), ("clear", clear), ("unclear", unclear))
+    }
+    table = markdown({"task": "asr", "baseline": "base", "experiments": rows})
+    assert "| base | 2 | 5.5 ± 0.7 |" in table
+    assert "| clear | 2 | 5.5 ± 0.7<br>**+1.0 [+0.2, +2.0]** |" in table
+    assert "| unclear | 2 | 5.5 ± 0.7<br>+1.0 [-0.2, +2.0] |" in table
