@@ -1,0 +1,168 @@
+"""Plot a model's word error rates against noise and against compression, from its saved scores.
+
+  mome-plot-results --expdir exp/mome --noise babble --output exp/mome/figures
+
+Reads <expdir>/scores.json and writes wer_by_snr and wer_by_rate, as .png and .svg, with the 95 %
+confidence intervals that are in the scores. Without noisy test sets there is no wer_by_snr.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mome.analysis.decoded import rate_order
+from mome.data import test_sets
+from mome.models.matryoshka import TASKS, parse_rate_pair
+
+STYLES = {"avsr": ("o", "-"), "asr": ("s", "--"), "vsr": ("^", ":")}  # told apart without colour
+Points = list[tuple[float, dict[str, float]]]  # place on the axis, score
+
+
+def read_scores(expdir: Path, tag: str = "") -> dict[tuple[str, str, str], dict[str, float]]:
+    """The scores that stage 5 wrote: (task, test set, rate pair) -> score.
+
+    Raises:
+        FileNotFoundError: if there are none; names the stage that writes them.
+    """
+    path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; stage 5 writes it")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    scores = {}
+    for key, score in values.items():
+        task, *rest = key.split("/")
+        if task in TASKS and len(rest) == 2:
+            scores[task, rest[0], rest[1]] = score
+    return scores
+
+
+def by_snr(scores: dict, base: str, noise: str) -> tuple[dict[tuple[str, str], Points], list[str]]:
+    """WER against SNR: (task, rate pair) -> points, and the names of the axis' places.
+
+    The last place is the clean set. Lips do not hear noise, so VSR is the same at all of them.
+
+    Raises:
+        ValueError: if no set with this noise is decoded; names what there is.
+    """
+    sets = {name: test_sets.parse(name) for _, name, _ in scores}
+    noisy = {
+        each.snr: name
+        for name, each in sets.items()
+        if each.base == base and each.noise == noise and not (each.swap or each.corruption)
+    }
+    if not noisy:
+        raise ValueError(
+            f"no set of {base} with {noise} is decoded; decoded are {', '.join(sorted(sets))}"
+        )
+    places = [*(noisy[snr] for snr in sorted(noisy)), base]
+    names = [*(f"{snr:g}" for snr in sorted(noisy)), "clean"]
+    lines: dict[tuple[str, str], Points] = {}
+    for task, _, pair in sorted(scores, key=lambda key: rate_order(key[2])):
+        points = []
+        for place, name in enumerate(places):
+            found = scores.get((task, base if task == "vsr" else name, pair))
+            if found is not None:
+                points.append((float(place), found))
+        lines[task, pair] = points
+    return lines, names
+
+
+def by_rate(scores: dict, base: str) -> dict[str, Points]:
+    """WER of a clean set against tokens a second that the LLM reads: name of a line -> points.
+
+    ASR and VSR are a line each; AVSR is one for each audio rate.
+    """
+    lines: dict[str, Points] = {}
+    for task, name, pair in sorted(
+        scores, key=lambda key: (TASKS.index(key[0]), rate_order(key[2]))
+    ):
+        if name != base:
+            continue
+        rates = parse_rate_pair(pair)
+        title = f"{task.upper()}, audio {rates.audio}" if task == "avsr" else task.upper()
+        tokens = (50 / rates.audio if rates.audio else 0) + (25 / rates.video if rates.video else 0)
+        lines.setdefault(title, []).append((tokens, scores[task, name, pair]))
+    return {title: sorted(points, key=lambda point: point[0]) for title, points in lines.items()}
+
+
+def draw_line(panel: Any, points: Points, marker: str, style: str, name: str) -> None:
+    """A line with the scores' confidence intervals as bars."""
+    places = [place for place, _ in points]
+    wers = [score["wer"] for _, score in points]
+    bars = [
+        [score["wer"] - score["low"] for _, score in points],
+        [score["high"] - score["wer"] for _, score in points],
+    ]
+    panel.errorbar(
+        places, wers, yerr=bars, marker=marker, linestyle=style, markersize=4, capsize=2, label=name
+    )
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """Write a figure as PNG and SVG, always the same bytes for the same scores."""
+    figure.tight_layout()
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    print(folder / f"{name}.png")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw what the scores allow."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
+    parser.add_argument("--test_set", default="test", help="clean set, also of the noisy copies")
+    parser.add_argument("--noise", help="kind of noise; default: no figure by SNR")
+    parser.add_argument("--output", type=Path, help="folder; default: <expdir>/figures")
+    args = parser.parse_args(argv)
+    output = args.output or args.expdir / "figures"
+    try:
+        scores = read_scores(args.expdir, args.decode_tag)
+        rates = by_rate(scores, args.test_set)
+        if not rates:
+            raise ValueError(f"{args.test_set} is not decoded; stage 5 does it")
+        noisy = by_snr(scores, args.test_set, args.noise) if args.noise else None
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"mome-plot-results: {error}") from None
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "mome"
+    from matplotlib import pyplot
+
+    figure, panel = pyplot.subplots(figsize=(3.5, 2.8))
+    dashes = iter(["-", "--", "-.", ":"])  # AVSR's lines, one for each audio rate
+    for title, points in rates.items():
+        marker, style = STYLES[title.split(",")[0].lower()]
+        draw_line(panel, points, marker, next(dashes, style) if marker == "o" else style, title)
+    panel.set_xlabel("audio and video tokens a second")
+    panel.set_ylabel("WER (%)")
+    panel.set_ylim(bottom=0)
+    panel.legend(fontsize=7)
+    save(figure, output, "wer_by_rate")
+    if noisy is not None:
+        lines, names = noisy
+        pairs = {task: [p for t, p in lines if t == task] for task in TASKS}
+        # A panel each for the finest and the coarsest rates.
+        figure, panels = pyplot.subplots(1, 2, figsize=(7.0, 2.8), sharey=True)
+        for panel, index in zip(panels, (0, -1), strict=True):
+            for task in TASKS:
+                if pairs[task]:
+                    pair = pairs[task][index]
+                    title = f"{task.upper()} {pair.replace('_', ' ')}"
+                    draw_line(panel, lines[task, pair], *STYLES[task], title)
+            panel.set_xticks(range(len(names)), names)
+            panel.set_xlabel(f"SNR, {args.noise} (dB)")
+            panel.set_ylim(bottom=0)
+            panel.legend(fontsize=7)
+        panels[0].set_ylabel("WER (%)")
+        save(figure, output, "wer_by_snr")
+
+
+if __name__ == "__main__":
+    main()
