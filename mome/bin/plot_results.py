@@ -46,11 +46,11 @@ def by_snr(scores: dict, base: str, noise: str) -> tuple[dict[tuple[str, str], P
         ValueError: if no set with this noise is decoded; names what there is.
     """
     sets = {name: test_sets.parse(name) for _, name, _ in scores}
-    noisy = {
-        each.snr: name
-        for name, each in sets.items()
-        if each.base == base and each.noise == noise and not (each.swap or each.corruption)
-    }
+    noisy: dict[float, str] = {}
+    for name, each in sets.items():
+        plain = each.base == base and not (each.swap or each.corruption)
+        if plain and each.noise == noise and each.snr is not None:
+            noisy[each.snr] = name
     if not noisy:
         raise ValueError(
             f"no set of {base} with {noise} is decoded; decoded are {', '.join(sorted(sets))}"
@@ -158,9 +158,9 @@ def main(argv: list[str] | None = None) -> None:
                     draw_line(panel, lines[task, pair], *STYLES[task], title)
             panel.set_xticks(range(len(names)), names)
             panel.set_xlabel(f"SNR, {args.noise} (dB)")
-            panel.set_ylim(bottom=0)
             panel.legend(fontsize=7)
         panels[0].set_ylabel("WER (%)")
+        panels[0].set_ylim(bottom=0)  # of both
         save(figure, output, "wer_by_snr")
 
 
