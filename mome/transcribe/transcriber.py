@@ -18,7 +18,7 @@ from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.llm.beam import Hypothesis, beam_search
-from mome.models.avsr import AVSRModel
+from mome.models.avsr import AVSRModel, Features
 from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
 from mome.tasks.packed import load_packed
 from mome.transcribe.alignment import Aligned, align_tokens
@@ -132,6 +132,15 @@ class Clip:
 def fineness(pair: RatePair) -> tuple[int, int]:
     """Key that sorts rate pairs from the finest to the coarsest."""
     return pair.audio or 0, pair.video or 0
+
+
+def select(features: Features, rows: Sequence[int]) -> Features:
+    """Some rows of a batch, without the padding of the others."""
+    selected = {}
+    for kind, (frames, lengths) in features.items():
+        chosen = lengths[list(rows)]
+        selected[kind] = frames[list(rows), : int(chosen.max())], chosen
+    return selected
 
 
 class Transcriber:
@@ -384,16 +393,23 @@ class Transcriber:
             result |= dict(zip(places, found, strict=True))
         return [result[place] for place in range(len(clips))]
 
+    @torch.inference_mode()
     def search_cascade(self, clips: Sequence[Clip], task: str, options: Options) -> list[Segment]:
-        """Transcribe segments at the rates chosen, or what is doubtful at coarser ones."""
+        """Transcribe segments at the rates chosen, or what is doubtful at coarser ones.
+
+        The encoders run once, whatever is read again.
+        """
         chosen = self.choose(task, options)
+        features = self.encode(clips, task)
         if options.cascade is None:
-            return self.search(clips, chosen, options)
+            return self.search(clips, features, chosen, options)
         coarse = TaskPair(task, max(self.model.pairs[task], key=fineness))
-        found = self.search(clips, coarse, options)
+        found = self.search(clips, features, coarse, options)
         doubtful = [i for i, each in enumerate(found) if each.confidence < options.cascade]
         if doubtful and coarse != chosen:
-            again = self.search([clips[i] for i in doubtful], chosen, options)
+            again = self.search(
+                [clips[i] for i in doubtful], select(features, doubtful), chosen, options
+            )
             for place, segment in zip(doubtful, again, strict=True):
                 found[place] = segment
         return found
@@ -405,16 +421,22 @@ class Transcriber:
         return max(possible, key=lambda task: (len(READS[task]), task == "asr"), default=None)
 
     @torch.inference_mode()
-    def search(self, clips: Sequence[Clip], chosen: TaskPair, options: Options) -> list[Segment]:
-        """Transcribe segments that all have the streams of a task."""
+    def encode(self, clips: Sequence[Clip], task: str) -> Features:
+        """What the encoders make of the streams that a task reads; see `AVSRModel.encode`."""
         names = {"audio": "speech", "video": "lips"}
-        reads = [names[kind] for kind in READS[chosen.task]]
+        reads = [names[kind] for kind in READS[task]]
         items = [
             (str(number), self.preprocess("", {name: clip.streams[name] for name in reads}))
             for number, clip in enumerate(clips)
         ]
         batch = {key: value.to(self.device) for key, value in self.collate(items)[1].items()}
-        features = self.model.encode(**batch)
+        return self.model.encode(**batch)
+
+    @torch.inference_mode()
+    def search(
+        self, clips: Sequence[Clip], features: Features, chosen: TaskPair, options: Options
+    ) -> list[Segment]:
+        """Transcribe segments by what the encoders have made of them, see :meth:`encode`."""
         best = beam_search(
             self.model.decoder.lm.inner,
             *self.model.prompts(features, [chosen]),

@@ -1,0 +1,79 @@
+"""What a cascade of rates costs and gains, from transcripts at coarse and at fine rates.
+
+All is read at coarse rates, and what is doubtful again at fine ones, of the same encoders' output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Read:
+    """A set of U utterances read at one rate pair.
+
+    Attributes:
+        errors: (U,) words that are wrong.
+        confidences: (U,), 0 to 1.
+        llm_tflops: of projectors and LLM, for an utterance.
+    """
+
+    errors: np.ndarray
+    confidences: np.ndarray
+    llm_tflops: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cascade at one threshold: share of utterances read again, WER in %, TFLOPs for one."""
+
+    threshold: float
+    share: float
+    wer: float
+    tflops: float
+
+
+def cascade(
+    coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float, threshold: float
+) -> Point:
+    """Read again what has a lower confidence than the threshold.
+
+    Args:
+        coarse: what all is read at.
+        fine: what the doubtful is read at.
+        words: (U,) of the references.
+        encoders_tflops: for an utterance, whose output both read.
+        threshold: confidence below which an utterance is doubtful.
+    """
+    again = coarse.confidences < threshold
+    errors = np.where(again, fine.errors, coarse.errors)
+    tflops = encoders_tflops + coarse.llm_tflops + again.mean() * fine.llm_tflops
+    wer = 100 * errors.sum() / words.sum()
+    return Point(threshold, float(again.mean()), float(wer), float(tflops))
+
+
+def curve(coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float) -> list[Point]:
+    """The cascade at every threshold that makes a difference, from none to all read again."""
+    thresholds = [*np.unique(coarse.confidences).tolist(), float("inf")]
+    return [cascade(coarse, fine, words, encoders_tflops, each) for each in thresholds]
+
+
+def choose(points: Sequence[Point], wer: float) -> Point:
+    """The cheapest cascade whose WER is at most ``wer``; without one, that of the lowest WER.
+
+    For choosing a threshold on validation data.
+    """
+    good = [point for point in points if point.wer <= wer]
+    if not good:
+        return min(points, key=lambda point: (point.wer, point.tflops))
+    return min(good, key=lambda point: point.tflops)
+
+
+def by_chance(
+    coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float, share: float
+) -> Point:
+    """What reading a share of the utterances again gives if chance chooses them, on average."""
+    wers = [100 * read.errors.sum() / words.sum() for read in (coarse, fine)]
+    tflops = encoders_tflops + coarse.llm_tflops + share * fine.llm_tflops
+    return Point(float("nan"), share, float(wers[0] + share * (wers[1] - wers[0])), float(tflops))

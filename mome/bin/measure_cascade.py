@@ -1,0 +1,178 @@
+"""Measure what reading only the doubtful utterances at fine rates costs and gains.
+
+  mome-measure-cascade --model exp/mome/packed --dump dump --test_sets test test_babble_snr-5 \\
+      --output exp/mome/cascade.json
+
+Every utterance is read at the coarsest rates, and those of low confidence again at the finest, by
+the same encoders' output. The threshold is chosen on the validation set: the cheapest that reaches
+the error rate of the finest rates there. Reports for each test set the WER and the TFLOPs of an
+utterance at all fixed rate pairs, of the cascade, and of a cascade that reads as many utterances
+again by chance. Writes all thresholds' points as JSON, and a picture beside it.
+"""
+
+import argparse
+import json
+import logging
+from dataclasses import asdict
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mome.analysis import dry_run
+from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
+from mome.analysis.wer import count_errors, normalise
+from mome.bin.pack import read_clips
+from mome.data.kaldi import read_scp
+from mome.models.avsr import AVSRModel
+from mome.models.matryoshka import TaskPair
+from mome.tasks.packed import namespace, opened
+from mome.transcribe.transcriber import READS, Options, Transcriber, fineness
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="packed model")
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--task", default="avsr", choices=list(READS))
+    parser.add_argument("--valid_set", default="valid", help="chooses the threshold")
+    parser.add_argument("--test_sets", nargs="+", default=["test"])
+    parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, required=True, help=".json; the picture is .png")
+    return parser.parse_args(argv)
+
+
+def read_set(
+    transcribe: Transcriber, data: Path, chosen: list[TaskPair], flops: dict[str, float], beam: int
+) -> tuple[dict[str, Read], np.ndarray]:
+    """A set at some rate pairs, the encoders run once: rate pair -> what came out; and words."""
+    clips, texts = read_clips(data, len(read_scp(data / "text")), transcribe.model)
+    options = Options(beam=beam, batch_size=16)
+    heard: dict[str, list] = {str(each.pair): [] for each in chosen}
+    for group in batched(clips, options.batch_size):
+        features = transcribe.encode(group, chosen[0].task)
+        for each in chosen:
+            heard[str(each.pair)] += transcribe.search(group, features, each, options)
+    reads = {}
+    for name, segments in heard.items():
+        pairs = {
+            str(number): (normalise(text), normalise(segment.text))
+            for number, (text, segment) in enumerate(zip(texts, segments, strict=True))
+        }
+        counts = count_errors(pairs)
+        confidences = np.array([segment.confidence for segment in segments])
+        reads[name] = Read(counts[:, :3].sum(1), confidences, flops[name])
+    logging.info("%s: %d utterances at %s", data, len(clips), ", ".join(heard))
+    return reads, counts[:, 3]
+
+
+def tflops(model: AVSRModel, task: str, seconds: float) -> tuple[float, dict[str, float]]:
+    """TFLOPs of the encoders, and of projectors and LLM at each rate pair, for one utterance."""
+    kinds = [kind for kind in model.rates if kind in READS[task]]
+    encoders = sum(dry_run.encoder_flops(model, kind, seconds) for kind in kinds)
+    pairs = model.pairs[task]
+    llm = {str(pair): dry_run.llm_flops(model, TaskPair(task, pair), seconds) for pair in pairs}
+    return encoders / 1e12, {name: value / 1e12 for name, value in llm.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the sets, choose the threshold, report."""
+    args = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    try:
+        transcribe = Transcriber.load(args.model, args.device)
+        pairs = transcribe.model.pairs.get(args.task)
+        if not pairs or len(pairs) < 2:
+            raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")
+        with opened(args.model) as folder:
+            conf = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        durations = [*map(float, read_scp(args.dump / args.valid_set / "utt2dur").values())]
+        model = dry_run.build(namespace(conf))
+        encoders, llm = tflops(model, args.task, float(np.median(durations)))
+        chosen = [TaskPair(args.task, pair) for pair in sorted(pairs, key=fineness)]
+        fine, coarse = str(chosen[0].pair), str(chosen[-1].pair)
+        reads, words = read_set(
+            transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], llm, args.beam
+        )
+        wanted = 100 * reads[fine].errors.sum() / words.sum()
+        on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), float(wanted))
+        found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
+        found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
+        for name in args.test_sets:
+            reads, words = read_set(transcribe, args.dump / name, chosen, llm, args.beam)
+            one, other = reads[coarse], reads[fine]
+            point = cascade(one, other, words, encoders, on_valid.threshold)
+            fixed = {
+                pair: {
+                    "wer": float(100 * read.errors.sum() / words.sum()),
+                    "tflops": encoders + read.llm_tflops,
+                }
+                for pair, read in reads.items()
+            }
+            found["sets"][name] = {
+                "fixed": fixed,
+                "cascade": asdict(point),
+                "chance": asdict(by_chance(one, other, words, encoders, point.share)),
+                "curve": [asdict(each) for each in curve(one, other, words, encoders)],
+            }
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-measure-cascade: {error}") from None
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
+    draw(found, args.output.with_suffix(".png"))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Fixed rate pairs, the cascade and one by chance, a row for each and each set."""
+    lines = ["| test set | read at | again at | share | WER | TFLOPs |"]
+    lines.append("| --- | --- | --- | ---: | ---: | ---: |")
+    for name, each in found["sets"].items():
+        for pair, cost in each["fixed"].items():
+            lines.append(f"| {name} | {pair} | | | {cost['wer']:.1f} | {cost['tflops']:.4f} |")
+        for title, point in (("doubtful", each["cascade"]), ("by chance", each["chance"])):
+            lines.append(
+                f"| {name} | {found['coarse']} | {found['fine']}, {title} | {point['share']:.2f} | "
+                f"{point['wer']:.1f} | {point['tflops']:.4f} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, Any], output: Path) -> None:
+    """WER against TFLOPs: a panel for each test set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets = found["sets"]
+    figure, panels = pyplot.subplots(1, len(sets), figsize=(3.5 * len(sets), 2.8), squeeze=False)
+    for panel, (name, each) in zip(panels[0], sets.items(), strict=True):
+        curve_of = each["curve"]
+        panel.plot(
+            [p["tflops"] for p in curve_of], [p["wer"] for p in curve_of], "-", label="cascade"
+        )
+        ends = [curve_of[0], curve_of[-1]]
+        panel.plot([p["tflops"] for p in ends], [p["wer"] for p in ends], ":", label="by chance")
+        for marker, (pair, cost) in zip("os^vD*", each["fixed"].items(), strict=False):
+            panel.plot(cost["tflops"], cost["wer"], marker, color="black", markersize=5, label=pair)
+        chosen = each["cascade"]
+        panel.plot(chosen["tflops"], chosen["wer"], "x", color="red", label="chosen on validation")
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel("TFLOPs for an utterance")
+        panel.set_ylim(bottom=0)
+    panels[0][0].set_ylabel("WER (%)")
+    panels[0][0].legend(fontsize=6)
+    figure.tight_layout()
+    figure.savefig(output, dpi=200, metadata={"Software": None})
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
