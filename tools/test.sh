@@ -12,4 +12,8 @@ find egs mome test tools utils -name '*.sh' -not -path '*/venv/*' -not -path '*/
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -q "$@"
+# Files of tests side by side, on up to four cores.
+jobs=$(nproc)
+jobs=$((jobs > 4 ? 4 : jobs))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / jobs))} OMP_WAIT_POLICY=PASSIVE
+python -m pytest -q -n "${jobs}" --dist loadfile --durations 20 "$@"

@@ -33,7 +33,7 @@ def run(arguments: list[str], check: bool = True) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={"OMP_NUM_THREADS": "2", **os.environ},
     )
     if check:
         assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
