@@ -38,6 +38,7 @@ from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
 
+UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"
 
 
@@ -133,8 +134,13 @@ def decode_set(
     data: Path,
     task_pairs: list[TaskPair],
     args: argparse.Namespace,
-) -> tuple[dict[TaskPair, dict[str, str]], float]:
-    """Decode one data folder: transcripts of each task pair, and the seconds of all."""
+) -> tuple[dict[TaskPair, dict[str, str]], dict[TaskPair, int], float]:
+    """Decode one data folder.
+
+    Returns:
+        transcripts of each task pair, how many of them ended by the limit of tokens, and the
+        seconds of all.
+    """
     device = "cuda" if args.ngpu else "cpu"
     sources = [
         (str(data / STREAMS[name][0]), name, STREAMS[name][1])
@@ -148,6 +154,7 @@ def decode_set(
     number, count = args.part
     by_length = by_length[number - 1 :: count]
     results: dict[TaskPair, dict[str, str]] = {each: {} for each in task_pairs}
+    unfinished = dict.fromkeys(task_pairs, 0)
     seconds = 0.0
     # ESPnet's own streaming iterator reads in file order; ours reads by length, for less padding.
     dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
@@ -177,7 +184,8 @@ def decode_set(
             for utterance, best in zip(utterances, candidates, strict=True):
                 text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
                 results[each][utterance] = " ".join(text.split())
-    return results, seconds
+                unfinished[each] += not best[0].finished
+    return results, unfinished, seconds
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -227,9 +235,14 @@ def decode_sets(
                 task_pairs.append(each)
         if not task_pairs:
             continue
-        results, seconds = decode_set(model, training, data, task_pairs, args)
+        results, unfinished, seconds = decode_set(model, training, data, task_pairs, args)
         logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
         for each, texts in results.items():
+            if unfinished[each] > UNFINISHED * len(texts):
+                logging.warning(
+                    "%s %s: %d of %d transcripts do not end within --max_new_tokens %d",
+                    *(data.name, each, unfinished[each], len(texts), args.max_new_tokens),
+                )
             folder = output / each.task / data.name / str(each.pair)
             folder.mkdir(parents=True, exist_ok=True)
             how = {
@@ -241,6 +254,8 @@ def decode_sets(
                 "seconds": round(seconds, 2),
                 "task_pairs": [str(pair) for pair in task_pairs],
                 "utterances": len(texts),
+                # Transcripts that were cut off at max_new_tokens.
+                "unfinished": unfinished[each],
                 "reference": os.path.relpath(data / "text"),
                 "command": command,
             }

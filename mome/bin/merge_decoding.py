@@ -41,6 +41,7 @@ def merge(folders: list[Path], output: Path) -> int:
         # Encoders and search of all jobs together.
         "seconds": round(sum(part["seconds"] for part in settings), 2),
         "utterances": len(texts),
+        "unfinished": sum(part["unfinished"] for part in settings),
         "command": settings[0]["command"].replace(" --part 1/", " --part JOB/"),
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -79,8 +79,8 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
     lines += [
         "## Details",
         "",
-        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances | cut off |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
@@ -88,9 +88,12 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
         s = scores[task, name, pair]
         lines.append(
             f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.cer:.2f} | {s.substitutions} | "
-            f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} |"
+            f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} | "
+            # Decodings of earlier versions did not count.
+            f"{how[task, name, pair].get('unfinished', '?')} |"
         )
-    lines += ["", "## Commands", "", "```"]
+    lines += ["", "Cut off: transcripts without an end within the limit of new tokens.", ""]
+    lines += ["## Commands", "", "```"]
     lines += sorted({each["command"] for each in how.values()})
     return "\n".join([*lines, "```", ""])
 

@@ -128,7 +128,8 @@ def decoded(tmp_path, pair: str, text: str, name: str = "test", **changes) -> No
     (folder / "text").write_text(text)
     settings = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
     settings |= {"test_set": test_sets.settings_of(tmp_path / "dump", name), **changes}
-    (folder / "decode.json").write_text(json.dumps({"settings": settings, "command": "decode"}))
+    how = {"settings": settings, "command": "decode", "unfinished": 1}
+    (folder / "decode.json").write_text(json.dumps(how))
     (tmp_path / "dump" / name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "dump" / name / "text").write_text("a one\nb two\n")
 
@@ -148,7 +149,7 @@ def test_tables_of_a_folder(tmp_path):
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert table.index("a4_v2") < table.index("a16_v5")
     assert table.index("test, clean") < table.index("test, babble at -5 dB")
-    assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 |" in table
+    assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 |" in table
     assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")

@@ -19,7 +19,7 @@ def decoded(folder: Path, dump: Path, text: str = "a x\nb y\n", **changes) -> Pa
     folder.mkdir(parents=True)
     test_set = sets.settings_of(dump, folder.parent.name)
     how = {"settings": {**SETTINGS, "test_set": test_set, **changes}, "seconds": 1.0}
-    how |= {"reference": str(dump / "text"), "command": "decode --part 1/2"}
+    how |= {"reference": str(dump / "text"), "command": "decode --part 1/2", "unfinished": 1}
     (folder / "decode.json").write_text(json.dumps(how))
     (folder / "text").write_text(text)
     return folder
@@ -61,3 +61,4 @@ def test_parts_are_merged_if_their_settings_agree(tmp_path):
     how = json.loads((tmp_path / "merged/decode.json").read_text())
     assert how["settings"]["beam"] == 2
     assert how["seconds"] == 2.0
+    assert how["unfinished"] == 2

@@ -95,6 +95,13 @@ def test_all_conditions_are_decoded_and_scored(recipe):
     assert "test, babble at -5 dB" in table
     assert "test, babble at -5 dB, 60 % of lip frames dropped" in table
     assert "adapter" in (exp / "parameters.txt").read_text()
+    # Four tokens are too few for these sentences, which is counted and said.
+    how = json.loads((exp / "decode/avsr/test/a4_v2/decode.json").read_text())
+    assert how["unfinished"] == 3
+    assert (
+        "3 of 3 transcripts do not end within --max_new_tokens 4"
+        in (exp / "decode.log").read_text()
+    )
 
 
 def test_the_model_is_packed_and_reads_two_recordings(recipe):
