@@ -17,12 +17,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import deque
 from itertools import pairwise
 from pathlib import Path
 
 from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
+from mome.common.training_log import condense
 from mome.tasks.config import read_config
 
+LAST_LINES = 30  # of a training that failed, which are shown
 ROOT = Path(__file__).resolve().parents[2]
 # Options and configuration keys that do not change the result: how many processes and devices
 # compute, what is logged, and where outputs and frozen tools are.
@@ -80,8 +83,14 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
     return settings
 
 
-def run_logged(command: list[str], log: Path) -> int:
-    """Run a command with its output here and appended to a log: its exit status."""
+def run_logged(command: list[str], log: Path, show: str) -> int:
+    """Run a command with its output appended to a log and shown here: its exit status.
+
+    Args:
+        command: program and arguments.
+        log: file that all output is added to.
+        show: ``all`` that it writes, or ``progress`` of a training and, if that fails, the end.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         open(log, "ab") as file,
@@ -90,12 +99,24 @@ def run_logged(command: list[str], log: Path) -> int:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         # By pieces, not lines: a progress bar rewrites its line many times before it ends it.
         assert process.stdout is not None
+        begun = b""  # a line that has not ended yet
+        last: deque[str] = deque(maxlen=LAST_LINES)
         while piece := os.read(process.stdout.fileno(), 1 << 16):
             file.write(piece)
             file.flush()
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-        return process.wait()
+            if show == "all":
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+                continue
+            *lines, begun = (begun + piece).split(b"\n")
+            for line in (each.decode(errors="replace") for each in lines):
+                last.append(line.rsplit("\r", 1)[-1])
+                if (progress := condense(line)) is not None:
+                    print(progress, flush=True)
+        code = process.wait()
+        if code and show == "progress":
+            print("\n".join([*last, begun.decode(errors="replace")]), flush=True)
+        return code
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,6 +131,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--elsewhere", default="folder", help="options that put other work beside this"
+    )
+    parser.add_argument(
+        "--show", choices=("all", "progress"), default="all", help="of the output; the log has all"
     )
     parser.add_argument("--force", choices=("true", "false"), default="false")
     argv = sys.argv[1:] if argv is None else argv
@@ -130,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     write_mark(args.mark, settings, "started")
     log = args.mark.with_name(re.sub(r"\.done$", "log", args.mark.name))
-    code = run_logged(command, log)
+    code = run_logged(command, log, args.show)
     if code:
         logging.error(
             "failed: %s; see %s; the same command goes on from there",

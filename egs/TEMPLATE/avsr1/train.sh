@@ -23,7 +23,8 @@ train() {
     fi
     # Rate pairs that a step does not draw leave projectors without gradient.
     # shellcheck disable=SC2086
-    run_once --mark "${dir}/.done" "--elsewhere=--expdir or --tag" --checkpoint "${dir}/checkpoint.pth" \
+    run_once --show progress --mark "${dir}/.done" "--elsewhere=--expdir or --tag" \
+        --checkpoint "${dir}/checkpoint.pth" \
         --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" ${needs} -- \
         "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" \
         --train_data "${dumpdir}/${train_set}" --valid_data "${dumpdir}/${valid_set}" --resume true \

@@ -1,0 +1,49 @@
+"""What a person wants to see of the log of ESPnet's trainer: progress, and what went wrong.
+
+The trainer writes its options, the whole model and a warning for each tensor that a warm start does
+not have. All of that stays in the log; a line of progress stands for it on the screen.
+"""
+
+import re
+
+STARTED = re.compile(
+    r"INFO: (?P<epoch>\d+)/(?P<epochs>\d+)epoch started(\. Estimated time to finish: (?P<left>.+))?"
+)
+STEPS = re.compile(r"INFO: (?P<epoch>\d+)epoch:train:\d+-(?P<step>\d+)batch: (?P<values>.+)")
+FINISHED = re.compile(
+    r"INFO: (?P<epoch>\d+)epoch results: \[train\] (?P<train>.+?), \[valid\] (?P<valid>.+)"
+)
+VALUE = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?)")
+PROBLEM = re.compile(r"^\[?.*\b(WARNING|ERROR|CRITICAL): (?P<what>.*)")
+# A warning for each tensor that is in a warm start and not in the model: its lip encoder, exported.
+EXPECTED = "Filter out "
+DURATION = re.compile(r"(\d+) (day|hour|minute)s?|([\d.]+) seconds?")
+
+
+def condense(line: str) -> str | None:
+    """A line for the screen; None if this one is for the log alone."""
+    if found := STARTED.search(line):
+        left = "" if found["left"] is None else f", some {shorter(found['left'])} left"
+        return f"epoch {found['epoch']} of {found['epochs']}{left}"
+    if found := STEPS.search(line):
+        values = dict(VALUE.findall(found["values"]))
+        return (
+            f"  step {found['step']}: {_chosen(values)}, {values.get('train_time', '?')} s a step"
+        )
+    if found := FINISHED.search(line):
+        train, valid = (dict(VALUE.findall(found[part])) for part in ("train", "valid"))
+        return f"  epoch {found['epoch']}: {_chosen(train)}; validation {_chosen(valid)}"
+    if found := PROBLEM.search(line):
+        return None if found["what"].startswith(EXPECTED) else f"  {found['what']}"
+    return None
+
+
+def _chosen(values: dict[str, str]) -> str:
+    names = {"loss": "loss", "acc": "accuracy"}
+    return ", ".join(f"{title} {values[name]}" for name, title in names.items() if name in values)
+
+
+def shorter(duration: str) -> str:
+    """``1 hour, 2 minutes and 3.5 seconds`` as ``1 hour 2 minutes``."""
+    parts = [found[0] for found in DURATION.finditer(duration)]
+    return " ".join(parts[: max(1, len(parts) - 1)]) or duration
