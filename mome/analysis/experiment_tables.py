@@ -62,12 +62,14 @@ def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
             flops[str(pair)] = float(f"{(llm + sum(encoders.values())) / 1e12:.3g}")
     adapter = {name: counts for name, *counts in parameters.table(model)}["adapter"]
     runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    seconds_of, peaks = ([run.get(name) for run in runs] for name in ("seconds", "peak_gigabytes"))
     return {
         "trained": adapter[0] * len(folders),
         "active": adapter[1],
         "tflops": flops,
-        "training_seconds": round(sum(run["seconds"] for run in runs)),
-        "peak_gigabytes": max(run["peak_gigabytes"] for run in runs),
+        # Not known of trainings that were interrupted.
+        "training_seconds": None if None in seconds_of else round(sum(seconds_of)),
+        "peak_gigabytes": None if None in peaks else max(peaks),
         "revision": sorted({run["revision"] for run in runs}),
     }
 
@@ -154,9 +156,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     for row in rows.values():
         if row["seeds"]:
             flops = ", ".join(f"{pair} {value:g}" for pair, value in row["tflops"].items())
+            minutes, peak = row["training_seconds"], row["peak_gigabytes"]
             lines.append(
                 f"| {row['title']} | {row['trained']:,} | {row['active']:,} | {flops} | "
-                f"{row['training_seconds'] / 60:.0f} | {row['peak_gigabytes']:.1f} |"
+                f"{'?' if minutes is None else f'{minutes / 60:.0f}'} | "
+                f"{'?' if peak is None else f'{peak:.1f}'} |"
             )
     rates = list(dict.fromkeys(rate for row in rows.values() for rate in row["validation_loss"]))
     lines += ["", "## Validation loss by learning rate", ""]

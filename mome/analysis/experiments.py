@@ -147,6 +147,17 @@ def trainings(experiment: Experiment, rate: float, seed: int) -> list[Training]:
     return [Training(experiment, rate, seed, tuple(pairs)) for pairs in experiment.models]
 
 
+def all_trainings(listed: ExperimentList, experiments: Sequence[Experiment]) -> list[Training]:
+    """Every training that a list can ask for, whichever learning rate turns out best."""
+    return [
+        each
+        for experiment in experiments
+        for rate in listed.learning_rates
+        for seed in listed.seeds
+        for each in trainings(experiment, rate, seed)
+    ]
+
+
 def is_trained(folder: Path) -> bool:
     """Whether a training is finished."""
     mark = read_mark(folder / ".done")

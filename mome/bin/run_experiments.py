@@ -29,7 +29,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -39,12 +39,15 @@ from mome.analysis.experiments import (
     Experiment,
     ExperimentList,
     Training,
+    all_trainings,
     is_trained,
     left,
     read_list,
     trainings_left,
 )
+from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
+from mome.common.marks import OtherSettings, demand_same
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -71,8 +74,47 @@ def revision(recipe: Path) -> str:
     return found.stdout.strip() or "unknown"
 
 
-def run(training: Training, decode: bool, task: str, args: argparse.Namespace) -> None:
-    """Train, and if asked decode and score, by the recipe; note what it took.
+def settings_of(training: Training, args: argparse.Namespace) -> dict[str, object]:
+    """What decides the result of a training, beside the code."""
+    further = [*training.experiment.run_opts, *args.run_opts]
+    return {"task": args.task, "run_opts": further, **config_settings(training.conf)}
+
+
+def command_line(training: Training, args: argparse.Namespace) -> dict[str, object]:
+    """Options of run.sh that the runner gives.
+
+    Raises:
+        ValueError: if they are given for it too.
+    """
+    options = {
+        "tasks": args.task,
+        "dumpdir": args.dumpdir.resolve(),
+        "expdir": args.expdir.resolve(),
+        "tag": f"experiments/{training.name}",
+        "train_config": args.expdir.resolve() / "experiments" / training.name / "train.yaml",
+        "train_opts": f"--seed {training.seed}",
+    }
+    given = {*training.experiment.run_opts, *args.run_opts}
+    if clash := given & {f"--{name}" for name in (*options, "stage", "stop_stage")}:
+        raise ValueError(f"{min(clash)} cannot be given to run.sh: experiments differ in it")
+    return {name: str(value) for name, value in options.items()}
+
+
+def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> None:
+    """See that what is trained already was asked for as it is asked for now.
+
+    Raises:
+        OtherSettings: for a training of other settings.
+    """
+    for training in trainings:
+        notes = args.expdir / "experiments" / training.name / "run.json"
+        if notes.is_file():
+            before = json.loads(notes.read_text(encoding="utf-8"))["settings"]
+            demand_same(notes.parent, before, settings_of(training, args), "--expdir")
+
+
+def run(training: Training, decode: bool, args: argparse.Namespace) -> None:
+    """Train, or decode and score, by the recipe; note what training took.
 
     Raises:
         RuntimeError: if the recipe fails; names its log.
@@ -81,25 +123,15 @@ def run(training: Training, decode: bool, task: str, args: argparse.Namespace) -
     folder.mkdir(parents=True, exist_ok=True)
     config, log, notes = folder / "train.yaml", folder / "run.log", folder / "run.json"
     config.write_text(yaml.safe_dump(training.conf, sort_keys=False), encoding="utf-8")
-    options = {
-        "stage": 4,
-        "stop_stage": 5 if decode else 4,
-        "tasks": task,
-        "expdir": args.expdir,
-        "dumpdir": args.dumpdir,
-        "train_config": config,
-        "tag": f"experiments/{training.name}",
-        "train_opts": f"--seed {training.seed}",
-    }
-    further = [*training.experiment.run_opts, *args.run_opts]
-    if clash := {f"--{name}" for name in options} & set(further):
-        raise ValueError(f"{min(clash)} cannot be given to run.sh: experiments differ in it")
-    command = [
-        "./run.sh",
-        *(word for k, v in options.items() for word in (f"--{k}", str(v))),
-        *further,
-    ]
-    trained_before = is_trained(folder)
+    what: dict[str, object] = {"settings": settings_of(training, args)}
+    resumed = notes.is_file()
+    if not decode and not resumed:
+        what["revision"] = revision(args.recipe)
+        notes.write_text(json.dumps(what) + "\n", encoding="utf-8")
+    stage = 5 if decode else 4
+    command = ["./run.sh", "--stage", str(stage), "--stop_stage", str(stage)]
+    command += [w for k, v in command_line(training, args).items() for w in (f"--{k}", str(v))]
+    command += [*training.experiment.run_opts, *args.run_opts]
     started = time.perf_counter()
     with open(log, "a", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -112,14 +144,11 @@ def run(training: Training, decode: bool, task: str, args: argparse.Namespace) -
         raise RuntimeError(
             f"{training.name} failed ({lines[-1] if lines else 'no word'}); see {log}"
         )
-    if not trained_before:
+    if not decode and not resumed:  # of one that was interrupted, the whole is not known
+        what["seconds"] = round(time.perf_counter() - started, 1)
         # Linux gives kilobytes, of the largest process.
-        what = {
-            "seconds": round(time.perf_counter() - started, 1),
-            "peak_gigabytes": round(usage.ru_maxrss * 1024 / 1e9, 2),
-            "revision": revision(args.recipe),
-        }
-        notes.write_text(json.dumps(what) + "\n", encoding="utf-8")
+        what["peak_gigabytes"] = round(usage.ru_maxrss * 1024 / 1e9, 2)
+        write_bytes(notes, (json.dumps(what) + "\n").encode())
 
 
 def write_report(
@@ -146,7 +175,9 @@ def main(argv: list[str] | None = None) -> None:
     spent: list[float] = []  # seconds of each training that this call has done
     try:
         listed = read_list(args.list, args.train_config)
+        args.task = listed.task
         chosen = listed.only(args.only)
+        check_unchanged(all_trainings(listed, chosen), args)
         while args.report_only == "false" and (todo := left(listed, chosen, folder)):
             training, decode = todo[0]
             waiting = trainings_left(listed, chosen, folder)
@@ -165,12 +196,12 @@ def main(argv: list[str] | None = None) -> None:
                 flush=True,
             )
             begun = time.monotonic()
-            run(training, decode, listed.task, args)
+            run(training, decode, args)
             if what == "training":
                 spent.append(time.monotonic() - begun)
             write_report(listed, chosen, args)
         print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (OtherSettings, FileNotFoundError, ValueError, RuntimeError) as error:
         raise SystemExit(f"mome-run-experiments: {error}") from None
 
 

@@ -240,11 +240,11 @@ def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
     command += [word for name, path in paths.items() for word in (f"--{name}", path)]
     further = ["--", *(word for pair in given.items() for word in pair), "--snrs", ""]
 
-    def compare(*more: str) -> str:
+    def compare(*more: str, code: int = 0) -> str:
         words = [sys.executable, "-m", "mome.bin.run_experiments", *command, *more, *further]
         done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     said = compare("--hours", "0.001")  # which the first training alone takes
     assert "training mome/lr0.002_seed0; 2 trainings are left" in said
@@ -270,6 +270,10 @@ def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
     wer = scored["avsr/test/a4_v2"]["wer"]
     assert mome["wer"]["test"]["a4_v2"]["mean"] == pytest.approx(wer)
     assert not list((folder / "exp/experiments").glob("*/*/.packed.done"))
+    values["common"] = {"model_conf": {"pairs_per_step": 1}}
+    (folder / "list.yaml").write_text(yaml.safe_dump(values))
+    said = compare("--report_only", "true", code=1)
+    assert "model_conf.pairs_per_step: was null, is 1" in said
 
 
 def test_training_goes_on_from_its_checkpoint(recipe):
