@@ -199,6 +199,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.output:
             check_names(recordings)
             args.output.mkdir(parents=True, exist_ok=True)
+        elif len(args.format) > 1 or (len(recordings) > 1 and args.format != ["txt"]):
+            raise ValueError(
+                f"--format {' '.join(args.format)} of {len(recordings)} recordings makes several "
+                f"files: give --output, a folder for them"
+            )
         tracker = None
         if args.task != "asr" and not (args.detector == "dlib" and args.downloads == DOWNLOADS):
             landmarks = args.downloads / LANDMARKS[args.detector]

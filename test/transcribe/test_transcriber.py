@@ -305,6 +305,10 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
         (["--downloads", "/nowhere"], "/nowhere/dlib/.* does not exist"),
         (["--cascade", "80"], "cascade 80 is a confidence"),
         (["--output", "/proc/nothing"], "/proc/nothing"),
+        (
+            ["--format", "srt", "json"],
+            "srt json of 1 recordings makes several files: give --output",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_read(packed, clips, options, message):
