@@ -24,35 +24,39 @@ STILLS = 12
 # Narrow screens show a row of a table as a block of its own, with the names of the columns.
 CSS = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: 0; }
 .mome { color: var(--body-text-color); overflow-wrap: anywhere; }
-.mome table { width: 100%; border-collapse: collapse; }
-.mome th, .mome td { text-align: left; vertical-align: top; padding: 6px 10px;
+.mome h2 { margin: 12px 0 8px; }
+.mome table { width: 100%; border-collapse: collapse; border: none; }
+.mome th, .mome td { text-align: left; vertical-align: top; padding: 6px 10px; border: none;
     border-bottom: 1px solid var(--border-color-primary); }
+.mome th:first-child, .mome td:first-child { padding-left: 0; }
 .mome th { font-weight: 600; }
 .mome td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.mome mark { background: none; color: inherit; border-bottom: 2px dotted var(--error-text-color);
-    white-space: nowrap; }
+.mome mark { background: none; color: inherit; border-bottom: 2px dotted var(--error-text-color); }
 .mome mark sub { opacity: 0.75; padding-left: 2px; }
 .mome .cards { display: flex; flex-wrap: wrap; gap: 12px; }
 .mome .card { flex: 1 1 240px; min-width: 0; border: 1px solid var(--border-color-primary);
     border-radius: 8px; padding: 12px; }
 .mome .card p.said { font-size: 1.2em; margin: 6px 0; }
 .mome .small { opacity: 0.75; font-size: 0.9em; margin: 2px 0; }
-.mome .stills { display: flex; flex-wrap: wrap; gap: 4px; align-items: flex-start; }
-.mome .stills img { width: 72px; height: 72px; margin: 0; }
-.mome .stills video { width: 152px; height: 152px; background: #000; }
+.mome .mouth { display: flex; flex-wrap: wrap; gap: 8px; }
+.mome .mouth video { width: 156px; height: 156px; background: #000; }
+.mome .stills { display: grid; grid-template-columns: repeat(6, minmax(0, 76px)); gap: 4px; }
+.mome .stills img { width: 100%; margin: 0; }
 .mome .experts img { width: 100%; max-width: 420px; margin: 0; }
 .mome audio { width: 100%; max-width: 480px; }
 .mome .message { border-left: 4px solid var(--color-accent); padding: 4px 12px; }
 .mome .message.error { border-color: var(--error-text-color); }
 @media (max-width: 640px) {
+    .gradio-container .app { padding: 12px 16px; }
     .mome thead { display: none; }
-    .mome table, .mome tbody, .mome tr, .mome td { display: block; width: auto; }
+    .mome table, .mome tbody, .mome tr { display: block; }
     .mome tr { border: 1px solid var(--border-color-primary); border-radius: 8px; margin: 8px 0;
-        padding: 6px 10px; }
-    .mome td { border: none; padding: 2px 0; }
+        padding: 6px 12px; }
+    .mome td { display: inline-block; border: none; padding: 2px 14px 2px 0; }
+    .mome td.text { display: block; }
     .mome td::before { content: attr(data-label) ": "; opacity: 0.75; }
-    .mome .stills img { width: 52px; height: 52px; }
 }
 """
 
@@ -112,22 +116,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
     Args:
         columns: their names.
         rows: HTML of the cells.
-        numbers: columns whose cells are not broken into lines.
+        numbers: columns of short cells, which are not broken into lines.
     """
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = ""
     for cells in rows:
         body += "<tr>"
         for name, cell in zip(columns, cells, strict=True):
-            kind = ' class="number"' if name in numbers else ""
-            body += f'<td{kind} data-label="{escape(name)}">{cell}</td>'
+            kind = "number" if name in numbers else "text"
+            body += f'<td class="{kind}" data-label="{escape(name)}">{cell}</td>'
         body += "</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def transcripts_table(rows: Sequence[Row]) -> str:
     """Transcripts at each rate with what they cost."""
-    numbers = ["audio tokens", "video tokens", "seconds", "confidence"]
+    short = ["reads", "rates", "audio tokens", "video tokens", "seconds", "confidence"]
     cells = [
         [
             NAMES[row.chosen.task],
@@ -139,11 +143,17 @@ def transcripts_table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return box(table(["reads", "rates", *numbers, "transcript"], cells, numbers), "transcripts")
+    inside = table([*short, "transcript"], cells, short)
+    return box(f"<h2>At each rate</h2>{inside}", "transcripts")
 
 
-def side_by_side(rows: Sequence[Row]) -> str:
-    """What is understood of the sound, of the lips and of both."""
+def side_by_side(rows: Sequence[Row], noise: str) -> str:
+    """What is understood of the sound, of the lips and of both.
+
+    Args:
+        rows: a transcript for each.
+        noise: that was added, in words.
+    """
     cards = "".join(
         f'<div class="card" data-task="{row.chosen.task}"><b>{NAMES[row.chosen.task]}</b> '
         f"({row.chosen.task.upper()})"
@@ -151,7 +161,12 @@ def side_by_side(rows: Sequence[Row]) -> str:
         f"{escape(row.chosen.pair)}</p></div>"
         for row in rows
     )
-    return box(f'<div class="cards">{cards}</div>', "side")
+    doubtful = f"underlined: words of a confidence below {LOW:g}, which is given"
+    return box(
+        f'<p class="noise">{escape(noise)}</p><div class="cards">{cards}</div>'
+        f'<p class="small">{doubtful}</p>',
+        "side",
+    )
 
 
 def data_url(kind: str, data: bytes) -> str:
@@ -178,8 +193,8 @@ def mouth(frames: np.ndarray, size: int) -> str:
         for place in places
     )
     return box(
-        f'<div class="stills"><video src="{video}" autoplay muted loop playsinline controls>'
-        f"</video>{stills}</div>"
+        f'<div class="mouth"><video src="{video}" autoplay muted loop playsinline controls></video>'
+        f'<div class="stills">{stills}</div></div>'
         f'<p class="small">{len(seen)} pictures of {size}×{size} pixels are read, 25 a second; '
         f"{STILLS} of them at equal steps in time</p>"
     )
@@ -211,7 +226,8 @@ def experts(shares: Mapping[str, np.ndarray], rates: str) -> str:
     )
     num_routed = next(iter(shares.values())).shape[1]
     return box(
-        f'<div class="cards">{pictures}</div><p class="small">Read at {escape(rates)}. Of the '
+        f'<h2>Experts</h2><div class="cards">{pictures}</div>'
+        f'<p class="small">Read at {escape(rates)}. Of the '
         f"choices that the tokens of a kind make in a layer, the share of each of the {num_routed} "
         f"routed experts; with equal shares it would be {1 / num_routed:.1%}. Text is the prompt, "
         f"the markers around the streams, and the transcript.</p>"

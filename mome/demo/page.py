@@ -56,15 +56,14 @@ class Demo:
         self.options = options
         self.noises = noises
 
-    def receive(self, upload: str | None) -> tuple[Read | None, str, str, None]:
+    def receive(self, upload: str | None) -> tuple[Read | None, str, str]:
         """Read an upload and delete it.
 
         Returns:
-            what was read (None if nothing could be), a message, the mouth, and None, which empties
-            the field that the upload came from.
+            what was read (None if nothing could be), a message, and the mouth.
         """
         if upload is None:
-            return None, "", "", None
+            return None, "", ""
         path = Path(upload)
         try:
             recording = read(self.transcribe, path, self.options, MAX_SECONDS)
@@ -73,22 +72,22 @@ class Demo:
                 traceback.print_exc(file=sys.stderr)
             reason = error.reason if isinstance(error, MediaError) else reason_of(error)
             lines = [f"{path.name} cannot be read: {reason}"]
-            return None, markup.message(lines, error=True), "", None
+            return None, markup.message(lines, error=True), ""
         finally:
             delete(path)
         if not recording.clips:
             lines = [f"{recording.name}: nothing to read in it", *recording.notes]
-            return None, markup.message(lines, error=True), "", None
+            return None, markup.message(lines, error=True), ""
         seconds = sum(clip.end - clip.start for clip in recording.clips)
         parts = len(recording.clips)
         lines = [
-            f"{recording.name}: {seconds:.1f} s in {parts} segment{'s' * (parts > 1)} are read",
+            f"{recording.name}: {seconds:.1f} s are read, in {parts} segment{'s' * (parts > 1)}",
             *recording.notes,
         ]
         lips = ""
         if recording.has("lips"):
             lips = markup.mouth(recording.joined("lips"), self.transcribe.preprocess.crop_size)
-        return recording, markup.message(lines), lips, None
+        return recording, markup.message(lines), lips
 
     def show(
         self, recording: Read | None, snr: float, kind: str, progress: gr.Progress | None = None
@@ -100,9 +99,10 @@ class Demo:
         """
         if recording is None:
             return NOTHING
-        heard = recording
+        heard, noise = recording, "Without noise:"
         if snr < CLEAN and recording.has("speech"):
             heard = with_noise(recording, snr, kind, self.noises)
+            noise = f"With noise ({kind}) at {snr:g} dB:"
         rows: list[Row] = []
         every = self.transcribe.model.task_pairs
         for number, chosen in enumerate(every):
@@ -120,7 +120,7 @@ class Demo:
         player = markup.sound(heard.joined("speech")) if heard.has("speech") else ""
         shares = experts_of(self.transcribe, heard, most)
         return (
-            markup.side_by_side(side),
+            markup.side_by_side(side, noise),
             markup.transcripts_table(rows),
             player,
             markup.experts(shares, str(most.chosen)),
@@ -140,7 +140,7 @@ def build(demo: Demo) -> gr.Blocks:
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(LOOKS, FORGOTTEN), fill_width=False
     ) as page:
-        gr.Markdown(f"# {title}")
+        gr.HTML(markup.box(f"<h1>{title}</h1>"))
         gr.HTML(markup.about(demo.transcribe.info))
         state = gr.State(None, time_to_live=KEPT)
         with gr.Tabs():
@@ -160,7 +160,7 @@ def build(demo: Demo) -> gr.Blocks:
         )
         status = gr.HTML("", elem_id="status")
         lips = gr.HTML("", elem_id="lips")
-        gr.Markdown("## What the lips give")
+        gr.HTML(markup.box("<h2>What the lips give</h2>"))
         with gr.Row():
             snr = gr.Slider(
                 LOUDEST,
@@ -178,9 +178,7 @@ def build(demo: Demo) -> gr.Blocks:
         again = gr.Button("Read with this noise", variant="primary", elem_id="again")
         player = gr.HTML("", elem_id="player")
         side = gr.HTML("", elem_id="side")
-        gr.Markdown("## At each rate")
         rates = gr.HTML("", elem_id="rates")
-        gr.Markdown("## Experts")
         experts = gr.HTML("", elem_id="experts")
         with gr.Accordion("What was measured of this model", open=False):
             gr.HTML(markup.measured(demo.transcribe.info))
@@ -196,13 +194,17 @@ def build(demo: Demo) -> gr.Blocks:
             return demo.show(recording, decibels, noise, progress)
 
         shown = [side, rates, player, experts]
-        file.upload(demo.receive, file, [state, status, lips, file], **one).then(
-            show, [state, snr, kind], shown, **one
-        )
-        camera.stop_recording(demo.receive, camera, [state, status, lips, camera], **one).then(
-            show, [state, snr, kind], shown, **one
-        )
-        again.click(show, [state, snr, kind], shown, **one)
+        for source, given in ((file, file.upload), (camera, camera.stop_recording)):
+            # What was shown of the recording before goes, and the field is free for another one.
+            emptied = [source, *shown]
+            given(
+                lambda upload: (*demo.receive(upload), None, *NOTHING),
+                source,
+                [state, status, lips, *emptied],
+                show_progress_on=status,
+                **one,
+            ).then(show, [state, snr, kind], shown, show_progress_on=side, **one)
+        again.click(show, [state, snr, kind], shown, show_progress_on=side, **one)
     return page.queue(max_size=WAITING)
 
 
@@ -219,6 +221,8 @@ def serve(demo: Demo, host: str, port: int) -> None:
     """
     system = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
+    theme = gr.themes.Default(font=system, font_mono=mono)
+    theme.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
     page = build(demo)
     _, address, _ = page.launch(
         server_name=host,
@@ -235,7 +239,7 @@ def serve(demo: Demo, host: str, port: int) -> None:
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=system, font_mono=mono),
+        theme=theme,
         css=markup.CSS,
         head=HEAD,
     )
