@@ -23,7 +23,7 @@ NAMES = {"avsr": "sound and lips", "asr": "sound alone", "vsr": "lips alone"}
 STILLS = 12
 # Narrow screens show a row of a table as a block of its own, with the names of the columns.
 CSS = """
-.gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
+.gradio-container .app.fillable { max-width: 1100px !important; }
 .gradio-container .html-container { padding: 0; }
 .mome { color: var(--body-text-color); overflow-wrap: anywhere; }
 .mome h2 { margin: 12px 0 8px; }
@@ -31,12 +31,13 @@ CSS = """
 .mome th, .mome td { text-align: left; vertical-align: top; padding: 6px 10px; border: none;
     border-bottom: 1px solid var(--border-color-primary); }
 .mome th:first-child, .mome td:first-child { padding-left: 0; }
-.mome th { font-weight: 600; }
+.mome table tr { border: none; }
+.mome th { font-weight: 600; overflow-wrap: normal; }
 .mome td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .mome mark { background: none; color: inherit; border-bottom: 2px dotted var(--error-text-color); }
 .mome mark sub { opacity: 0.75; padding-left: 2px; }
 .mome .cards { display: flex; flex-wrap: wrap; gap: 12px; }
-.mome .card { flex: 1 1 240px; min-width: 0; border: 1px solid var(--border-color-primary);
+.mome .card { flex: 1 1 200px; min-width: 0; border: 1px solid var(--border-color-primary);
     border-radius: 8px; padding: 12px; }
 .mome .card p.said { font-size: 1.2em; margin: 6px 0; }
 .mome .small { opacity: 0.75; font-size: 0.9em; margin: 2px 0; }
@@ -52,8 +53,8 @@ CSS = """
     .gradio-container .app { padding: 12px 16px; }
     .mome thead { display: none; }
     .mome table, .mome tbody, .mome tr { display: block; }
-    .mome tr { border: 1px solid var(--border-color-primary); border-radius: 8px; margin: 8px 0;
-        padding: 6px 12px; }
+    .mome table tr { border: 1px solid var(--border-color-primary); border-radius: 8px;
+        margin: 8px 0; padding: 6px 12px; }
     .mome td { display: inline-block; border: none; padding: 2px 14px 2px 0; }
     .mome td.text { display: block; }
     .mome td::before { content: attr(data-label) ": "; opacity: 0.75; }
@@ -249,7 +250,7 @@ def heat_map(shares: np.ndarray, kind: str, top: float) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     layers, routed = shares.shape
-    figure = Figure(figsize=(4.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(3.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     # Experts and layers are counted from one.
     extent = (0.5, routed + 0.5, 0.5, layers + 0.5)
@@ -261,7 +262,7 @@ def heat_map(shares: np.ndarray, kind: str, top: float) -> bytes:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axes, format="{x:.0%}", label="share of choices")
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
+    figure.savefig(data, format="png", dpi=140)
     return data.getvalue()
 
 

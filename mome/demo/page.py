@@ -31,12 +31,6 @@ FORGOTTEN, LOOKS = 600, 60
 # What is kept of a recording is forgotten after so many seconds.
 KEPT = 1800
 WAITING = 8  # visitors at once; further ones are told that the page is busy
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Cellipse cx='8' cy='8' rx='7' ry='4.5' fill='%23b5485d'/%3E"
-    "%3Cpath d='M1 8h14' stroke='white'/%3E%3C/svg%3E"
-)
-HEAD = f'<link rel="icon" href="{ICON}">'
 
 Shown = tuple[str, str, str, str]  # side by side, table, player, experts
 NOTHING: Shown = ("", "", "", "")
@@ -150,6 +144,8 @@ def build(demo: Demo) -> gr.Blocks:
                 camera = gr.Video(
                     label="Record yourself",
                     sources=["webcam"],
+                    include_audio=True,
+                    height=320,
                     webcam_options=gr.WebcamOptions(mirror=False),
                     elem_id="camera",
                 )
@@ -167,7 +163,7 @@ def build(demo: Demo) -> gr.Blocks:
                 CLEAN,
                 value=CLEAN,
                 step=STEP,
-                label="Noise: signal-to-noise ratio in dB",
+                label="Signal-to-noise ratio in dB",
                 info=f"{CLEAN} is without noise; below 0 the noise is louder than the voice",
                 elem_id="snr",
                 min_width=280,
@@ -241,7 +237,6 @@ def serve(demo: Demo, host: str, port: int) -> None:
         mcp_server=False,
         theme=theme,
         css=markup.CSS,
-        head=HEAD,
     )
     print(f"the page is at {address} until this is stopped by Ctrl-C", flush=True)
     page.block_thread()

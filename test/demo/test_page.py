@@ -68,7 +68,7 @@ def address(packed, scratch, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(address, tmp_path_factory) -> Iterator:
-    """Chromium with the page open, which no name of another machine would lead anywhere."""
+    """Chromium with the page open, an artificial camera, and no name that leads elsewhere."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     from selenium.webdriver.chrome.service import Service
 
@@ -87,6 +87,8 @@ def browser(address, tmp_path_factory) -> Iterator:
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--window-size=1280,900",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
@@ -202,6 +204,27 @@ def test_what_is_lacking_is_said_and_the_rest_is_read(browser, clips, name, task
     (card,) = browser.find_elements("css selector", "#side .card")
     assert card.get_attribute("data-task") == task
     assert message in texts(browser, "#status p")[0]
+
+
+def test_a_recording_by_the_camera_is_read(browser, scratch):
+    """The artificial camera shows a turning disc, and its microphone hears beeps."""
+
+    def press(label: str) -> None:
+        def found():
+            buttons = browser.find_elements("css selector", "#camera button, button[role=tab]")
+            return next((button for button in buttons if button.text == label), None)
+
+        wait_for(found).click()
+
+    press("Camera")
+    press("Click to Access Webcam")
+    press("Record")
+    time.sleep(2)
+    press("Stop")
+    wait_for(lambda: "no face was found: sound alone" in (texts(browser, "#status p") or [""])[0])
+    assert not texts(browser, "#status p")[0].startswith("faceless")
+    wait_for(lambda: len(browser.find_elements("css selector", "#side .card")) == 1)
+    assert kept_files(scratch) == []
 
 
 def test_the_page_fits_a_phone(browser, address, clips):
