@@ -28,8 +28,9 @@ MAX_BYTES = 200 * 2**20  # of an upload
 LOUDEST, CLEAN, STEP = -10, 25, 5
 # Seconds after which Gradio deletes uploads that were never read, and how often it looks.
 FORGOTTEN, LOOKS = 600, 60
-# What is kept of a recording is forgotten after so many seconds.
-KEPT = 1800
+# Seconds for which what was read of a recording is kept; as long as Gradio keeps what belongs to
+# pages that were closed.
+KEPT = 3600
 WAITING = 8  # visitors at once; further ones are told that the page is busy
 
 Shown = tuple[str, str, str, str]  # side by side, table, player, experts
@@ -92,7 +93,7 @@ class Demo:
             HTML of the tasks side by side, the table of all rates, the player, the experts.
         """
         if recording is None:
-            return NOTHING
+            return markup.message(["Nothing is there to be read: upload a recording."]), "", "", ""
         heard, noise = recording, "Without noise:"
         if snr < CLEAN and recording.has("speech"):
             heard = with_noise(recording, snr, kind, self.noises)

@@ -185,6 +185,8 @@ def test_a_file_that_is_no_recording_is_named(browser, clips, scratch):
     (text,) = texts(browser, "#status [role=alert]")
     # The name of an upload is not what Gradio's templates are filled in by.
     assert re.match(r"notes .*1.*x.*\.txt cannot be read: corrupt or truncated file", text)
+    wait_for(lambda: texts(browser, "#side .message"))
+    assert texts(browser, "#side .message") == ["Nothing is there to be read: upload a recording."]
     assert browser.find_elements("css selector", "#rates table, #lips img, #side .card") == []
     assert "Traceback" not in browser.find_element("css selector", "body").text
     assert kept_files(scratch) == []
