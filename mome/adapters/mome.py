@@ -139,7 +139,9 @@ class MoMEAdapter(Adapter):
     def recording(
         self, token_mask: torch.Tensor, sequences: torch.Tensor | None = None
     ) -> Iterator[None]:
-        """Keep each layer's routing of the forward pass inside, for ``balance_loss`` or analysis.
+        """Keep each layer's routing of the forward pass inside.
+
+        Inside, ``balance_loss`` or ``take_routing`` gives what was kept, and ends the recording.
 
         Args:
             token_mask: (B, S) True for tokens, False for padding.
@@ -152,16 +154,32 @@ class MoMEAdapter(Adapter):
         finally:
             self.token_mask = self.sequences = None
 
-    def balance_loss(self) -> torch.Tensor:
-        """Load-balancing loss of the recorded pass in the adapter's form; ends the recording.
+    def take_routing(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Routing of the recorded pass, first layer to last; ends the recording.
 
-        Call it inside ``recording``. Zero without routed experts.
+        Call it inside ``recording``.
+
+        Returns:
+            of each layer gates (B, S, Nr), zero for experts that are off, and the router's
+            probabilities (B, S, Nr); Nr is 0 without routed experts.
+
+        Raises:
+            RuntimeError: if no pass of the LM through all layers was recorded.
         """
         recorded = [routing for routing in self.routing if routing is not None]
         complete = len(recorded) == len(self.routing)
         self.routing = [None] * len(self.routing)
         if self.token_mask is None or not complete:
-            raise RuntimeError("balance_loss: no forward pass of the LM was recorded")
+            raise RuntimeError("no forward pass of the LM was recorded")
+        return recorded
+
+    def balance_loss(self) -> torch.Tensor:
+        """Load-balancing loss of the recorded pass in the adapter's form; ends the recording.
+
+        Call it inside ``recording``. Zero without routed experts.
+        """
+        recorded = self.take_routing()
+        assert self.token_mask is not None, "take_routing raises an error where nothing is recorded"
         if recorded[0][1].shape[-1] == 0:
             return self.experts[0].up.weight.new_zeros(())
         if self.balance == "per_sequence":

@@ -263,3 +263,32 @@ def split_noisex(
         for split, path in paths.items():
             result[split][name] = str(path)
     return result
+
+
+def speech_shaped(speech: np.ndarray, rng: np.random.Generator, rate: int = RATE) -> np.ndarray:
+    """Noise with the long-term spectrum of speech, which hides it as babble of many voices does.
+
+    White noise is filtered by the mean power spectrum of the speech in windows of 32 ms, so that
+    level and spectrum do not change in time.
+
+    Args:
+        speech: float (N,).
+        rng: draws the white noise.
+        rate: samples per second.
+
+    Returns:
+        float32 (N,), as loud as the speech.
+
+    Raises:
+        ValueError: for speech that is empty or silent, of which no spectrum can be taken.
+    """
+    from scipy.signal import welch  # takes a second to load and is rarely needed
+
+    if len(speech) == 0 or not np.any(speech):
+        raise ValueError("speech that is empty or silent has no spectrum")
+    window = min(len(speech), round(0.032 * rate))
+    frequencies, density = welch(speech.astype(np.float64), rate, nperseg=window)
+    spectrum = np.fft.rfft(rng.standard_normal(len(speech)))
+    bins = np.fft.rfftfreq(len(speech), 1 / rate)
+    shaped = np.fft.irfft(spectrum * np.sqrt(np.interp(bins, frequencies, density)), n=len(speech))
+    return (shaped * np.sqrt(power(speech) / power(shaped))).astype(np.float32)

@@ -6,6 +6,12 @@ from typing import Any
 
 from mome.analysis.parameters import markdown
 
+# What holds for every model that was trained on little.
+UNKNOWN = (
+    "Of other voices, faces, words and recording conditions nothing is known, and a model of few "
+    "words and few speakers will fail on them; it should then say that its confidence is low."
+)
+
 TEMPLATE = """---
 license: {license}
 library_name: mome
@@ -17,9 +23,7 @@ tags: [audio-visual-speech-recognition, lip-reading, mixture-of-experts]
 
 MoME: a frozen LLM reads speech and lips at compression rates chosen at inference.
 
-**Trained on:** {trained_on} ({hours:g} h). Of other voices, faces, words and recording conditions
-nothing is known, and a model of few words and few speakers will fail on them; it should then say
-that its confidence is low.
+**Trained on:** {trained_on} ({hours:g} h). {unknown}
 
 ```sh
 mome-transcribe video.mp4 --model <this folder>
@@ -57,6 +61,7 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
         name=name,
         trained_on=info["trained_on"],
         hours=info["training_hours"],
+        unknown=UNKNOWN,
         measured=info["measured"],
         rates="\n".join(markdown(header, rows)),
         parts="\n".join(parts),

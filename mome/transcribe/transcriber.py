@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -126,6 +126,24 @@ class Clip:
     start: float
     end: float
     streams: dict[str, np.ndarray]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording cut into segments, which are read one after the other.
+
+    Attributes:
+        tasks: those whose streams it has and whose rates may be used.
+        spans: of the segments, in seconds.
+        clips: the segments, prepared as they are asked for; raises MediaError where the file is
+            damaged.
+        notes: what holds for all of it.
+    """
+
+    tasks: list[str]
+    spans: list[tuple[float, float]]
+    clips: Iterator[Clip]
     notes: list[str]
 
 
@@ -261,18 +279,12 @@ class Transcriber:
             raise errors[0]
         return usable
 
-    def __call__(
-        self,
-        source: str | Path,
-        options: Options | None = None,
-        progress: Callable[[float, float], None] | None = None,
-    ) -> Transcript:
-        """Transcribe a recording.
+    def open(self, source: str | Path, options: Options | None = None) -> Recording:
+        """Find the segments of a recording and prepare to read them.
 
         Args:
             source: any file that FFmpeg reads.
-            options: how.
-            progress: called with the seconds that are done and those of all.
+            options: how; of these the tasks and where to cut.
 
         Raises:
             FileNotFoundError, MediaError: for a file that cannot be read.
@@ -291,8 +303,6 @@ class Transcriber:
         read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
-        if options.budget and not options.rates:
-            notes += [self.why(task, options.budget) for task in possible]
         longest = options.max_seconds or LONGER * float(self.info.get("max_seconds", 15.0))
         spans = []
         if read.audio:
@@ -304,21 +314,45 @@ class Transcriber:
             spans = even_segments(video_seconds(path), longest)
         # Segments begin and end with frames, so that both streams are equally long.
         spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
+        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
+        return Recording(possible, spans, clips, notes)
+
+    def __call__(
+        self,
+        source: str | Path,
+        options: Options | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Transcript:
+        """Transcribe a recording.
+
+        Args:
+            source: any file that FFmpeg reads.
+            options: how.
+            progress: called with the seconds that are done and those of all.
+
+        Raises:
+            FileNotFoundError, MediaError: for a file that cannot be read.
+            ValueError: for options that do not fit the model or the recording.
+        """
+        options = options or Options()
+        recording = self.open(source, options)
+        notes = list(recording.notes)
+        if options.budget and not options.rates:
+            notes += [self.why(task, options.budget) for task in recording.tasks]
         segments: list[Segment] = []
         complete = True
-        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
         try:
-            for group in batched(clips, options.batch_size):
+            for group in batched(recording.clips, options.batch_size):
                 segments += self.transcribe(group, options)
                 if progress:
-                    progress(group[-1].end, spans[-1][1])
+                    progress(group[-1].end, recording.spans[-1][1])
         except MediaError as error:
             if not segments:
                 raise
             complete = False
             notes.append(f"read to {segments[-1].end:g} s: {error.reason}")
         trained_on = str(self.info.get("trained_on", ""))
-        return Transcript(path.name, segments, notes, trained_on, complete)
+        return Transcript(Path(source).name, segments, notes, trained_on, complete)
 
     def why(self, task: str, budget: Budget) -> str:
         """In words, which rates keep to a budget."""

@@ -13,7 +13,14 @@ from mome.bin.make_noise import main as noise_main
 from mome.data.audio import read_audio, write_flac
 from mome.data.augment import snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
-from mome.data.noise import Babble, mix_babble, plan_babble, split_musan, split_utterances
+from mome.data.noise import (
+    Babble,
+    mix_babble,
+    plan_babble,
+    speech_shaped,
+    split_musan,
+    split_utterances,
+)
 from mome.data.preprocessor import SNRS as TRAINING_SNRS
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.test_sets import read_list
@@ -480,3 +487,23 @@ def test_faint_speech_has_its_snr_as_well(tmp_path, snr):
     gain = np.vdot(mixed, speech) / np.vdot(speech, speech)
     assert snr_of(speech, mixed / gain) == pytest.approx(snr, abs=0.3)
     assert np.abs(mixed).max() <= 1
+
+
+def test_speech_shaped_noise_has_the_spectrum_and_the_level_of_speech_but_not_its_pauses():
+    from scipy.signal import lfilter, welch
+
+    rng = np.random.default_rng(0)
+    speech = lfilter([1], [1, -1.6, 0.9], rng.standard_normal(48000))
+    speech[16000:32000] = 0
+    noise = speech_shaped(speech, rng)
+    assert noise.dtype == np.float32
+    assert noise.shape == speech.shape
+    level = np.sqrt(np.mean(np.square(speech)))
+    assert np.sqrt(np.mean(np.square(noise))) == pytest.approx(level, rel=1e-3)
+    thirds = [np.sqrt(np.mean(np.square(part))) for part in np.split(noise, 3)]
+    assert thirds == pytest.approx([level] * 3, rel=0.2)
+    spoken, given = (welch(signal, 16000, nperseg=256)[1] for signal in (speech, noise))
+    inside = spoken > 0.01 * spoken.max()
+    assert 10 * np.log10(given / spoken)[inside] == pytest.approx(0, abs=3)
+    with pytest.raises(ValueError, match="has no spectrum"):
+        speech_shaped(np.zeros(1000), rng)

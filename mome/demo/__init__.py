@@ -1,0 +1,1 @@
+"""The web page that shows what a packed model reads, hears and says."""

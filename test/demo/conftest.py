@@ -1,0 +1,52 @@
+"""A tiny packed model and recordings for the page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from media import talking_head, write_clip
+from tiny_training import make_training
+
+from mome.tasks.packed import pack
+
+ROWS = [
+    {
+        "task": task,
+        "rates": rates,
+        "wer": wer,
+        "seconds_per_second": 0.5,
+        "tflops_per_second": 0.1,
+    }
+    for task, rates, wer in [("avsr", "a4_v2", 1.5), ("asr", "a4", 2.5), ("vsr", "v2", 62.5)]
+]
+INFO = {
+    "trained_on": "nothing <at all>",
+    "max_seconds": 4.0,
+    "training_hours": 0.25,
+    "rates": ROWS,
+    "measured": "no clip",
+}
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory, tiny_lm, tiny_whisper) -> Path:
+    training = make_training(tmp_path_factory.mktemp("training"), tiny_lm, tiny_whisper)
+    folder = tmp_path_factory.mktemp("packed")
+    return pack(training / "config.yaml", training / "model.pth", folder / "p.zip", INFO, "")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    """Recordings of two seconds: a head with sound, without; sound alone; no face; no recording."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 1e-4, 32000)
+    speech[8000:24000] = rng.normal(0, 0.1, 16000)
+    head = talking_head(50, 160)
+    write_clip(folder / "both.mp4", head, samples=speech)
+    write_clip(folder / "silent.mp4", head, audio=False)
+    write_clip(folder / "faceless.mp4", num_frames=50, samples=speech)
+    soundfile.write(folder / "sound.wav", speech, 16000)
+    (folder / "notes ${1}{{x}}.txt").write_text("no recording")
+    return folder
