@@ -13,6 +13,7 @@ other. Uploads are deleted when they have been read. Needs Gradio: pip install '
 import argparse
 import os
 import signal
+import socket
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -66,6 +67,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check_port(host: str, port: int) -> None:
+    """See that the page can be served there, before the model is loaded.
+
+    Raises:
+        ValueError: if the port is taken, or the address is none of this machine.
+    """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"{host}, port {port}: {reason}; see --host and --port") from None
+
+
 def load(args: argparse.Namespace) -> Transcriber:
     """The model, ready to be shown: what is built at its first use is built now.
 
@@ -97,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         from mome.demo.page import Demo, serve
 
         try:
+            check_port(args.host, args.port)
             noises = find_noises(args.noise, args.downloads)
             demo = Demo(load(args), Options(beam=args.beam), noises)
             if args.host not in LOCAL:

@@ -260,19 +260,25 @@ def test_nothing_is_asked_of_other_machines_and_no_error_is_logged(browser):
     assert [entry for entry in log if entry["level"] == "SEVERE"] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model", "nowhere"], r"mome-demo: nowhere does not exist; name a packed model"),
-        (["--noise", "nowhere", "--model", "x"], r"mome-demo: nowhere is no recording of noise"),
-    ],
-)
-def test_what_is_missing_at_the_start_is_named(options, message):
+def ends_with(options: list[str], message: str) -> None:
     before = signal.getsignal(signal.SIGTERM), dict(os.environ)
     try:
         with pytest.raises(SystemExit, match=message):
-            main(options)
+            main([*options, "--port", str(free_port())] if "--port" not in options else options)
     finally:
         signal.signal(signal.SIGTERM, before[0])
         os.environ.clear()
         os.environ.update(before[1])
+
+
+def test_what_is_missing_at_the_start_is_named():
+    ends_with(["--model", "nowhere"], r"mome-demo: nowhere does not exist; name a packed model")
+    noise = r"mome-demo: nowhere is no recording of noise"
+    ends_with(["--model", "x", "--noise", "nowhere"], noise)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        message = rf"mome-demo: 127.0.0.1, port {port}: .* in use.*; see --host and --port"
+        ends_with(["--model", "x", "--port", str(port)], message)
