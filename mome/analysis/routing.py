@@ -96,3 +96,24 @@ def shares(
             counts = torch.stack([(layer[counted] > 0).sum(0) for layer in gates]).double()
             result[kind] = (counts / counts.sum(1, keepdim=True)).cpu().numpy()
     return result
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """How alike two routings are: the share of assignments that they have in common.
+
+    Args:
+        one: (layers, Nr), rows that sum to 1.
+        other: the same of other tokens.
+
+    Returns:
+        mean over layers of the sum over experts of the smaller share: 1 for the same shares, 0 for
+        experts of which none serves both.
+    """
+    return float(np.minimum(one, other).sum(1).mean())
+
+
+def overlap_by_chance(one: np.ndarray, other: np.ndarray, seed: int = 0, draws: int = 200) -> float:
+    """`overlap` if the experts of one routing were others: over permutations of each layer's."""
+    rng = np.random.default_rng(seed)
+    found = [overlap(one, rng.permuted(other, axis=1)) for _ in range(draws)]
+    return float(np.mean(found))

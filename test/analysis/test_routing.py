@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_avsr import build, collate, utterances
 
-from mome.analysis.routing import expert_shares
+from mome.analysis.routing import expert_shares, overlap, overlap_by_chance
 from mome.models.matryoshka import TaskPair, parse_rate_pair
 
 
@@ -99,3 +99,12 @@ def test_without_routed_experts_there_are_no_shares(tiny_lm, tiny_whisper):
     lora = build(tiny_lm, tiny_whisper, adapter="lora").eval()
     chosen = TaskPair("avsr", parse_rate_pair("a4_v2"))
     assert expert_shares(lora, features_of(lora, utterances(1)), chosen, [[7]]) == {}
+
+
+def test_overlap_is_what_two_routings_have_in_common():
+    one = np.array([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    other = np.array([[0.25, 0.0, 0.75, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    assert overlap(one, one) == pytest.approx(1)
+    assert overlap(one, other) == pytest.approx((0.25 + 1) / 2)
+    # A layer of one expert of four meets another one in a quarter of the draws.
+    assert overlap_by_chance(one[1:], other[1:], draws=4000) == pytest.approx(0.25, abs=0.03)
