@@ -117,3 +117,16 @@ def overlap_by_chance(one: np.ndarray, other: np.ndarray, seed: int = 0, draws: 
     rng = np.random.default_rng(seed)
     found = [overlap(one, rng.permuted(other, axis=1)) for _ in range(draws)]
     return float(np.mean(found))
+
+
+def experts_in_use(shares: np.ndarray) -> float:
+    """How many experts a layer uses: as many as equal shares of the same concentration would.
+
+    Args:
+        shares: (layers, Nr), rows that sum to 1.
+
+    Returns:
+        mean over layers of the inverse of the sum of squared shares: Nr if all serve alike, K if
+        all tokens ask the same K.
+    """
+    return float((1 / (shares**2).sum(1)).mean())

@@ -6,7 +6,9 @@ The LLM reads clips with their transcripts once more at every rate pair. Writes 
 experts.svg, a panel for each rate pair and kind of token (audio, video, text) with the share of
 each routed expert in a layer, and experts.json with the shares and how alike they are: the share of
 assignments that two of them have in common (1 is the same), beside what experts drawn by chance
-would have.
+would have. Experts in use are as many as equal shares of the same concentration would need: where
+they are few in each layer and many over all layers, the balance loss has balanced the numbers of
+experts over the layers, not the experts of a layer.
 """
 
 import argparse
@@ -17,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from mome.analysis.routing import KINDS, expert_shares, overlap, overlap_by_chance
+from mome.analysis.routing import (
+    KINDS,
+    expert_shares,
+    experts_in_use,
+    overlap,
+    overlap_by_chance,
+)
 from mome.bin.pack import read_clips
 from mome.models.matryoshka import TaskPair
 from mome.transcribe.transcriber import READS, Transcriber, fineness
@@ -146,11 +154,23 @@ def main(argv: list[str] | None = None) -> None:
     values = {
         pair: {k: m.round(5).tolist() for k, m in each.items()} for pair, each in shares.items()
     }
-    what = {"task": args.task, "set": args.set, "alike": found, "shares": values}
+    matrices = [matrix for each in shares.values() for matrix in each.values()]
+    in_use = {
+        "of": matrices[0].shape[1],
+        "in a layer": float(np.mean([experts_in_use(matrix) for matrix in matrices])),
+        "over all layers": float(
+            np.mean([experts_in_use(matrix.mean(0, keepdims=True)) for matrix in matrices])
+        ),
+    }
+    what = {"task": args.task, "set": args.set, "alike": found, "in_use": in_use, "shares": values}
     (args.output / "experts.json").write_text(json.dumps(what) + "\n", encoding="utf-8")
     for title, group in found.items():
         for name, value in group.items():
             print(f"{title}, {name}: {value['overlap']:.2f} (by chance {value['by_chance']:.2f})")
+    print(
+        f"experts in use in a layer: {in_use['in a layer']:.1f} of {in_use['of']}; by number over "
+        f"all layers: {in_use['over all layers']:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_avsr import build, collate, utterances
 
-from mome.analysis.routing import expert_shares, overlap, overlap_by_chance
+from mome.analysis.routing import expert_shares, experts_in_use, overlap, overlap_by_chance
 from mome.models.matryoshka import TaskPair, parse_rate_pair
 
 
@@ -108,3 +108,11 @@ def test_overlap_is_what_two_routings_have_in_common():
     assert overlap(one, other) == pytest.approx((0.25 + 1) / 2)
     # A layer of one expert of four meets another one in a quarter of the draws.
     assert overlap_by_chance(one[1:], other[1:], draws=4000) == pytest.approx(0.25, abs=0.03)
+
+
+def test_experts_in_use_lie_between_those_on_and_all():
+    assert experts_in_use(np.full((3, 23), 1 / 23)) == pytest.approx(23)
+    one = np.zeros((2, 23))
+    one[0, :4] = one[1, 10:14] = 0.25
+    assert experts_in_use(one) == pytest.approx(4)
+    assert experts_in_use(one.mean(0, keepdims=True)) == pytest.approx(8)
