@@ -17,11 +17,14 @@ while [ $# -gt 0 ]; do
 done
 case ${backend} in cuda | cpu) ;; *) echo "$0: --backend is cuda or cpu" >&2; exit 2 ;; esac
 
-stamp=${tools}/venv/.done
-# Commands are made of the names of mome/bin's modules.
-wanted="${backend} $({ cat "${tools}/requirements.lock" "${tools}/../setup.py"; ls "${tools}/../mome/bin"; } | cksum)"
-if [ -x "${tools}/venv/bin/python" ] && [ "$(cat "${stamp}" 2> /dev/null)" = "${wanted}" ]; then
-    exit 0
+# What is installed, and the commands, which are made of setup.py and the names of mome/bin's modules.
+packages="${backend} $(cksum < "${tools}/requirements.lock")"
+commands=$({ cat "${tools}/../setup.py"; (cd "${tools}/../mome/bin" && ls ./*.py); } | cksum)
+is_stamped() { [ "$(cat "${tools}/venv/$1" 2> /dev/null)" = "$2" ]; }
+if [ -x "${tools}/venv/bin/python" ] && is_stamped .packages "${packages}"; then
+    if is_stamped .commands "${commands}"; then exit 0; fi
+else
+    rm -f "${tools}/venv/.packages"
 fi
 
 # find_uv: uv on PATH, else installed by pip into a folder of its own.
@@ -64,24 +67,27 @@ find_python() {
 }
 
 uv=$(find_uv)
-if ! python=$(find_python) || [ -z "${python}" ]; then
-    echo "setup: no Python 3.12 or 3.13 on PATH, in pyenv or in conda, and uv could not fetch one." >&2
-    echo "  Install one (system packages, pyenv install 3.12, conda create -n mome python=3.12) or" >&2
-    echo "  name it: PYTHON=/path/to/python3.12 $0" >&2
-    exit 1
+if ! is_stamped .packages "${packages}"; then
+    if ! python=$(find_python) || [ -z "${python}" ]; then
+        echo "setup: no Python 3.12 or 3.13 on PATH, in pyenv or in conda, and uv could not fetch one." >&2
+        echo "  Install one (system packages, pyenv install 3.12, conda create -n mome python=3.12) or" >&2
+        echo "  name it: PYTHON=/path/to/python3.12 $0" >&2
+        exit 1
+    fi
+    echo "setup: building tools/venv with ${python}" >&2
+    "${uv}" venv --quiet --clear --python "${python}" "${tools}/venv"
+    if [ "${backend}" = cpu ]; then
+        grep -Ev '^(nvidia-|cuda-|triton)' "${tools}/requirements.lock" > "${tools}/venv/requirements.txt"
+        extra=(--torch-backend cpu)
+    else
+        cp "${tools}/requirements.lock" "${tools}/venv/requirements.txt"
+        extra=()
+    fi
+    "${uv}" pip install --quiet --python "${tools}/venv/bin/python" "${extra[@]}" \
+        -r "${tools}/venv/requirements.txt"
+    echo "${packages}" > "${tools}/venv/.packages"
 fi
-echo "setup: building tools/venv with ${python}" >&2
-"${uv}" venv --quiet --clear --python "${python}" "${tools}/venv"
-if [ "${backend}" = cpu ]; then
-    grep -Ev '^(nvidia-|cuda-|triton)' "${tools}/requirements.lock" > "${tools}/venv/requirements.txt"
-    extra=(--torch-backend cpu)
-else
-    cp "${tools}/requirements.lock" "${tools}/venv/requirements.txt"
-    extra=()
-fi
-"${uv}" pip install --quiet --python "${tools}/venv/bin/python" "${extra[@]}" \
-    -r "${tools}/venv/requirements.txt"
 "${uv}" pip install --quiet --python "${tools}/venv/bin/python" --no-deps --no-build-isolation \
     -e "${tools}/.."
-echo "${wanted}" > "${stamp}"
+echo "${commands}" > "${tools}/venv/.commands"
 echo "setup: done" >&2

@@ -29,7 +29,7 @@ from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
 from mome.tasks.packed import check_output, namespace, opened, pack
 from mome.transcribe.card import card

@@ -147,7 +147,7 @@ def check_output(output: Path) -> None:
 
 
 def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
-    """A configuration as :class:`mome.tasks.avsr.AVSRTask` takes it."""
+    """A configuration as :func:`mome.tasks.build.build_model` takes it."""
     args = argparse.Namespace(**{**dict.fromkeys(KEYS), "use_preprocessor": True, **values})
     args.imports = args.imports or []
     return args
@@ -284,7 +284,8 @@ def load_packed(
         FileNotFoundError, PackedModelError: as :func:`opened`, :func:`read_info` and
             :func:`find_part`; if the model imports other modules, or tensors do not fit.
     """
-    from mome.tasks.avsr import AVSRTask
+    # Looking into a packed model needs neither Transformers nor the encoders.
+    from mome.tasks.build import build_model
 
     path = Path(path)
     with opened(path) as folder:
@@ -302,7 +303,7 @@ def load_packed(
                 f"{path} is made of modules that its author wrote: {', '.join(unknown)}; read them "
                 f"and allow it by --import for each"
             )
-        model = AVSRTask.build_model(args)
+        model = build_model(args)
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:

@@ -1,27 +1,26 @@
 """Transcribe recordings by a packed model."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from espnet2.train.collate_fn import CommonCollateFn
 
+from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
 from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
-from mome.llm.beam import Hypothesis, beam_search
-from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
+from mome.models.rates import RatePair, TaskPair, parse_rate_pair
 from mome.tasks.packed import load_packed
-from mome.transcribe.alignment import Aligned, align_tokens
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.recording import (
     Piece,
@@ -34,6 +33,11 @@ from mome.transcribe.recording import (
 from mome.transcribe.segments import even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
 from mome.transcribe.transcript import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from mome.llm.beam import Hypothesis
+    from mome.models.avsr import AVSRModel
+    from mome.transcribe.alignment import Aligned
 
 DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
@@ -155,7 +159,6 @@ class Transcriber:
         self.preprocess = preprocess
         self.info = info
         self.tracker = tracker
-        self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
         self.device = model.decoder.markers.device
         self.calibration = Calibration(**info.get("calibration", {}).get("line", {}))
 
@@ -407,13 +410,17 @@ class Transcriber:
     @torch.inference_mode()
     def search(self, clips: Sequence[Clip], chosen: TaskPair, options: Options) -> list[Segment]:
         """Transcribe segments that all have the streams of a task."""
+        # These load Transformers, as building the model did; importing this module need not.
+        from mome.llm.beam import beam_search
+        from mome.transcribe.alignment import align_tokens
+
         names = {"audio": "speech", "video": "lips"}
         reads = [names[kind] for kind in READS[chosen.task]]
         items = [
             (str(number), self.preprocess("", {name: clip.streams[name] for name in reads}))
             for number, clip in enumerate(clips)
         ]
-        batch = {key: value.to(self.device) for key, value in self.collate(items)[1].items()}
+        batch = {key: value.to(self.device) for key, value in collate(items)[1].items()}
         features = self.model.encode(**batch)
         best = beam_search(
             self.model.decoder.lm.inner,
