@@ -31,7 +31,7 @@ from mome.data.video import LIP_RATE, read_lips
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, namespace, opened, pack
+from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
 from mome.transcribe.card import card
 from mome.transcribe.confidence import Calibration, calibration_error, fit, words_right
 from mome.transcribe.transcriber import Clip, Options, Transcriber
@@ -148,7 +148,9 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = yaml.safe_load(config.read_text(encoding="utf-8")).get("imports") or ()
-            transcribe = Transcriber.load(bare, args.device, imports=allowed)
+            transcribe = Transcriber.load(
+                bare, args.device, imports=allowed, downloads=folders_of(config)
+            )
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         rows, scores, right = measure(transcribe, clips, texts, args.beam)
         line = fit(scores, right)

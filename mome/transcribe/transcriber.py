@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -20,6 +19,7 @@ from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import RatePair, TaskPair, parse_rate_pair
+from mome.pretrained.places import download_folders
 from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.recording import (
@@ -169,15 +169,17 @@ class Transcriber:
         device: str = "cpu",
         tracker: FaceTracker | None = None,
         imports: Collection[str] = (),
+        downloads: Collection[str | Path] = (),
     ) -> Self:
         """Open a packed model.
 
         Args:
             model: folder or file that ``mome-pack`` made.
             device: ``cpu`` or ``cuda``.
-            tracker: finds faces; by default dlib's, whose model is looked for in $MOME_DOWNLOADS or
-                ./downloads.
+            tracker: finds faces; by default dlib's, whose model is looked for as frozen parts are.
             imports: modules that the model may import.
+            downloads: folders with frozen parts and with dlib's model; after these $MOME_DOWNLOADS
+                and ./downloads are searched.
 
         Raises:
             FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed`.
@@ -187,10 +189,10 @@ class Transcriber:
             raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
         if device != "cpu" and not device.startswith("cuda"):
             raise ValueError(f"device {device!r} is neither cpu nor cuda")
-        built, args, info = load_packed(model, device, imports)
-        landmarks = Path(os.environ.get("MOME_DOWNLOADS", "downloads"), DLIB)
-        if tracker is None and landmarks.is_file():
-            tracker = load_tracker(str(landmarks))
+        built, args, info = load_packed(model, device, imports, downloads)
+        landmarks = [folder / DLIB for folder in download_folders(downloads)]
+        if tracker is None and (there := [path for path in landmarks if path.is_file()]):
+            tracker = load_tracker(str(there[0]))
         conf = args.preprocessor_conf or {}
         return cls(built, AVSRPreprocessor(train=False, **conf), info, tracker)
 
@@ -349,8 +351,8 @@ class Transcriber:
         """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
         if self.tracker is None:
             raise ValueError(
-                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: "
-                f"mome-fetch-models --downloads downloads; or give a tracker"
+                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: run "
+                f"mome-fetch-models --only landmarks, or read the sound alone (task asr)"
             )
         frames = piece.frames
         seen = seen_frames(len(frames), LANDMARK_EVERY)

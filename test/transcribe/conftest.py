@@ -1,46 +1,11 @@
-"""A tiny trained model and its packed form."""
+"""The frozen parts of the tiny model, where packed models look for them."""
 
 import pytest
-import torch
-import yaml
-from safetensors.torch import save_file
-
-from mome.encoders.visual import VisualEncoder
-from mome.tasks.avsr import AVSRTask
-from mome.tasks.packed import namespace
-
-LIPS = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
 
 
-@pytest.fixture(scope="session")
-def training(tmp_path_factory, tiny_lm, tiny_whisper):
-    """What stage 4 leaves: a configuration and a checkpoint, and beside them a lip encoder."""
-    root = tmp_path_factory.mktemp("training")
-    torch.manual_seed(0)
-    lips = root / "exp" / "lips" / "video.safetensors"
-    lips.parent.mkdir(parents=True)
-    state = VisualEncoder(**LIPS).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, lips)
-    (lips.parent / ".exported.done").write_text("{}")
-    values = {
-        "max_epoch": 3,
-        "model": "avsr",
-        "model_conf": {"tasks": ["avsr", "asr", "vsr"], "readout_conf": {}},
-        "audio_encoder": "whisper",
-        "audio_encoder_conf": {"model": tiny_whisper},
-        "video_encoder": "visual",
-        "video_encoder_conf": {**LIPS, "weights": str(lips)},
-        "decoder": "mome_llm",
-        "decoder_conf": {"lm": tiny_lm, "adapter_conf": {"num_routed": 5, "bottleneck": 3}},
-        "preprocessor": "avsr",
-        "preprocessor_conf": {"noise_snrs": [0, None], "crop_size": 64},
-        "token_list": None,
-        "freeze_video_encoder": True,
-    }
-    model = AVSRTask.build_model(namespace(values))
-    for layer in model.decoder.adapter.layers:
-        torch.nn.init.normal_(layer.up.weight, std=0.3)
-    (root / "exp" / "mome").mkdir()
-    torch.save(model.state_dict(), root / "exp" / "mome" / "model.pth")
-    (root / "exp" / "mome" / "config.yaml").write_text(yaml.safe_dump(values))
-    return root / "exp" / "mome"
+@pytest.fixture(scope="session", autouse=True)
+def downloads(tiny_downloads):
+    """$MOME_DOWNLOADS names their folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOME_DOWNLOADS", str(tiny_downloads))
+        yield
