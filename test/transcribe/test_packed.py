@@ -118,7 +118,7 @@ def test_frozen_parts_are_found_by_name_and_checked(
     lips = training.parent / "lips" / "video.safetensors"  # beside another training than this one
     for part in (Path(tiny_whisper), lips):
         (tmp_path / "second" / part.name).symlink_to(part)
-    missing = r"packed needs my-lm, and there is no .*/my-lm.* put it .* mome-fetch-models"
+    missing = r"packed needs my-lm, and there is no .*/my-lm.* put it .*mome-fetch-models"
     with pytest.raises(PackedModelError, match=missing):
         load_packed(packed, downloads=[tmp_path, lips.parent])
     load_packed(packed, downloads=[tmp_path / "second"])
