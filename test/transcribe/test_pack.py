@@ -2,39 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from mome.bin import pack as command
-from mome.data.audio import write_flac
-from mome.data.kaldi import write_scp
-from mome.data.video import write_lips
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
-
-
-@pytest.fixture
-def dump(tmp_path):
-    """Sets of stage 2 with three clips of a second or more."""
-    rng = np.random.default_rng(0)
-    for name in ("train", "valid"):
-        folder = tmp_path / "dump" / name
-        ids = [f"u{number}" for number in range(3)]
-        for number, utterance in enumerate(ids):
-            frames = rng.integers(0, 255, (25 + number, 96, 96), dtype=np.uint8)
-            write_lips(folder / f"{utterance}.mp4", frames)
-            samples = rng.normal(0, 0.1, len(frames) * 640).astype(np.float32)
-            write_flac(folder / f"{utterance}.flac", samples)
-        write_scp(folder / "text", dict.fromkeys(ids, "place red now"))
-        write_scp(folder / "utt2dur", {u: f"{1 + 0.04 * n:.2f}" for n, u in enumerate(ids)})
-        write_scp(folder / "lip.scp", {u: str(folder / f"{u}.mp4") for u in ids})
-        write_scp(folder / "wav.scp", {u: str(folder / f"{u}.flac") for u in ids})
-    return tmp_path / "dump"
 
 
 @pytest.mark.parametrize("task", list(TASKS))
