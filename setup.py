@@ -56,6 +56,10 @@ setup(
         "av",
         "dlib-bin",
         "tqdm",
+        "huggingface_hub",
+        "pyyaml",
+        # mome-fetch-models downloads by it; environments that uv makes have none.
+        "pip",
     ],
     extras_require={
         "cluster": ["dask[distributed]", "dask-jobqueue"],

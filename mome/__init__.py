@@ -4,7 +4,7 @@ The names of this package are imported when they are first used, so that ``impor
 nothing.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return metadata.version("mome")
+        from importlib.metadata import version
+
+        return version("mome")
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(module), name)

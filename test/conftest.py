@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "egs/mini_av/local"))
 
 from tiny import make_lm, make_whisper
+from tiny_training import make_training
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +27,18 @@ def tiny_lm(tmp_path_factory) -> str:
 def tiny_whisper(tmp_path_factory) -> str:
     """Folder of a tiny random Whisper."""
     return str(make_whisper(tmp_path_factory.mktemp("whisper")))
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory, tiny_lm, tiny_whisper):
+    """What stage 4 leaves: a configuration and a checkpoint, and beside them a lip encoder."""
+    return make_training(tmp_path_factory.mktemp("training"), tiny_lm, tiny_whisper)
+
+
+@pytest.fixture(scope="session")
+def tiny_downloads(tmp_path_factory, tiny_lm, tiny_whisper) -> Path:
+    """A folder with the frozen parts of the tiny model, as $MOME_DOWNLOADS names one."""
+    folder = tmp_path_factory.mktemp("downloads")
+    for part in map(Path, (tiny_lm, tiny_whisper)):
+        (folder / part.name).symlink_to(part)
+    return folder

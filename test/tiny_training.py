@@ -7,7 +7,7 @@ import yaml
 from safetensors.torch import save_file
 
 from mome.encoders.visual import VisualEncoder
-from mome.tasks.avsr import AVSRTask
+from mome.tasks.build import build_model
 from mome.tasks.packed import namespace
 
 LIPS = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
@@ -36,7 +36,7 @@ def make_training(root: Path, lm: str, whisper: str) -> Path:
         "token_list": None,
         "freeze_video_encoder": True,
     }
-    model = AVSRTask.build_model(namespace(values))
+    model = build_model(namespace(values))
     for layer in model.decoder.adapter.layers:
         torch.nn.init.normal_(layer.up.weight, std=0.3)
     (root / "exp" / "mome").mkdir()

@@ -12,15 +12,19 @@ of :class:`Adapter` in a file of its own, registered by name (docs/extend.md has
             ...
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from mome.common.registry import Registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 POSITIONS = ("mhsa", "ffn", "layer")
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")

@@ -1,15 +1,17 @@
 """LoRA by peft, shared by all rates: Llama-AVSR and Llama-MTSK MS."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, register_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def lora_rank(lm: PreTrainedModel, rank: int | None, reduction: int | None) -> int:
@@ -47,6 +49,10 @@ class LoRAAdapter(Adapter):
         scale: float = 2.0,
         target_modules: Sequence[str] = ("q_proj", "v_proj"),
     ):
+        # peft takes longer to load than PyTorch, and who attaches MoME needs none of it.
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
         super().__init__()
         if any(isinstance(module, BaseTunerLayer) for module in lm.modules()):
             raise ValueError(f"{type(lm).__name__} has LoRA already; detach that one first")

@@ -1,13 +1,14 @@
 """MoME beside blocks of a frozen LM's layers, without copying or editing the LM's code."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, Forward, find_block, find_layers, register_adapter
 from mome.adapters.by_pair import PairMoME
@@ -15,6 +16,9 @@ from mome.adapters.experts import MoME
 from mome.adapters.experts_cpu import CompiledExperts, can_run
 from mome.adapters.experts_fused import FusedProjections, can_fuse
 from mome.adapters.routers import BALANCES, balance_loss, sequence_balance_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @register_adapter("mome")

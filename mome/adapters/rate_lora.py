@@ -6,15 +6,20 @@ in :mod:`mome.adapters.experts`. A prefix has other states under each LoRA, so p
 pairs share no nodes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 
 from mome.adapters.base import Adapter, register_adapter
 from mome.adapters.lora import lora_rank
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class RateLoRA(nn.Module):

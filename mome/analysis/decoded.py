@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
-from mome.models.matryoshka import parse_rate_pair
+from mome.models.rates import parse_rate_pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

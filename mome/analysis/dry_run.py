@@ -32,7 +32,7 @@ from mome.data.video import LIP_RATE
 from mome.encoders import Encoder
 from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
-from mome.models.matryoshka import RatePair, TaskPair
+from mome.models.rates import RatePair, TaskPair
 from mome.tasks.avsr import AVSRTask
 
 TEXT_TOKENS_PER_SECOND = 4  # about 2.7 English words

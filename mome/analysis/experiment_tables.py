@@ -21,7 +21,7 @@ from mome.analysis.experiments import (
     trainings,
 )
 from mome.data import test_sets
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.tasks.packed import namespace
 
 

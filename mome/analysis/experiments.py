@@ -12,7 +12,7 @@ import yaml
 
 from mome.analysis.curves import read_curves
 from mome.common.marks import read_mark
-from mome.models.matryoshka import TASKS, RatePair, rate_pairs
+from mome.models.rates import TASKS, RatePair, rate_pairs
 from mome.tasks.config import merge, read_config
 
 KEYS = {"baseline", "task", "learning_rates", "seeds", "common", "experiments"}

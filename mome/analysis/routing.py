@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mome.adapters.mome import MoMEAdapter
 from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 
 KINDS = ("audio", "video", "text")
 

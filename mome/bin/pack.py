@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.wer import normalise, score
@@ -29,9 +30,9 @@ from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, namespace, opened, pack
+from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
 from mome.transcribe.card import card
 from mome.transcribe.confidence import Calibration, calibration_error, fit, words_right
 from mome.transcribe.transcriber import Clip, Options, Transcriber
@@ -142,6 +143,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         check_trained(config, weights)
         check_output(args.output)
+        if args.push_to:
+            validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
         durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
         info: dict[str, Any] = {
             "trained_on": args.trained_on,
@@ -151,7 +154,9 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = yaml.safe_load(config.read_text(encoding="utf-8")).get("imports") or ()
-            transcribe = Transcriber.load(bare, args.device, imports=allowed)
+            transcribe = Transcriber.load(
+                bare, args.device, imports=allowed, downloads=folders_of(config)
+            )
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         rows, scores, right = measure(transcribe, clips, texts, args.beam)
         line = fit(scores, right)
@@ -173,18 +178,56 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"mome-pack: {error}") from None
     print(f"{args.output}: {json.dumps(info['calibration'])}")
     if args.push_to:
-        push(args.output, args.push_to)
+        try:
+            push(args.output, args.push_to)
+        except PushError as error:
+            raise SystemExit(f"mome-pack: {error}") from None
+        print(f"uploaded to {args.push_to}; it is private until you publish it there")
 
 
 def push(packed: Path, repository: str) -> None:
-    """Upload a packed model to the Hugging Face hub, where it is private at first."""
+    """Upload a packed model to the Hugging Face hub, where it is private at first.
+
+    The hub is that of ``$HF_ENDPOINT``, and who uploads is known by ``$HF_TOKEN`` or ``hf auth
+    login``.
+
+    Raises:
+        PushError: if it cannot be uploaded; says why, and how to do it later. The packed model
+            stays as it is.
+    """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = HfApi()
-    api.create_repo(repository, private=True, exist_ok=True)
-    with opened(packed) as folder:
-        api.upload_folder(repo_id=repository, folder_path=folder)
-    print(f"uploaded to {repository}; it is private until you publish it there")
+    try:
+        api.create_repo(repository, private=True, exist_ok=True)
+        with opened(packed) as folder:
+            api.upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:
+        # Of what the hub's client and its transports raise, not all is an OSError; and whatever it
+        # is, hours of work are packed already.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+            reason = "the hub does not let you write there: hf auth login, with a token that may"
+        elif status is None and not isinstance(error, ValueError):
+            reason = f"{api.endpoint}: {reason}: check the network and its proxy"
+        raise PushError(packed, repository, reason) from error
+
+
+class PushError(RuntimeError):
+    """A packed model could not be uploaded."""
+
+    def __init__(self, packed: Path, repository: str, reason: str):
+        folder = packed
+        first = ""
+        if packed.suffix == ".zip":
+            folder = packed.with_suffix("")
+            first = f"unzip {packed} -d {folder} && "
+        super().__init__(
+            f"{packed} is packed, but not uploaded to {repository} ({reason}); then upload it by "
+            f"{first}hf upload {repository} {folder} ."
+        )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.transcribe.transcriber import READS, Transcriber, fineness
 
 BATCH = 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from mome.analysis.decoded import rate_order
 from mome.data import test_sets
-from mome.models.matryoshka import TASKS, parse_rate_pair
+from mome.models.rates import TASKS, parse_rate_pair
 
 STYLES = {"avsr": ("o", "-"), "asr": ("s", "--"), "vsr": ("^", ":")}  # told apart without colour
 Points = list[tuple[float, dict[str, float]]]  # place on the axis, score

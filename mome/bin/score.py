@@ -14,7 +14,7 @@ from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
-from mome.models.matryoshka import TASKS
+from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
 

@@ -22,7 +22,7 @@ from mome.analysis.wer import normalise, normalised_pairs
 from mome.common.atomic_files import write_bytes
 from mome.data.pictures import BLACK, caption, encode_png, filmstrip, put_text, text_width
 from mome.data.video import read_lips
-from mome.models.matryoshka import TASKS, TaskPair, parse_rate_pair
+from mome.models.rates import TASKS, TaskPair, parse_rate_pair
 
 LIMIT = 300_000  # bytes: pictures of this size may be kept in a repository
 FEWEST_COLUMNS = 4

@@ -12,7 +12,6 @@ are done, and the exit status is 1.
 """
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -26,12 +25,13 @@ from tqdm import tqdm
 from mome.common.atomic_files import write_bytes
 from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
+from mome.lips.landmarks import FaceTracker
+from mome.pretrained.places import download_folders
 from mome.transcribe.recording import probe
 from mome.transcribe.transcriber import Budget, Options, Transcriber
 from mome.transcribe.transcript import FORMATS, Transcript
 
 STANDARD_INPUT = "-"
-DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", "downloads"))
 LANDMARKS = {"dlib": "dlib/shape_predictor_68_face_landmarks.dat", "mediapipe": "mediapipe"}
 
 
@@ -77,8 +77,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--downloads",
         type=Path,
-        default=DOWNLOADS,
-        help="folder with the models that find faces; $MOME_DOWNLOADS or ./downloads",
+        action="append",
+        default=[],
+        help="folder with the model's frozen parts and the models that find faces; may be repeated "
+        "and is searched before $MOME_DOWNLOADS and ./downloads",
     )
     parser.add_argument(
         "--import",
@@ -107,6 +109,17 @@ def rates_of(text: str | None) -> str | None:
         return text
     audio, _, video = text.partition(",")
     return f"a{audio.strip()}_v{video.strip()}"
+
+
+def find_tracker(downloads: list[Path], detector: str) -> FaceTracker:
+    """The detector of faces that was asked for.
+
+    Raises:
+        FileNotFoundError: if its models are in none of the folders; names the first place.
+    """
+    places = [folder / LANDMARKS[detector] for folder in download_folders(downloads)]
+    there = next((place for place in places if place.exists()), places[0])
+    return load_tracker(str(there), detector=detector)
 
 
 def find_recordings(names: list[str]) -> list[str]:
@@ -205,10 +218,11 @@ def main(argv: list[str] | None = None) -> None:
                 f"files: give --output, a folder for them"
             )
         tracker = None
-        if args.task != "asr" and not (args.detector == "dlib" and args.downloads == DOWNLOADS):
-            landmarks = args.downloads / LANDMARKS[args.detector]
-            tracker = load_tracker(str(landmarks), detector=args.detector)
-        transcribe = Transcriber.load(args.model, args.device, tracker, args.imports)
+        if args.task != "asr" and (args.downloads or args.detector != "dlib"):
+            tracker = find_tracker(args.downloads, args.detector)
+        transcribe = Transcriber.load(
+            args.model, args.device, tracker, args.imports, args.downloads
+        )
         transcribe.usable(options)
     except Exception as error:
         raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None

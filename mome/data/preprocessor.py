@@ -3,11 +3,10 @@
 import math
 from collections.abc import Collection, Iterator, KeysView, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from espnet2.train.preprocessor import AbsPreprocessor
-from transformers import AutoTokenizer
 
 from mome.data.audio import read_audio
 from mome.data.augment import (
@@ -20,7 +19,6 @@ from mome.data.augment import (
 )
 from mome.data.kaldi import read_scp
 from mome.data.video import read_lips
-from mome.pretrained.hub import load
 
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
 
@@ -73,8 +71,11 @@ def read_noise(path: str) -> np.ndarray:
     return read_audio(path)
 
 
-class AVSRPreprocessor(AbsPreprocessor):
+class AVSRPreprocessor:
     """Tokenise the transcript, crop and normalise the lips, and augment both streams in training.
+
+    It has the interface of ESPnet's ``AbsPreprocessor``, to which :mod:`mome.tasks.avsr` registers
+    it: who only transcribes need not wait for the trainer.
 
     Args:
         train: augment; otherwise centre crops and clean speech.
@@ -108,8 +109,15 @@ class AVSRPreprocessor(AbsPreprocessor):
         audio_mask_seconds: float = 0.4,
         video_mask_frames: int = 10,
     ):
-        super().__init__(train)
-        self.tokenizer = None if tokenizer is None else load(AutoTokenizer, tokenizer)
+        self.train = train
+        self.tokenizer: Any = None
+        if tokenizer is not None:
+            # Transcription reads no transcripts, and so loads no tokenizer here.
+            from transformers import AutoTokenizer
+
+            from mome.pretrained.hub import load
+
+            self.tokenizer = load(AutoTokenizer, tokenizer)
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
         for snr in self.noise_snrs:

@@ -19,7 +19,7 @@ from mome.demo.reading import (
     transcribe_at,
     with_noise,
 )
-from mome.models.matryoshka import TASKS
+from mome.models.rates import TASKS
 from mome.transcribe.transcriber import Options, Transcriber
 
 MAX_SECONDS = 30.0  # of a recording that are read, so that others need not wait for long

@@ -15,7 +15,7 @@ from mome.data.augment import add_noise
 from mome.data.noise import AUDIO_SUFFIXES, MUSAN_FOLDERS, speech_shaped
 from mome.data.video import LIP_RATE, LIP_SIZE, MediaError
 from mome.models.avsr import Features
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.transcribe.transcriber import Clip, Options, Transcriber, fineness
 from mome.transcribe.transcript import Segment
 
@@ -78,12 +78,12 @@ class Row:
         return float(np.mean(sure)) if sure else None
 
 
-def find_noises(paths: Sequence[Path], downloads: Path) -> dict[str, list[Path]]:
+def find_noises(paths: Sequence[Path], downloads: Sequence[Path]) -> dict[str, list[Path]]:
     """The kinds of noise that can be added, with their recordings.
 
     Args:
         paths: recordings, or folders of them at any depth; a kind each, by its name.
-        downloads: MUSAN's kinds are taken from its folder ``musan`` if that is there.
+        downloads: MUSAN's kinds are taken from a folder ``musan`` in these if there is one.
 
     Returns:
         kind -> recordings. The first is ``speech-shaped``, which needs none.
@@ -92,7 +92,7 @@ def find_noises(paths: Sequence[Path], downloads: Path) -> dict[str, list[Path]]
         ValueError: for what is not there, or a folder without .wav and .flac.
     """
     kinds: dict[str, list[Path]] = {SHAPED: []}
-    musan = [downloads / "musan" / kind for kind in MUSAN_FOLDERS]
+    musan = [folder / "musan" / kind for folder in downloads for kind in MUSAN_FOLDERS]
     for path in [*paths, *(folder for folder in musan if folder.is_dir())]:
         files = [path]
         if path.is_dir():

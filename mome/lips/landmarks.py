@@ -85,9 +85,7 @@ class FaceTracker:
 
     def __init__(self, model: str | Path, detect_every: int = 12, detect_side: int = 480):
         if not Path(model).is_file():
-            raise FileNotFoundError(
-                f"landmark model {model} does not exist; run python -m mome.bin.fetch_models"
-            )
+            raise FileNotFoundError(f"landmark model {model} does not exist; run mome-fetch-models")
         if detect_every < 1:
             raise ValueError(f"detect_every={detect_every} is not positive")
         try:
@@ -95,7 +93,7 @@ class FaceTracker:
         except RuntimeError as error:
             raise ValueError(
                 f"{model} is not a dlib landmark model ({error}); delete it and run"
-                " python -m mome.bin.fetch_models"
+                " mome-fetch-models"
             ) from error
         self.detector = dlib.get_frontal_face_detector()
         self.detect_every = detect_every

@@ -124,15 +124,13 @@ class MediaPipeTracker(FaceTracker):
 
 def _load(path: Path) -> cv2.dnn.Net:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; run python -m mome.bin.fetch_models --only mediapipe"
-        )
+        raise FileNotFoundError(f"{path} does not exist; run mome-fetch-models --only mediapipe")
     try:
         return cv2.dnn.readNetFromTFLite(str(path))
     except cv2.error as error:
         raise ValueError(
             f"{path} is not a TensorFlow Lite model that OpenCV {cv2.__version__} reads; delete it"
-            " and run python -m mome.bin.fetch_models --only mediapipe"
+            " and run mome-fetch-models --only mediapipe"
         ) from error
 
 

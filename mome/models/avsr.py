@@ -15,8 +15,9 @@ from mome.common.distributed import of_first_process
 from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
-from mome.models.matryoshka import TASKS, TaskPair, check_compression, compress, rate_pairs
+from mome.models.matryoshka import check_compression, compress
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
+from mome.models.rates import TASKS, TaskPair, rate_pairs
 from mome.pretrained.hub import load
 
 PROMPTS = {

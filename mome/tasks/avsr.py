@@ -1,8 +1,7 @@
 """``AVSRTask``: ESPnet's trainer, launchers and YAML configurations for the AVSR model.
 
-Every part is chosen by name from the configuration through ESPnet's ``ClassChoices``. Importing
-this module also enters ``mome_llm`` in the decoder registry of ESPnet's ASR task and the type
-``lips`` in its data types.
+The model itself is built by :mod:`mome.tasks.build`. Importing this module also enters ``mome_llm``
+in the decoder registry of ESPnet's ASR task and the type ``lips`` in its data types.
 """
 
 import argparse
@@ -11,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from espnet2.asr.decoder.abs_decoder import AbsDecoder
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.optimizers.optim_groups import configure_optimizer
@@ -21,21 +18,21 @@ from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
 from espnet2.train import dataset
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str2bool, str_or_none
 
-from mome.common.frozen import Frozen
-from mome.common.registry import Registry
+from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
-from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from mome.llm.decoder import MoMELLMDecoder
-from mome.models.avsr import AVSRModel
-from mome.models.projector_ctc import ProjectorCTCModel
-from mome.models.video_units import VideoUnitsModel
 from mome.tasks.batches import RandomTies
-from mome.tasks.extensions import import_modules
+from mome.tasks.build import (
+    audio_encoder_choices,
+    build_model,
+    decoder_choices,
+    model_choices,
+    video_encoder_choices,
+)
 from mome.tasks.schedule import WarmupCosineLR
 from mome.tasks.warm_start import check_warm_start
 
@@ -46,41 +43,8 @@ dataset.DATA_TYPES["lips"] = {
     "help": "Mouth crops as grey video.\n\n   utterance_a a.mp4\n   utterance_b b.mp4\n   ...",
 }
 scheduler_classes["warmup_cosine"] = WarmupCosineLR
+AbsPreprocessor.register(AVSRPreprocessor)
 
-audio_encoder_choices = ClassChoices(
-    "audio_encoder",
-    classes=AUDIO_ENCODERS,
-    type_check=AbsEncoder,
-    default=None,
-    optional=True,
-)
-video_encoder_choices = ClassChoices(
-    "video_encoder",
-    classes=VIDEO_ENCODERS,
-    type_check=AbsEncoder,
-    default=None,
-    optional=True,
-)
-# ClassChoices copies what it is given; encoders may be registered later.
-audio_encoder_choices.classes = AUDIO_ENCODERS
-video_encoder_choices.classes = VIDEO_ENCODERS
-decoder_choices = ClassChoices(
-    "decoder",
-    classes={"mome_llm": MoMELLMDecoder},
-    type_check=AbsDecoder,
-    default=None,
-    optional=True,
-)
-model_choices = ClassChoices(
-    "model",
-    classes={
-        "avsr": AVSRModel,
-        "projector_ctc": ProjectorCTCModel,
-        "video_units": VideoUnitsModel,
-    },
-    type_check=AbsESPnetModel,
-    default="avsr",
-)
 preprocessor_choices = ClassChoices(
     "preprocessor",
     classes={"avsr": AVSRPreprocessor},
@@ -162,7 +126,7 @@ class AVSRTask(AbsTask):
         [Collection[tuple[str, dict[str, np.ndarray]]]], tuple[list[str], dict[str, torch.Tensor]]
     ]:
         """Pad speech and crops by 0 (silence, mean grey) and text by -1."""
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        return collate
 
     @classmethod
     def build_preprocess_fn(
@@ -232,40 +196,8 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
-        """Build the model that a configuration describes.
-
-        Raises:
-            ValueError: if the configuration leaves out a part that the model needs, or names one
-                that is not registered.
-            ModuleNotFoundError: if a module that ``imports`` names does not exist.
-        """
-        import_modules(getattr(args, "imports", []))
-
-        def build(choices: ClassChoices):
-            name = getattr(args, choices.name)
-            conf = getattr(args, f"{choices.name}_conf") or {}
-            if name is None:
-                return None
-            if isinstance(choices.classes, Registry):
-                choices.classes.find(name)  # says what there is and how to add to it
-            return choices.get_class(name)(**conf)
-
-        video_encoder = build(video_encoder_choices)
-        model_class = model_choices.get_class(args.model)
-        if model_class is VideoUnitsModel:
-            return model_class(video_encoder=video_encoder, **args.model_conf)
-        if video_encoder is not None and args.freeze_video_encoder:
-            video_encoder = Frozen(video_encoder)
-        decoder = build(decoder_choices)
-        if decoder is None:
-            raise ValueError("the avsr model needs `decoder: mome_llm` in its configuration")
-        return model_class(
-            decoder=decoder,
-            tokenizer=args.token_list,
-            audio_encoder=build(audio_encoder_choices),
-            video_encoder=video_encoder,
-            **args.model_conf,
-        )
+        """The model of a configuration; see :func:`mome.tasks.build.build_model`."""
+        return build_model(args)
 
 
 def check_trained(*paths: str | Path) -> None:

@@ -9,17 +9,18 @@ A packed model is a folder, or a zip archive of one, with
                             table of rates, and how its confidence was calibrated
   README.md                 a model card in the format of the Hugging Face hub
 
-Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it: they are looked for where they were when
-it was packed, in $MOME_DOWNLOADS or ./downloads, and on the hub, and checked. Nothing in it is
-unpickled.
+Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it, nor is where they lay: they are named as
+their folder or as on the hub, looked for by that name in $MOME_DOWNLOADS or ./downloads and on the
+hub, and checked. Nothing in it is unpickled.
 """
 
 import argparse
 import json
-import os
+import pickle
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mome.common.marks import file_digest
+from mome.pretrained.places import download_folders
 
 FORMAT = 1
 CONFIG, WEIGHTS, LIPS, INFO, CARD = (
@@ -57,12 +59,19 @@ KEYS = (
     "freeze_video_encoder",
     "imports",
 )
-# Where a configuration names its frozen parts: (section, key).
+# Where a configuration names its frozen parts. What else names a file or folder is one, too.
 FROZEN = (
     ("decoder_conf", "lm"),
     ("audio_encoder_conf", "model"),
     ("video_encoder_conf", "weights"),
+    ("token_list",),
 )
+LIPS_PLACE = ("video_encoder_conf", "weights")
+# How many times its size an archive may hold. Weights hardly get smaller by compression, so that
+# more is no model but made to fill a disk.
+MOST_COMPRESSED = 4
+
+type Place = tuple[str | int, ...]
 # Noise is for training.
 TRAINING_ONLY = ("noise_scp", "noise_kinds", "noise_snrs")
 
@@ -88,6 +97,7 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         FileNotFoundError: if the training has left out a file.
         FileExistsError: if the output is a folder of something else.
         OSError: if the output cannot be written.
+        ValueError: for a checkpoint that cannot be read.
     """
     check_output(output)
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -99,18 +109,17 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         folder = Path(temporary, "packed")
         folder.mkdir()
         frozen = {}
-        for section, key in FROZEN:
-            name = (kept.get(section) or {}).get(key)
-            if name is None:
-                continue
-            if trained_here(Path(name), config.parent):
+        for place, name in parts_of(kept):
+            if place == LIPS_PLACE and trained_here(Path(name), config.parent):
                 shutil.copyfile(name, folder / LIPS)
-                kept[section][key] = LIPS
+                put(kept, place, LIPS)
             else:
-                frozen[f"{section}.{key}"] = describe_part(name)
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
+                frozen[dotted(place)] = part = describe_part(name)
+                put(kept, place, part["name"])
+        save_file(read_checkpoint(weights), folder / WEIGHTS)
         (folder / CONFIG).write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+        # safetensors lets nobody else read its files, which a model that is given away is for.
+        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
         own = {
             name: file_digest(folder / name)
             for name in (CONFIG, WEIGHTS, LIPS)
@@ -147,10 +156,67 @@ def check_output(output: Path) -> None:
 
 
 def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
-    """A configuration as :class:`mome.tasks.avsr.AVSRTask` takes it."""
+    """A configuration as :func:`mome.tasks.build.build_model` takes it."""
     args = argparse.Namespace(**{**dict.fromkeys(KEYS), "use_preprocessor": True, **values})
     args.imports = args.imports or []
     return args
+
+
+def texts(values: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every text in a configuration, and where it stands: keys, and numbers in lists."""
+    if isinstance(values, str):
+        yield place, values
+    items: Any = ()
+    if isinstance(values, Mapping):
+        items = values.items()
+    elif isinstance(values, list):
+        items = enumerate(values)
+    for key, value in items:
+        yield from texts(value, (*place, key))
+
+
+def dotted(place: Place) -> str:
+    """A place as mome.json writes it, such as ``decoder_conf.lm``."""
+    return ".".join(map(str, place))
+
+
+def put(values: Any, place: Place, text: str) -> None:
+    """Set the text at a place of a configuration."""
+    for key in place[:-1]:
+        values = values[key]
+    values[place[-1]] = text
+
+
+def parts_of(values: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    """The frozen parts that a configuration names, and where: LLM, encoders, and any path."""
+    return [
+        (place, text)
+        for place, text in texts(values)
+        if place in FROZEN or text.startswith(("/", "~/", "./", "../"))
+    ]
+
+
+def folders_of(config: Path) -> list[Path]:
+    """The folders in which the frozen parts of a training lie on this machine."""
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return list(dict.fromkeys(Path(name).expanduser().parent for _, name in parts_of(values)))
+
+
+def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint of ESPnet's trainer, by name.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: for a file that holds something else, or was cut off.
+    """
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        return {name: tensor.contiguous() for name, tensor in state.items()}
+    except FileNotFoundError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{weights} is no checkpoint ({reason}); name one by --weights") from None
 
 
 def trained_here(path: Path, model: Path) -> bool:
@@ -164,8 +230,19 @@ def trained_here(path: Path, model: Path) -> bool:
 
 
 def describe_part(name: str) -> dict[str, Any]:
-    """A frozen part: its name and the SHA-256 of its weights (of none if it is not at hand)."""
-    return {"name": name, "sha256": digests(Path(name).expanduser())}
+    """A frozen part: its name and the SHA-256 of its weights (of none if it is not at hand).
+
+    A model that is given away does not tell where parts lay on the machine that packed it, nor
+    would that help anybody: of a path the last name is kept.
+    """
+    path = Path(name).expanduser()
+    kept = name if is_hub_name(name) and not path.exists() else path.name
+    return {"name": kept, "sha256": digests(path)}
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a part is named as on the hub, ``owner/model``."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -177,6 +254,9 @@ def digests(path: Path) -> dict[str, str]:
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
     """The folder of a packed model; an archive is unpacked into one that vanishes again.
+
+    Of an archive the files of a packed model are unpacked and no others, whatever their names, and
+    no more of them than such an archive can hold.
 
     Raises:
         FileNotFoundError: if there is no such model.
@@ -197,10 +277,17 @@ def opened(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
         try:
             with zipfile.ZipFile(path) as archive:
-                for name in set(FILES) & set(archive.namelist()):
+                names = set(FILES) & set(archive.namelist())
+                held = sum(archive.getinfo(name).file_size for name in names)
+                if held > MOST_COMPRESSED * path.stat().st_size:
+                    raise PackedModelError(
+                        f"{path} would unpack to {held} bytes, which no model does that is packed "
+                        f"in {path.stat().st_size}; get it anew from whoever made it"
+                    )
+                for name in names:
                     with archive.open(name) as source, open(Path(temporary, name), "wb") as target:
                         shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise PackedModelError(f"{path} is no packed model ({error}); copy it again") from None
         if not Path(temporary, INFO).is_file():
             raise PackedModelError(f"{path} is no packed model: it has no {INFO}")
@@ -216,14 +303,18 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
     try:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         version, files = int(info["format"]), dict(info["files"])
-        dict(info["frozen"])
     except (ValueError, KeyError, TypeError) as error:
         raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
     if version > FORMAT:
         raise PackedModelError(
-            f"{name} was packed by a newer version (format {version}, this one reads {FORMAT}): "
-            f"pip install --upgrade mome"
+            f"{name} was packed by a newer version of mome (format {version}, this one reads "
+            f"{FORMAT}): install a newer one"
         )
+    try:
+        for part in dict(info["frozen"]).values():
+            str(part["name"]), dict(part["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
     if missing := {CONFIG, WEIGHTS} - set(files):
         raise PackedModelError(f"{name}: {INFO} does not list {', '.join(sorted(missing))}")
     for file, digest in files.items():
@@ -234,18 +325,22 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
     return info
 
 
-def find_part(part: Mapping[str, Any], name: Path) -> str:
+def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | Path] = ()) -> str:
     """Where a frozen part is on this machine; a hub name is returned as it is if it is nowhere.
 
     A part whose weights were not at hand as safetensors when the model was packed is not checked.
+
+    Args:
+        part: its name and the SHA-256 of its files, as mome.json has them.
+        name: of the packed model, for errors.
+        downloads: folders to look in before ``$MOME_DOWNLOADS`` and ``./downloads``.
 
     Raises:
         PackedModelError: if it is missing or another one than the model was trained with.
     """
     given = str(part["name"])
-    base = Path(given).name
-    downloads = [os.environ.get("MOME_DOWNLOADS"), "downloads"]
-    places = [Path(given).expanduser(), *(Path(d, base) for d in downloads if d)]
+    base = Path(given).name  # earlier versions wrote the path on the machine that packed it
+    places = [folder / base for folder in download_folders(downloads)]
     others = []
     for place in places:
         if not place.exists():
@@ -258,17 +353,20 @@ def find_part(part: Mapping[str, Any], name: Path) -> str:
             f"{name} was trained with another {base} than {' and '.join(map(str, others))}: the "
             f"weights differ; name the folder that holds the right one in MOME_DOWNLOADS"
         )
-    if given.count("/") == 1 and not given.startswith((".", "/", "~")):
+    if is_hub_name(given):
         return given
     raise PackedModelError(
-        f"{name} needs {base}, which is in none of {', '.join(str(p) for p in places)}: put it "
+        f"{name} needs {base}, and there is no {' nor '.join(str(p) for p in places)}: put it "
         f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS (the parts of the "
         f"recipes come by `mome-fetch-models --downloads <folder>`)"
     )
 
 
 def load_packed(
-    path: str | Path, device: str = "cpu", imports: Collection[str] = ()
+    path: str | Path,
+    device: str = "cpu",
+    imports: Collection[str] = (),
+    downloads: Collection[str | Path] = (),
 ) -> tuple[Any, argparse.Namespace, dict]:
     """Build a packed model.
 
@@ -276,23 +374,29 @@ def load_packed(
         path: folder or archive.
         device: ``cpu`` or ``cuda``.
         imports: modules that the model may import. A packed model runs nobody's code unasked.
+        downloads: folders with frozen parts, see :func:`find_part`.
 
     Returns:
         the model in evaluation mode, its configuration, and what mome.json says.
 
     Raises:
         FileNotFoundError, PackedModelError: as :func:`opened`, :func:`read_info` and
-            :func:`find_part`; if the model imports other modules, or tensors do not fit.
+            :func:`find_part`; if the model imports other modules, has options that this version
+            does not know, or tensors do not fit.
+        OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
     """
-    from mome.tasks.avsr import AVSRTask
+    # Looking into a packed model needs neither Transformers nor the encoders.
+    from mome.tasks.build import build_model
 
     path = Path(path)
     with opened(path) as folder:
         info = read_info(folder, path)
         values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        places = {dotted(place): place for place, _ in texts(values)}
         for place, part in info["frozen"].items():
-            section, _, key = place.partition(".")
-            values[section][key] = find_part(part, path)
+            if place not in places:
+                raise PackedModelError(f"{path}: {CONFIG} has no {place}, which {INFO} names")
+            put(values, places[place], find_part(part, path, downloads))
         lips = values.get("video_encoder_conf") or {}
         if lips.get("weights") == LIPS:
             lips["weights"] = str(folder / LIPS)
@@ -302,7 +406,14 @@ def load_packed(
                 f"{path} is made of modules that its author wrote: {', '.join(unknown)}; read them "
                 f"and allow it by --import for each"
             )
-        model = AVSRTask.build_model(args)
+        try:
+            model = build_model(args)
+        except TypeError as error:
+            # What a class says of an argument that it does not have.
+            raise PackedModelError(
+                f"{path}: this version of mome cannot build it ({error}); install the one that "
+                f"packed it, or a newer one"
+            ) from None
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:

@@ -11,7 +11,7 @@ from mome.data.audio import RATE
 from mome.data.video import LIP_RATE
 from mome.encoders.whisper import SAMPLES_PER_FRAME
 from mome.models.avsr import AVSRModel, Features
-from mome.models.matryoshka import RatePair
+from mome.models.rates import RatePair
 
 SECONDS = {"audio": SAMPLES_PER_FRAME / RATE, "video": 1 / LIP_RATE}  # of an encoder's frame
 

@@ -1,27 +1,26 @@
 """Transcribe recordings by a packed model."""
 
+from __future__ import annotations
+
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from espnet2.train.collate_fn import CommonCollateFn
 
+from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
 from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
-from mome.llm.beam import Hypothesis, beam_search
-from mome.models.avsr import AVSRModel, Features
-from mome.models.matryoshka import RatePair, TaskPair, parse_rate_pair
+from mome.models.rates import RatePair, TaskPair, parse_rate_pair
+from mome.pretrained.places import download_folders
 from mome.tasks.packed import load_packed
-from mome.transcribe.alignment import Aligned, align_tokens
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.recording import (
     Piece,
@@ -34,6 +33,11 @@ from mome.transcribe.recording import (
 from mome.transcribe.segments import even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
 from mome.transcribe.transcript import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from mome.llm.beam import Hypothesis
+    from mome.models.avsr import AVSRModel, Features
+    from mome.transcribe.alignment import Aligned
 
 DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
@@ -182,7 +186,6 @@ class Transcriber:
         self.preprocess = preprocess
         self.info = info
         self.tracker = tracker
-        self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
         self.device = model.decoder.markers.device
         self.calibration = Calibration(**info.get("calibration", {}).get("line", {}))
 
@@ -193,15 +196,17 @@ class Transcriber:
         device: str = "cpu",
         tracker: FaceTracker | None = None,
         imports: Collection[str] = (),
+        downloads: Collection[str | Path] = (),
     ) -> Self:
         """Open a packed model.
 
         Args:
             model: folder or file that ``mome-pack`` made.
             device: ``cpu`` or ``cuda``.
-            tracker: finds faces; by default dlib's, whose model is looked for in $MOME_DOWNLOADS or
-                ./downloads.
+            tracker: finds faces; by default dlib's, whose model is looked for as frozen parts are.
             imports: modules that the model may import.
+            downloads: folders with frozen parts and with dlib's model; after these $MOME_DOWNLOADS
+                and ./downloads are searched.
 
         Raises:
             FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed`.
@@ -211,10 +216,10 @@ class Transcriber:
             raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
         if device != "cpu" and not device.startswith("cuda"):
             raise ValueError(f"device {device!r} is neither cpu nor cuda")
-        built, args, info = load_packed(model, device, imports)
-        landmarks = Path(os.environ.get("MOME_DOWNLOADS", "downloads"), DLIB)
-        if tracker is None and landmarks.is_file():
-            tracker = load_tracker(str(landmarks))
+        built, args, info = load_packed(model, device, imports, downloads)
+        landmarks = [folder / DLIB for folder in download_folders(downloads)]
+        if tracker is None and (there := [path for path in landmarks if path.is_file()]):
+            tracker = load_tracker(str(there[0]))
         conf = args.preprocessor_conf or {}
         return cls(built, AVSRPreprocessor(train=False, **conf), info, tracker)
 
@@ -389,8 +394,8 @@ class Transcriber:
         """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
         if self.tracker is None:
             raise ValueError(
-                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: "
-                f"mome-fetch-models --downloads downloads; or give a tracker"
+                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: run "
+                f"mome-fetch-models --only landmarks, or read the sound alone (task asr)"
             )
         frames = piece.frames
         seen = seen_frames(len(frames), LANDMARK_EVERY)
@@ -463,7 +468,7 @@ class Transcriber:
             (str(number), self.preprocess("", {name: clip.streams[name] for name in reads}))
             for number, clip in enumerate(clips)
         ]
-        batch = {key: value.to(self.device) for key, value in self.collate(items)[1].items()}
+        batch = {key: value.to(self.device) for key, value in collate(items)[1].items()}
         return self.model.encode(**batch)
 
     @torch.inference_mode()
@@ -471,6 +476,10 @@ class Transcriber:
         self, clips: Sequence[Clip], features: Features, chosen: TaskPair, options: Options
     ) -> list[Segment]:
         """Transcribe segments by what the encoders have made of them, see :meth:`encode`."""
+        # These load Transformers, as building the model did; importing this module need not.
+        from mome.llm.beam import beam_search
+        from mome.transcribe.alignment import align_tokens
+
         best = beam_search(
             self.model.decoder.lm.inner,
             *self.model.prompts(features, [chosen]),

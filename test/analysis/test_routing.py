@@ -6,7 +6,7 @@ import torch
 from tiny_avsr import build, collate, utterances
 
 from mome.analysis.routing import expert_shares, experts_in_use, overlap, overlap_by_chance
-from mome.models.matryoshka import TaskPair, parse_rate_pair
+from mome.models.rates import TaskPair, parse_rate_pair
 
 
 @pytest.fixture(scope="module")

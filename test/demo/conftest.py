@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 from media import talking_head, write_clip
-from tiny_training import make_training
 
 from mome.tasks.packed import pack
 
@@ -29,9 +28,16 @@ INFO = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def downloads(tiny_downloads):
+    """$MOME_DOWNLOADS names the folder of the model's frozen parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOME_DOWNLOADS", str(tiny_downloads))
+        yield
+
+
 @pytest.fixture(scope="session")
-def packed(tmp_path_factory, tiny_lm, tiny_whisper) -> Path:
-    training = make_training(tmp_path_factory.mktemp("training"), tiny_lm, tiny_whisper)
+def packed(tmp_path_factory, training) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     return pack(training / "config.yaml", training / "model.pth", folder / "p.zip", INFO, "")
 

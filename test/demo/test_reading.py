@@ -81,7 +81,7 @@ def test_noise_has_its_ratio_over_all_segments_and_leaves_the_lips(transcribe, c
     rng = np.random.default_rng(1)
     (tmp_path / "hum").mkdir()
     soundfile.write(tmp_path / "hum" / "a.wav", rng.normal(0, 0.1, 4000), 16000)
-    noises = find_noises([tmp_path / "hum"], tmp_path)
+    noises = find_noises([tmp_path / "hum"], [tmp_path])
     assert list(noises) == ["speech-shaped", "hum"]
     for kind in noises:
         noisy = with_noise(recording, -5, kind, noises)
@@ -95,12 +95,12 @@ def test_noises_of_musan_are_found_and_what_is_missing_is_named(clips, tmp_path)
     folder = tmp_path / "musan" / "noise" / "free"
     folder.mkdir(parents=True)
     shutil.copy(clips / "sound.wav", folder / "n.wav")
-    assert find_noises([], tmp_path) == {"speech-shaped": [], "noise": [folder / "n.wav"]}
+    assert find_noises([], [tmp_path]) == {"speech-shaped": [], "noise": [folder / "n.wav"]}
     with pytest.raises(ValueError, match="nowhere is no recording of noise"):
-        find_noises([tmp_path / "nowhere"], tmp_path)
+        find_noises([tmp_path / "nowhere"], [tmp_path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty is no recording of noise, and no folder with"):
-        find_noises([tmp_path / "empty"], tmp_path)
+        find_noises([tmp_path / "empty"], [tmp_path])
 
 
 def test_doubtful_words_are_marked_and_nothing_is_taken_for_markup():

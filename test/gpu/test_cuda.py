@@ -17,7 +17,7 @@ from mome.adapters.experts import GROUPED_FROM, GROUPED_TOKENS, MoME
 from mome.adapters.experts_cpu import can_run
 from mome.llm.beam import beam_search
 from mome.llm.decoder import MoMELLMDecoder
-from mome.models.matryoshka import rate_pairs
+from mome.models.rates import rate_pairs
 
 DEVICE = os.environ.get("MOME_TEST_DEVICE", "cuda")
 pytestmark = pytest.mark.skipif(

@@ -280,7 +280,7 @@ def test_reasons_for_exclusion_name_the_file(tmp_path, tracker):
 
 
 def test_missing_or_wrong_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="fetch_models"):
+    with pytest.raises(FileNotFoundError, match="mome-fetch-models"):
         FaceTracker(tmp_path / "none.dat")
     (tmp_path / "wrong.dat").write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"wrong\.dat is not a dlib landmark model"):
@@ -544,7 +544,7 @@ def test_mediapipe_prepares_a_corpus(tmp_path, corpus):
 
 
 def test_mediapipe_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="fetch_models --only mediapipe"):
+    with pytest.raises(FileNotFoundError, match="mome-fetch-models --only mediapipe"):
         MediaPipeTracker(tmp_path)
     for name in ("face_detection_short_range", "face_landmark"):
         (tmp_path / f"{name}.tflite").write_bytes(b"not a model")

@@ -8,8 +8,8 @@ from tiny_avsr import build, collate, utterances
 from mome.common.frozen import Frozen
 from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import RatePair, rate_pairs
 from mome.models.projector import FeatureNorm
+from mome.models.rates import RatePair, rate_pairs
 
 
 def loss_of_one_pair(model, item, task, pair) -> torch.Tensor:

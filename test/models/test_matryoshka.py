@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from mome.models.matryoshka import RatePair, compress, parse_rate_pair, rate_pairs
+from mome.models.matryoshka import compress
+from mome.models.rates import RatePair, parse_rate_pair, rate_pairs
 
 
 @pytest.mark.parametrize("rate", [1, 2, 3, 5, 16, 40])

@@ -104,9 +104,10 @@ def test_all_conditions_are_decoded_and_scored(recipe):
     )
 
 
-def test_the_model_is_packed_and_reads_two_recordings(recipe):
+def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whisper):
     folder, _ = recipe
-    model, _, info = load_packed(folder / "exp/mome/packed")
+    parts = [Path(part).parent for part in (tiny_lm, tiny_whisper)]
+    model, _, info = load_packed(folder / "exp/mome/packed", downloads=parts)
     assert list(model.pairs) == list(PAIRS)
     measured = {task: [r["rates"] for r in info["rates"] if r["task"] == task] for task in PAIRS}
     assert measured == PAIRS

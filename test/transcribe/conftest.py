@@ -1,18 +1,19 @@
-"""A tiny trained model."""
+"""The frozen parts of the tiny model, where packed models look for them, and sets of clips."""
 
 import numpy as np
 import pytest
-from tiny_training import make_training
 
 from mome.data.audio import write_flac
 from mome.data.kaldi import write_scp
 from mome.data.video import write_lips
 
 
-@pytest.fixture(scope="session")
-def training(tmp_path_factory, tiny_lm, tiny_whisper):
-    """What stage 4 leaves: a configuration and a checkpoint, and beside them a lip encoder."""
-    return make_training(tmp_path_factory.mktemp("training"), tiny_lm, tiny_whisper)
+@pytest.fixture(scope="session", autouse=True)
+def downloads(tiny_downloads):
+    """$MOME_DOWNLOADS names their folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOME_DOWNLOADS", str(tiny_downloads))
+        yield
 
 
 @pytest.fixture

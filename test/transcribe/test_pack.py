@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from mome.bin import pack as command
-from mome.tasks.avsr import AVSRTask
+from mome.tasks.avsr import load_model
+from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
@@ -22,13 +23,14 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     expdir = tmp_path / "exp" / "one"
     expdir.mkdir(parents=True)
     (expdir / "config.yaml").write_text(yaml.safe_dump(values))
-    model = AVSRTask.build_model(namespace(values))
+    model = build_model(namespace(values))
     torch.save(model.state_dict(), expdir / "valid.acc.best.pth")
     for name in ("train", "valid"):  # stage 2 prepares what the tasks read
         (dump / name / ("wav.scp" if task == "vsr" else "lip.scp")).unlink()
     options = ["--expdir", expdir, "--dump", dump, "--trained_on", "noise", "--beam", "1"]
     command.main([str(word) for word in (*options, "--output", tmp_path / "packed.zip")])
-    packed, _, info = load_packed(tmp_path / "packed.zip")
+    lips = training.parent / "lips"  # beside another training than the one that is packed
+    packed, _, info = load_packed(tmp_path / "packed.zip", downloads=[lips])
     assert list(packed.pairs) == [task]
     assert [row["rates"] for row in info["rates"]] == TASKS[task]
     assert info["max_seconds"] == 1.08
@@ -36,9 +38,7 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
 
 
 def test_clips_are_taken_evenly(dump, training):
-    model, *_ = AVSRTask.build_model_from_file(
-        str(training / "config.yaml"), str(training / "model.pth"), "cpu"
-    )
+    model, _ = load_model(training / "config.yaml", training / "model.pth")
     clips, texts = command.read_clips(dump / "valid", 2, model)
     assert [round(clip.end, 2) for clip in clips] == [1.0, 1.04]
     assert len(texts) == 2

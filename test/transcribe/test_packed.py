@@ -62,7 +62,7 @@ def test_it_holds_no_more_than_it_says(packed, tiny_lm):
     values = yaml.safe_load((packed / "config.yaml").read_text())
     assert "max_epoch" not in values
     info = json.loads((packed / "mome.json").read_text())
-    assert info["frozen"]["decoder_conf.lm"]["name"] == tiny_lm
+    assert info["frozen"]["decoder_conf.lm"]["name"] == Path(tiny_lm).name
     assert list(info["frozen"]["decoder_conf.lm"]["sha256"]) == ["model.safetensors"]
 
 
@@ -93,16 +93,20 @@ def test_other_files_are_refused_with_a_remedy(packed, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(PackedModelError, match="mome-pack makes one"):
         load_packed(tmp_path / "empty")
-    info = json.loads((packed / "mome.json").read_text())
-    (packed / "mome.json").write_text(json.dumps(info | {"format": 2}))
-    with pytest.raises(PackedModelError, match="packed by a newer version"):
+    # Whatever else a newer format changes, the number is looked at first.
+    (packed / "mome.json").write_text(json.dumps({"format": 2, "files": {}, "parts": []}))
+    with pytest.raises(
+        PackedModelError, match=r"newer version of mome .format 2, this one reads 1"
+    ):
         load_packed(packed)
     (packed / "mome.json").write_text("{")
     with pytest.raises(PackedModelError, match=r"mome\.json cannot be read"):
         load_packed(packed)
 
 
-def test_frozen_parts_are_found_by_name_and_checked(training, tiny_lm, tmp_path, monkeypatch):
+def test_frozen_parts_are_found_by_name_and_checked(
+    training, tiny_lm, tiny_whisper, tmp_path, monkeypatch
+):
     lm = shutil.copytree(tiny_lm, tmp_path / "first" / "my-lm")
     values = yaml.safe_load((training / "config.yaml").read_text())
     values["decoder_conf"]["lm"] = str(lm)
@@ -111,8 +115,13 @@ def test_frozen_parts_are_found_by_name_and_checked(training, tiny_lm, tmp_path,
     config.write_text(yaml.safe_dump(values))
     packed = pack(config, training / "model.pth", tmp_path / "packed", INFO, "")
     shutil.move(tmp_path / "first", tmp_path / "second")
-    with pytest.raises(PackedModelError, match=r"packed needs my-lm, which is in none of"):
-        load_packed(packed)
+    lips = training.parent / "lips" / "video.safetensors"  # beside another training than this one
+    for part in (Path(tiny_whisper), lips):
+        (tmp_path / "second" / part.name).symlink_to(part)
+    missing = r"packed needs my-lm, and there is no .*/my-lm.* put it .*mome-fetch-models"
+    with pytest.raises(PackedModelError, match=missing):
+        load_packed(packed, downloads=[tmp_path, lips.parent])
+    load_packed(packed, downloads=[tmp_path / "second"])
     monkeypatch.setenv("MOME_DOWNLOADS", str(tmp_path / "second"))
     load_packed(packed)
     weights = tmp_path / "second" / "my-lm" / "model.safetensors"
@@ -121,9 +130,9 @@ def test_frozen_parts_are_found_by_name_and_checked(training, tiny_lm, tmp_path,
     with pytest.raises(PackedModelError, match=r"trained with another my-lm than .*second"):
         load_packed(packed)
     shutil.copytree(tiny_lm, tmp_path / "third" / "my-lm")
-    shutil.copytree(tmp_path / "second", tmp_path / "first")  # of another version, where it was
+    # The first folder has another one of this name, the second the right one.
     monkeypatch.setenv("MOME_DOWNLOADS", str(tmp_path / "third"))
-    load_packed(packed)
+    load_packed(packed, downloads=[tmp_path / "second"])
 
 
 def test_weights_that_came_from_elsewhere_are_not_given_away(training, tmp_path):
@@ -140,7 +149,7 @@ def test_weights_that_came_from_elsewhere_are_not_given_away(training, tmp_path)
     assert not (packed / "video_encoder.safetensors").exists()
     named = json.loads((packed / "mome.json").read_text())["frozen"]["video_encoder_conf.weights"]
     assert list(named["sha256"]) == ["avhubert.safetensors"]
-    load_packed(packed)
+    load_packed(packed, downloads=[licensed.parent])
 
 
 def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch):
@@ -151,12 +160,98 @@ def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch)
     packed = pack(config, training / "model.pth", tmp_path / "p", INFO, "")
     (tmp_path / "their_module.py").write_text("raise RuntimeError('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
+    lips = [training.parent / "lips"]
     with pytest.raises(PackedModelError, match="modules that its author wrote: their_module"):
-        load_packed(packed)
+        load_packed(packed, downloads=lips)
     with pytest.raises(RuntimeError, match="it ran"):
-        load_packed(packed, imports=["their_module"])
+        load_packed(packed, imports=["their_module"], downloads=lips)
 
 
 def test_a_name_of_the_hub_is_left_to_the_hub(tmp_path):
     part = {"name": "someone/some-lm", "sha256": {}}
     assert find_part(part, tmp_path) == "someone/some-lm"
+
+
+def test_no_path_of_the_machine_that_packed_it_is_given_away(training, tiny_lm, tmp_path):
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    values["token_list"] = tiny_lm
+    values["audio_encoder_conf"]["of_their_own"] = [{"file": str(tmp_path / "theirs.bin")}]
+    (tmp_path / "theirs.bin").write_bytes(b"x")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    packed = pack(config, training / "model.pth", tmp_path / "p", INFO, "")
+    written = b"".join(path.read_bytes() for path in packed.iterdir())
+    assert str(tmp_path.parent).encode() not in written
+    assert Path(tiny_lm).parent.as_posix().encode() not in written
+    info = json.loads((packed / "mome.json").read_text())
+    assert set(info["frozen"]) == {
+        *("decoder_conf.lm", "audio_encoder_conf.model", "token_list"),
+        "audio_encoder_conf.of_their_own.0.file",
+    }
+    with pytest.raises(PackedModelError, match=r"p needs theirs\.bin"):
+        load_packed(packed)
+    # What is found is put where the configuration named it; Whisper has no such option.
+    with pytest.raises(PackedModelError, match=r"version of mome cannot build it .*of_their"):
+        load_packed(packed, downloads=[tmp_path])
+    assert (packed / "model.safetensors").stat().st_mode & 0o777 == (
+        (packed / "config.yaml").stat().st_mode & 0o777
+    )
+
+
+def test_frozen_parts_of_a_place_that_there_is_not_are_refused(packed):
+    info = json.loads((packed / "mome.json").read_text())
+    for frozen, message in [
+        ({"optim_conf.lr": {"name": "a", "sha256": {}}}, r"config\.yaml has no optim_conf\.lr"),
+        ({"decoder_conf.lm": {"name": "a"}}, r"mome\.json cannot be read"),
+        ({"decoder_conf.lm": "a"}, r"mome\.json cannot be read"),
+    ]:
+        (packed / "mome.json").write_text(json.dumps(info | {"frozen": frozen}))
+        with pytest.raises(PackedModelError, match=message):
+            load_packed(packed)
+
+
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("mome.json", "config.yaml"):
+            archive.write(packed / name, name)
+        archive.writestr("model.safetensors", bytes(2**25))
+    with pytest.raises(PackedModelError, match=r"bomb\.zip would unpack to 33\d+ bytes"):
+        load_packed(tmp_path / "bomb.zip")
+    assert not list(tmp_path.glob("mome-*"))
+
+
+def test_an_archive_that_says_less_than_it_holds_is_not_unpacked(packed, tmp_path):
+    with zipfile.ZipFile(tmp_path / "liar.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mome.json", bytes(2**22))
+    content = (tmp_path / "liar.zip").read_bytes()
+    size = (2**22).to_bytes(4, "little")
+    assert content.count(size) == 2  # before the content and in the list at the end
+    (tmp_path / "liar.zip").write_bytes(content.replace(size, (99).to_bytes(4, "little")))
+    with pytest.raises(PackedModelError, match=r"liar\.zip is no packed model"):
+        load_packed(tmp_path / "liar.zip")
+
+
+def test_archives_by_other_hands_are_read(packed, tmp_path):
+    """Compressed, and with files beside that are none of a packed model."""
+    with zipfile.ZipFile(tmp_path / "theirs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in packed.iterdir():
+            archive.write(path, path.name)
+        archive.writestr("../../outside.txt", "x")
+        archive.writestr("/outside.txt", "x")
+    load_packed(tmp_path / "theirs.zip")
+    assert not (tmp_path.parent / "outside.txt").exists()
+    whole = (tmp_path / "theirs.zip").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "damaged.zip").write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
+    with pytest.raises(PackedModelError, match=r"damaged\.zip is no packed model .* copy it again"):
+        load_packed(tmp_path / "damaged.zip")
+
+
+def test_a_file_that_is_no_checkpoint_is_not_packed(training, tmp_path):
+    whole = (training / "model.pth").read_bytes()
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        (tmp_path / "cut.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"cut\.pth is no checkpoint"):
+            pack(training / "config.yaml", tmp_path / "cut.pth", tmp_path / "p", INFO, "")
+    assert not (tmp_path / "p").exists()

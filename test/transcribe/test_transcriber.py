@@ -311,8 +311,12 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_read(packed, clips, options, message):
+def test_what_cannot_be_done_is_said_before_anything_is_read(
+    packed, clips, tmp_path, monkeypatch, options, message
+):
     import torch
+
+    monkeypatch.chdir(tmp_path)  # where there is no folder downloads
 
     if "cuda" in options and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

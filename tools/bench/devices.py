@@ -17,7 +17,7 @@ from timing import machine
 from mome.data.kaldi import read_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
-from mome.models.matryoshka import TaskPair
+from mome.models.rates import TaskPair
 from mome.tasks.avsr import AVSRTask, load_model
 
 STREAMS = (("wav.scp", "speech", "sound"), ("lip.scp", "lips", "lips"), ("text", "text", "text"))

@@ -300,8 +300,13 @@ if wants 6; then
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
+            # A packed model does not tell where its frozen parts are.
+            folders=(--downloads "${MOME_DOWNLOADS}")
+            for part in "${lm}" "${audio_model}" "${video_weights}"; do
+                if [ -e "${part}" ]; then folders+=(--downloads "$(dirname "${part}")"); fi
+            done
             python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/${packed}" --beam "${beam}" \
-                --detector "${detector}" --downloads "${MOME_DOWNLOADS}"
+                --detector "${detector}" "${folders[@]}"
         fi
         log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done

@@ -1,0 +1,11 @@
+"""Where pretrained models lie on this machine."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def download_folders(first: Iterable[str | Path] = ()) -> list[Path]:
+    """Folders to look in, in this order: those given, ``$MOME_DOWNLOADS``, ``./downloads``."""
+    named = os.environ.get("MOME_DOWNLOADS")
+    return [Path(folder) for folder in (*first, *([named] if named else []), "downloads")]
