@@ -117,6 +117,7 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whis
     assert "## What its rates cost" in (folder / "exp/mome/packed/README.md").read_text()
     videos = read_scp(folder / "data/test/video.scp")
     said = (folder / "said.txt").read_text()
+    assert re.search(r"finished stages 0 to 6; stage 0 \d+:\d\d; .*; stage 6 \d+:\d\d", said)
     for name in list(videos.values())[:2]:
         assert re.search(rf"{re.escape(name)}: \d+ segments in .* read as avsr a4_v2", said)
 

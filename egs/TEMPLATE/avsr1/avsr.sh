@@ -102,6 +102,13 @@ for snr in ${snrs}; do
     [[ ${snr} =~ ^[-+]?[0-9]+(\.[0-9]*)?$ ]] || die "--snrs '${snrs}': ${snr} is not an SNR in dB"
 done
 
+# took STAGE: note how long it took, for the last line.
+spent='' begun=${SECONDS}
+took() {
+    spent+="; stage $1 $(((SECONDS - begun) / 60)):$(printf %02d $(((SECONDS - begun) % 60)))"
+    begun=${SECONDS}
+}
+
 # The streams that are prepared: clips without sound serve models that read lips, and clips without a
 # face those that hear.
 if [ -z "${streams}" ]; then
@@ -150,6 +157,7 @@ if wants 0; then
         # shellcheck disable=SC2086
         python local/data.py download --out "${corpus}" --nj "${nj}" ${download_opts}
     fi
+    took 0
 fi
 
 musan_dir=${musan}
@@ -169,6 +177,7 @@ if wants 1; then
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         python -m mome.bin.validate_data_dir "${datadir}/${set}"
     done
+    took 1
 fi
 
 if wants 2; then
@@ -194,6 +203,7 @@ if wants 2; then
                 --output "${dumpdir}/${set}/lips.png"
         fi
     done
+    took 2
 fi
 
 if wants 3; then
@@ -215,6 +225,7 @@ if wants 3; then
             --kinds ${corruptions} --nj "${nj}" --seed "${seed}" --force "${force}" \
             2>&1 | tee -a "${dumpdir}/corrupt.log"
     fi
+    took 3
 fi
 
 if wants 4; then
@@ -256,6 +267,7 @@ if wants 4; then
         train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
             "${init[@]}" ${train_opts}
     done
+    took 4
 fi
 
 if wants 5; then
@@ -282,6 +294,7 @@ if wants 5; then
             --train_text "${dumpdir}/${train_set}/text"
         log "word error rates: ${dir}/RESULTS${decode_tag:+_${decode_tag}}.md"
     done
+    took 5
 fi
 
 if wants 6; then
@@ -310,5 +323,6 @@ if wants 6; then
         fi
         log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done
+    took 6
 fi
-log "finished stages ${stage} to ${stop_stage}"
+log "finished stages ${stage} to ${stop_stage}${spent}"
