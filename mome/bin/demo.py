@@ -19,7 +19,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mome.bin.transcribe import LANDMARKS, find_tracker
+from mome.bin.transcribe import add_model_arguments, find_tracker
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
 from mome.pretrained.places import download_folders
@@ -49,23 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--detector", choices=list(LANDMARKS), default="dlib")
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder with the model's frozen parts and the models that find faces; may be repeated "
-        "and is searched before $MOME_DOWNLOADS and ./downloads",
-    )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module of the model's author that it may import; may be repeated",
-    )
+    add_model_arguments(parser)
     return parser.parse_args(argv)
 
 

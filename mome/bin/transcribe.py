@@ -73,6 +73,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--min_pause", type=float, default=defaults.min_pause, help="seconds between parts"
     )
     parser.add_argument("--max_new_tokens", type=int, default=defaults.max_new_tokens)
+    add_model_arguments(parser)
+    parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
+    parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
+    return parser.parse_args(argv)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of programs that read recordings: where the parts of a packed model are."""
     parser.add_argument("--detector", choices=list(LANDMARKS), default="dlib")
     parser.add_argument(
         "--downloads",
@@ -90,9 +98,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="MODULE",
         help="module of the model's author that it may import; may be repeated",
     )
-    parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
-    parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
-    return parser.parse_args(argv)
 
 
 def budget(text: str) -> Budget:
