@@ -7,7 +7,8 @@
 set -euo pipefail
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-backend=cuda
+# The one that is there stays unless another is asked for.
+read -r backend _ 2> /dev/null < "${tools}/venv/.packages" || backend=cuda
 while [ $# -gt 0 ]; do
     case $1 in
         --backend) backend=${2:-}; shift 2 ;;

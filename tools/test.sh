@@ -16,4 +16,4 @@ mypy
 jobs=$(nproc)
 jobs=$((jobs > 4 ? 4 : jobs))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / jobs))} OMP_WAIT_POLICY=PASSIVE
-python -m pytest -q -n "${jobs}" --dist loadfile --durations 20 "$@"
+python -m pytest -q -n "${jobs}" --dist loadfile --no-loadscope-reorder --durations 20 "$@"

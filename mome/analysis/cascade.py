@@ -16,26 +16,29 @@ class Read:
     Attributes:
         errors: (U,) words that are wrong.
         confidences: (U,), 0 to 1.
-        llm_tflops: of projectors and LLM, for an utterance.
+        tflops: (U,) of projectors and LLM.
     """
 
     errors: np.ndarray
     confidences: np.ndarray
-    llm_tflops: float
+    tflops: np.ndarray
 
 
 @dataclass(frozen=True)
 class Point:
-    """A cascade at one threshold: share of utterances read again, WER in %, TFLOPs for one."""
+    """A cascade at one threshold: share of utterances read again, WER in %, TFLOPs for one.
 
-    threshold: float
+    The threshold is None if all is read again, or if chance chooses.
+    """
+
+    threshold: float | None
     share: float
     wer: float
     tflops: float
 
 
 def cascade(
-    coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float, threshold: float
+    coarse: Read, fine: Read, words: np.ndarray, encoders: np.ndarray, threshold: float | None
 ) -> Point:
     """Read again what has a lower confidence than the threshold.
 
@@ -43,20 +46,20 @@ def cascade(
         coarse: what all is read at.
         fine: what the doubtful is read at.
         words: (U,) of the references.
-        encoders_tflops: for an utterance, whose output both read.
-        threshold: confidence below which an utterance is doubtful.
+        encoders: (U,) TFLOPs of the encoders, whose output both read.
+        threshold: confidence below which an utterance is doubtful; None reads all again.
     """
-    again = coarse.confidences < threshold
+    again = coarse.confidences < (np.inf if threshold is None else threshold)
     errors = np.where(again, fine.errors, coarse.errors)
-    tflops = encoders_tflops + coarse.llm_tflops + again.mean() * fine.llm_tflops
+    tflops = encoders + coarse.tflops + again * fine.tflops
     wer = 100 * errors.sum() / words.sum()
-    return Point(threshold, float(again.mean()), float(wer), float(tflops))
+    return Point(threshold, float(again.mean()), float(wer), float(tflops.mean()))
 
 
-def curve(coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float) -> list[Point]:
+def curve(coarse: Read, fine: Read, words: np.ndarray, encoders: np.ndarray) -> list[Point]:
     """The cascade at every threshold that makes a difference, from none to all read again."""
-    thresholds = [*np.unique(coarse.confidences).tolist(), float("inf")]
-    return [cascade(coarse, fine, words, encoders_tflops, each) for each in thresholds]
+    thresholds = [*np.unique(coarse.confidences).tolist(), None]
+    return [cascade(coarse, fine, words, encoders, each) for each in thresholds]
 
 
 def choose(points: Sequence[Point], wer: float) -> Point:
@@ -71,9 +74,9 @@ def choose(points: Sequence[Point], wer: float) -> Point:
 
 
 def by_chance(
-    coarse: Read, fine: Read, words: np.ndarray, encoders_tflops: float, share: float
+    coarse: Read, fine: Read, words: np.ndarray, encoders: np.ndarray, share: float
 ) -> Point:
     """What reading a share of the utterances again gives if chance chooses them, on average."""
     wers = [100 * read.errors.sum() / words.sum() for read in (coarse, fine)]
-    tflops = encoders_tflops + coarse.llm_tflops + share * fine.llm_tflops
-    return Point(float("nan"), share, float(wers[0] + share * (wers[1] - wers[0])), float(tflops))
+    tflops = encoders + coarse.tflops + share * fine.tflops
+    return Point(None, share, float(wers[0] + share * (wers[1] - wers[0])), float(tflops.mean()))

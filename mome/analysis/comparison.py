@@ -1,6 +1,6 @@
-"""Compare methods over several trainings each: means, spreads, and paired bootstraps."""
+"""Compare methods over several trainings each: means, spreads, and intervals of differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +30,25 @@ class Compared:
 
 
 def errors_by_seed(
-    references: Mapping[str, str], transcripts: Sequence[Mapping[str, str]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Errors of S trainings in U utterances.
+    references: Mapping[str, str], transcripts: Mapping[int, Mapping[str, str]]
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Errors of trainings in U utterances.
+
+    Args:
+        references: utterance -> text.
+        transcripts: seed -> utterance -> text.
 
     Returns:
-        (S, U) errors, and (U,) words of the references.
+        seed -> (U,) errors, and (U,) words of the references.
 
     Raises:
         ValueError: if references and hypotheses do not fit, naming an utterance.
     """
-    counts = [count_errors(normalised_pairs(references, each)) for each in transcripts]
-    return np.stack([each[:, :3].sum(1) for each in counts]), counts[0][:, 3]
+    counts = {
+        seed: count_errors(normalised_pairs(references, each)) for seed, each in transcripts.items()
+    }
+    words = next(iter(counts.values()))[:, 3]
+    return {seed: each[:, :3].sum(1) for seed, each in counts.items()}, words
 
 
 def wer_of(errors: np.ndarray, words: np.ndarray) -> float:
@@ -49,42 +56,53 @@ def wer_of(errors: np.ndarray, words: np.ndarray) -> float:
     return float(100 * errors.mean(0).sum() / words.sum())
 
 
-def paired_bootstrap(
+def paired_interval(
     errors: np.ndarray, baseline: np.ndarray, words: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % confidence interval of a difference of WERs in % (Bisani & Ney, ICASSP 2004).
+    """95 % confidence interval of a difference of WERs in %, over utterances and over seeds.
 
-    Utterances are drawn with their errors in both systems. Seeds are drawn too, a seed for both
-    systems where these have the same number of them, since they begin with the same weights and
-    see the same batches: another seed is as much by chance as another utterance. With one seed the
-    interval speaks of these trainings alone.
+    Utterances are drawn with their errors in both systems (Bisani & Ney, ICASSP 2004). Seeds are
+    too few to be drawn: a bootstrap over three of them holds the true difference in two of three
+    cases only. Their part is Student's t of the differences seed by seed, and both parts add up as
+    independent ones do. With one seed the interval speaks of these trainings alone.
 
     Args:
         errors: (S, U) of a system.
-        baseline: (S', U) of the other.
+        baseline: (S, U) of the other, trained with the same seeds.
         words: (U,) of the references.
     """
+    gaps = errors - baseline  # (S, U)
     rng = np.random.default_rng(seed)
-    utterances = rng.integers(len(words), size=(RESAMPLES, len(words)))
-    seeds = rng.integers(len(errors), size=(RESAMPLES, len(errors)))
-    if len(baseline) == len(errors):
-        others = seeds
-    else:
-        others = rng.integers(len(baseline), size=(RESAMPLES, len(baseline)))
-    differences = [
-        wer_of(errors[s][:, u], words[u]) - wer_of(baseline[o][:, u], words[u])
-        for u, s, o in zip(utterances, seeds, others, strict=True)
-    ]
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)
+    drawn = rng.integers(len(words), size=(RESAMPLES, len(words)))
+    of_utterances = gaps.mean(0)[drawn].sum(1) / words[drawn].sum(1)
+    mean = 100 * gaps.mean(0).sum() / words.sum()
+    low, high = (100 * end - mean for end in np.percentile(of_utterances, [2.5, 97.5]))
+    width = 0.0
+    if len(gaps) > 1:
+        from scipy.stats import t
+
+        of_seeds = 100 * gaps.sum(1) / words.sum()
+        width = t.ppf(0.975, len(gaps) - 1) * np.std(of_seeds, ddof=1) / np.sqrt(len(gaps))
+    return float(mean - np.hypot(low, width)), float(mean + np.hypot(high, width))
 
 
-def compare(errors: np.ndarray, baseline: np.ndarray | None, words: np.ndarray) -> Compared:
-    """A method beside a baseline; see `paired_bootstrap`."""
-    wers = [float(100 * each.sum() / words.sum()) for each in errors]
+def compare(
+    errors: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray] | None, words: np.ndarray
+) -> Compared:
+    """A method beside a baseline.
+
+    Args:
+        errors: seed -> (U,) errors of a training.
+        baseline: the same of the baseline; None for the baseline itself. The difference is that of
+            the seeds that both have; None without such seeds.
+        words: (U,) of the references.
+    """
+    wers = [float(100 * each.sum() / words.sum()) for each in errors.values()]
     spread = float(np.std(wers, ddof=1)) if len(wers) > 1 else None
     mean = float(np.mean(wers))
-    if baseline is None:
+    common = [each for each in errors if baseline is not None and each in baseline]
+    if baseline is None or not common:
         return Compared(wers, mean, spread, None, None, None)
-    low, high = paired_bootstrap(errors, baseline, words)
-    return Compared(wers, mean, spread, mean - wer_of(baseline, words), low, high)
+    one, other = (np.stack([of[each] for each in common]) for of in (errors, baseline))
+    low, high = paired_interval(one, other, words)
+    return Compared(wers, mean, spread, wer_of(one, words) - wer_of(other, words), low, high)

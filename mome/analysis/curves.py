@@ -8,7 +8,7 @@ import yaml
 
 EPOCH = re.compile(r"\(trainer:\d+\) INFO: (\d+)epoch results: (.*)")
 PART = re.compile(r"\[(train|valid)\] ")
-STATISTIC = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?)")
+STATISTIC = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?|nan|-?inf)(?=,|$| )")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ def read_curves(expdir: Path) -> dict[str, Curve]:
         if (found := EPOCH.search(line)) is None:
             continue
         _, *pieces = PART.split(found[2])
-        epochs[int(found[1])] = {
+        number = int(found[1])
+        # What came after it was of a training that was begun anew since.
+        epochs = {each: values for each, values in epochs.items() if each < number}
+        epochs[number] = {
             f"{part} {name}": float(value)
             for part, text in zip(pieces[::2], pieces[1::2], strict=True)
             for name, value in STATISTIC.findall(text)

@@ -25,15 +25,16 @@ from mome.models.rates import TaskPair
 from mome.tasks.packed import namespace
 
 
-def finished(listed: ExperimentList, experiment: Experiment, expdir: Path) -> list[list[Path]]:
-    """Folders of the models of each seed that is decoded, at the learning rate chosen."""
+def finished(listed: ExperimentList, experiment: Experiment, expdir: Path) -> dict[int, list[Path]]:
+    """Seed -> folders of its models, of the seeds that are decoded at the learning rate chosen."""
     rate = best_rate(listed, experiment, expdir)
     if rate is None:
-        return []
-    by_seed = [
-        [expdir / each.name for each in trainings(experiment, rate, seed)] for seed in listed.seeds
-    ]
-    return [folders for folders in by_seed if all(map(is_decoded, folders))]
+        return {}
+    by_seed = {
+        seed: [expdir / each.name for each in trainings(experiment, rate, seed)]
+        for seed in listed.seeds
+    }
+    return {seed: each for seed, each in by_seed.items() if all(map(is_decoded, each))}
 
 
 def transcripts_of(folders: Sequence[Path], task: str, name: str) -> dict[str, dict[str, str]]:
@@ -70,7 +71,7 @@ def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
         # Not known of trainings that were interrupted.
         "training_seconds": None if None in seconds_of else round(sum(seconds_of)),
         "peak_gigabytes": None if None in peaks else max(peaks),
-        "revision": sorted({run["revision"] for run in runs}),
+        "revisions": sorted({each for run in runs for each in run["revisions"]}),
     }
 
 
@@ -84,7 +85,7 @@ def results(
     """
     baseline = next(each for each in listed.experiments if each.name == listed.baseline)
     found: dict[str, Any] = {}
-    of_baseline: dict[tuple[str, str], np.ndarray] = {}
+    of_baseline: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for experiment in [baseline, *(each for each in experiments if each is not baseline)]:
         losses = losses_by_rate(listed, experiment, expdir)
         row: dict[str, Any] = {
@@ -94,15 +95,21 @@ def results(
             "wer": {},
         }
         by_seed = finished(listed, experiment, expdir)
-        row["seeds"] = len(by_seed)
-        if by_seed:
-            durations = read_prepared(dump, "test", "utt2dur").values()
-            row |= costs(by_seed[0], listed.task, float(np.median([*map(float, durations)])))
-        for name in sets_of(by_seed, listed.task):
-            heard = [transcripts_of(folders, listed.task, name) for folders in by_seed]
+        row["seeds"] = list(by_seed)
+        names = sets_of(by_seed, listed.task)
+        if names:
+            durations = [*map(float, read_prepared(dump, names[0], "utt2dur").values())]
+            row |= costs(next(iter(by_seed.values())), listed.task, float(np.median(durations)))
+        for name in names:
+            heard = {
+                seed: transcripts_of(folders, listed.task, name)
+                for seed, folders in by_seed.items()
+            }
             references = read_prepared(dump, name, "text")
-            for pair in sorted(heard[0], key=rate_order):
-                errors, words = errors_by_seed(references, [each[pair] for each in heard])
+            for pair in sorted(next(iter(heard.values())), key=rate_order):
+                errors, words = errors_by_seed(
+                    references, {seed: each[pair] for seed, each in heard.items()}
+                )
                 if experiment is baseline:
                     of_baseline[name, pair] = errors
                 other = None if experiment is baseline else of_baseline.get((name, pair))
@@ -112,11 +119,11 @@ def results(
     return {"task": listed.task, "baseline": listed.baseline, "experiments": found}
 
 
-def sets_of(by_seed: Sequence[Sequence[Path]], task: str) -> list[str]:
+def sets_of(by_seed: Mapping[int, Sequence[Path]], task: str) -> list[str]:
     """Names of the test sets that all models of all seeds have decoded, as tables list them."""
     decoded = [
         {path.name for path in (decode_folder(folder) / task).glob("*")}
-        for folders in by_seed
+        for folders in by_seed.values()
         for folder in folders
     ]
     common = set.intersection(*decoded) if decoded else set()
@@ -129,8 +136,10 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# Experiments, {found['task'].upper()}", ""]
     lines += [
         "WER in %: mean over seeds, with their standard deviation, and below it the difference to",
-        f"{rows[found['baseline']]['title']} with its 95 % confidence interval, by a bootstrap",
-        "over utterances and seeds, paired in both. **Bold**: the interval leaves out zero.",
+        f"{rows[found['baseline']]['title']} with its 95 % confidence interval: over utterances,",
+        "by a paired bootstrap, and over seeds, by Student's t of the differences seed by seed.",
+        "**Bold**: of two seeds or more, the interval leaves out zero. Of one seed it speaks of",
+        "these trainings alone.",
         "",
     ]
     names = list(dict.fromkeys(name for row in rows.values() for name in row["wer"]))
@@ -146,11 +155,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         for row in rows.values():
             if name in row["wer"]:
                 cells = [_cell(row["wer"][name].get(pair)) for pair in pairs]
-                lines.append(f"| {row['title']} | {row['seeds']} | {' | '.join(cells)} |")
+                lines.append(f"| {row['title']} | {len(row['seeds'])} | {' | '.join(cells)} |")
         lines.append("")
-    lines += ["## Costs", ""]
+    lines += ["## Costs", "", "Parameters of the adapter; memory of the host, not of a GPU.", ""]
     lines += [
-        "| method | trained | active | TFLOPs for a clip | training, min | peak memory, GB |",
+        "| method | adapter | active | TFLOPs for a clip | stage 4, min | memory, GB |",
         "| --- | ---: | ---: | --- | ---: | ---: |",
     ]
     for row in rows.values():
@@ -172,7 +181,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     waiting = [row["title"] for row in rows.values() if not row["seeds"]]
     if waiting:
         lines += ["", f"Without results so far: {', '.join(waiting)}."]
-    revisions = sorted({r for row in rows.values() for r in row.get("revision", [])})
+    revisions = sorted({r for row in rows.values() for r in row.get("revisions", [])})
     lines += ["", f"Trained by the code of revision {', '.join(revisions) or 'none'}.", ""]
     return "\n".join(lines)
 
@@ -186,5 +195,5 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
         return text
     low, high = cell["low"], cell["high"]
     difference = f"{cell['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-    clear = low > 0 or high < 0
+    clear = (low > 0 or high < 0) and cell["spread"] is not None
     return f"{text}<br>{f'**{difference}**' if clear else difference}"

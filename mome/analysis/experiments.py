@@ -3,6 +3,7 @@
 See mome.bin.run_experiments for the form of a list and for what is done with it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,13 +171,14 @@ def is_decoded(folder: Path) -> bool:
 
 
 def validation_loss(folder: Path) -> float:
-    """Mean cross-entropy over rate pairs on the validation set at the end of a training."""
+    """Mean cross-entropy over rate pairs on validation data at the end; infinite if diverged."""
     ends = [
         curve.values[-1]
         for name, curve in read_curves(folder).items()
         if name.startswith("valid loss_") and name != "valid loss_balance"
     ]
-    return sum(ends) / len(ends)
+    # A training that has diverged is no reason to stop, nor to be chosen.
+    return sum(ends) / len(ends) if ends and all(map(math.isfinite, ends)) else math.inf
 
 
 def losses_by_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> dict:
@@ -198,23 +200,21 @@ def best_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> f
     return min(losses, key=lambda rate: losses[rate])
 
 
-def left(
-    listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path
-) -> list[tuple[Training, bool]]:
-    """What can be done next, the widest first: trainings, and whether to decode them too."""
+def left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path) -> list[Training]:
+    """What can be done next, the widest first: trainings that are not trained or not decoded."""
     found = []
     first = listed.seeds[0]
     for rate in listed.learning_rates:
         for experiment in experiments:
             for each in trainings(experiment, rate, first):
                 if not is_trained(expdir / each.name):
-                    found.append((each, False))
+                    found.append(each)
     for seed in listed.seeds:
         for experiment in experiments:
             chosen = best_rate(listed, experiment, expdir)
             for each in trainings(experiment, chosen, seed) if chosen is not None else []:
                 if not is_decoded(expdir / each.name):
-                    found.append((each, True))
+                    found.append(each)
     return found
 
 
@@ -223,7 +223,7 @@ def trainings_left(listed: ExperimentList, experiments: Sequence[Experiment], ex
     count = 0
     for experiment in experiments:
         asked = len(listed.learning_rates) + len(listed.seeds) - 1
-        marks = (expdir / experiment.name).glob("*/.done")
-        done = sum(is_trained(mark.parent) for mark in marks)
+        every = all_trainings(listed, [experiment])
+        done = sum(is_trained(expdir / each.name) for each in every)
         count += max(0, len(experiment.models) * asked - done)
     return count

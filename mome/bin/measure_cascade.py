@@ -7,19 +7,20 @@ Every utterance is read at the coarsest rates, and those of low confidence again
 the same encoders' output. The threshold is chosen on the validation set: the cheapest that reaches
 the error rate of the finest rates there. Reports for each test set the WER and the TFLOPs of an
 utterance at all fixed rate pairs, of the cascade, and of a cascade that reads as many utterances
-again by chance. Writes all thresholds' points as JSON, and a picture beside it.
+again by chance. TFLOPs are those of greedy decoding of a transcript of usual length, for each
+utterance by its own length. Writes all thresholds' points as JSON, and a picture beside it.
 """
 
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mome.analysis import dry_run
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
@@ -27,9 +28,10 @@ from mome.analysis.wer import count_errors, normalise
 from mome.bin.pack import read_clips
 from mome.data.kaldi import read_scp
 from mome.models.avsr import AVSRModel
-from mome.models.rates import TaskPair
-from mome.tasks.packed import namespace, opened
-from mome.transcribe.transcriber import READS, Options, Transcriber, fineness
+from mome.models.rates import RatePair, TaskPair
+from mome.tasks.packed import load_packed
+from mome.transcribe.transcriber import READS, Clip, Options, Transcriber, fineness
+from mome.transcribe.transcript import Segment
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -48,37 +50,62 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class Costs:
+    """TFLOPs of encoders and LLM for clips, by their length to the half second.
+
+    Args:
+        model: on the meta device.
+        task: that is read.
+    """
+
+    def __init__(self, model: AVSRModel, task: str):
+        self.model, self.task = model, task
+        self.known: dict[tuple[str, float], float] = {}
+
+    def __call__(self, pair: RatePair | None, clips: Sequence[Clip]) -> np.ndarray:
+        """Of projectors and LLM at a rate pair, or of the encoders, if there is none: (U,)."""
+        return np.array([self.of_length(pair, clip.end - clip.start) for clip in clips])
+
+    def of_length(self, pair: RatePair | None, seconds: float) -> float:
+        """For a clip of these seconds."""
+        seconds = max(0.5, round(2 * seconds) / 2)
+        key = str(pair), seconds
+        if key not in self.known:
+            if pair is None:
+                kinds = [kind for kind in self.model.rates if kind in READS[self.task]]
+                flops = sum(dry_run.encoder_flops(self.model, kind, seconds) for kind in kinds)
+            else:
+                flops = dry_run.llm_flops(self.model, TaskPair(self.task, pair), seconds)
+            self.known[key] = flops / 1e12
+        return self.known[key]
+
+
 def read_set(
-    transcribe: Transcriber, data: Path, chosen: list[TaskPair], flops: dict[str, float], beam: int
-) -> tuple[dict[str, Read], np.ndarray]:
-    """A set at some rate pairs, the encoders run once: rate pair -> what came out; and words."""
+    transcribe: Transcriber, data: Path, chosen: list[TaskPair], costs: Costs, beam: int
+) -> tuple[dict[str, Read], np.ndarray, np.ndarray]:
+    """Read a set at some rate pairs, the encoders run once.
+
+    Returns:
+        rate pair -> what came out, and (U,) words of the references and TFLOPs of the encoders.
+    """
     clips, texts = read_clips(data, len(read_scp(data / "text")), transcribe.model)
     options = Options(beam=beam, batch_size=16)
-    heard: dict[str, list] = {str(each.pair): [] for each in chosen}
+    heard: dict[TaskPair, list[Segment]] = {each: [] for each in chosen}
     for group in batched(clips, options.batch_size):
         features = transcribe.encode(group, chosen[0].task)
         for each in chosen:
-            heard[str(each.pair)] += transcribe.search(group, features, each, options)
+            heard[each] += transcribe.search(group, features, each, options)
     reads = {}
-    for name, segments in heard.items():
+    for each, segments in heard.items():
         pairs = {
             str(number): (normalise(text), normalise(segment.text))
             for number, (text, segment) in enumerate(zip(texts, segments, strict=True))
         }
         counts = count_errors(pairs)
         confidences = np.array([segment.confidence for segment in segments])
-        reads[name] = Read(counts[:, :3].sum(1), confidences, flops[name])
-    logging.info("%s: %d utterances at %s", data, len(clips), ", ".join(heard))
-    return reads, counts[:, 3]
-
-
-def tflops(model: AVSRModel, task: str, seconds: float) -> tuple[float, dict[str, float]]:
-    """TFLOPs of the encoders, and of projectors and LLM at each rate pair, for one utterance."""
-    kinds = [kind for kind in model.rates if kind in READS[task]]
-    encoders = sum(dry_run.encoder_flops(model, kind, seconds) for kind in kinds)
-    pairs = model.pairs[task]
-    llm = {str(pair): dry_run.llm_flops(model, TaskPair(task, pair), seconds) for pair in pairs}
-    return encoders / 1e12, {name: value / 1e12 for name, value in llm.items()}
+        reads[str(each.pair)] = Read(counts[:, :3].sum(1), confidences, costs(each.pair, clips))
+    logging.info("%s: %d utterances at %s", data, len(clips), ", ".join(reads))
+    return reads, counts[:, 3], costs(None, clips)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,28 +117,27 @@ def main(argv: list[str] | None = None) -> None:
         pairs = transcribe.model.pairs.get(args.task)
         if not pairs or len(pairs) < 2:
             raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")
-        with opened(args.model) as folder:
-            conf = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        durations = [*map(float, read_scp(args.dump / args.valid_set / "utt2dur").values())]
-        model = dry_run.build(namespace(conf))
-        encoders, llm = tflops(model, args.task, float(np.median(durations)))
+        _, conf, _ = load_packed(args.model)  # its configuration, with the places of frozen parts
+        costs = Costs(dry_run.build(conf), args.task)
         chosen = [TaskPair(args.task, pair) for pair in sorted(pairs, key=fineness)]
         fine, coarse = str(chosen[0].pair), str(chosen[-1].pair)
-        reads, words = read_set(
-            transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], llm, args.beam
+        reads, words, encoders = read_set(
+            transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], costs, args.beam
         )
         wanted = 100 * reads[fine].errors.sum() / words.sum()
         on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), float(wanted))
         found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
         found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
         for name in args.test_sets:
-            reads, words = read_set(transcribe, args.dump / name, chosen, llm, args.beam)
+            reads, words, encoders = read_set(
+                transcribe, args.dump / name, chosen, costs, args.beam
+            )
             one, other = reads[coarse], reads[fine]
             point = cascade(one, other, words, encoders, on_valid.threshold)
             fixed = {
                 pair: {
                     "wer": float(100 * read.errors.sum() / words.sum()),
-                    "tflops": encoders + read.llm_tflops,
+                    "tflops": float((encoders + read.tflops).mean()),
                 }
                 for pair, read in reads.items()
             }

@@ -41,7 +41,8 @@ def merge(folders: list[Path], output: Path) -> int:
         # Encoders and search of all jobs together.
         "seconds": round(sum(part["seconds"] for part in settings), 2),
         "utterances": len(texts),
-        "unfinished": sum(part["unfinished"] for part in settings),
+        # Parts of earlier versions did not count.
+        "unfinished": sum(part.get("unfinished", 0) for part in settings),
         "command": settings[0]["command"].replace(" --part 1/", " --part JOB/"),
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -25,12 +25,17 @@ does only that. What follows `--` are options of run.sh for all experiments, suc
 """
 
 import argparse
+import fcntl
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,14 +45,19 @@ from mome.analysis.experiments import (
     ExperimentList,
     Training,
     all_trainings,
+    is_decoded,
     is_trained,
     left,
     read_list,
     trainings_left,
 )
+from mome.bin.run_once import NEUTRAL as NEUTRAL_SETTINGS
 from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
-from mome.common.marks import OtherSettings, demand_same
+from mome.common.marks import differences, read_mark
+
+# Options of run.sh that change no result.
+NEUTRAL = NEUTRAL_SETTINGS | {"decode_nj", "train_cmd", "decode_cmd", "decode_batch_size"}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -75,16 +85,33 @@ def revision(recipe: Path) -> str:
 
 
 def settings_of(training: Training, args: argparse.Namespace) -> dict[str, object]:
-    """What decides the result of a training, beside the code."""
+    """What decides the result of a training and its decoding, beside the code."""
     further = [*training.experiment.run_opts, *args.run_opts]
-    return {"task": args.task, "run_opts": further, **config_settings(training.conf)}
+    return {
+        "task": args.task,
+        "dumpdir": str(args.dumpdir),
+        "run_opts": " ".join(without_neutral(further)),
+        **config_settings(training.conf),
+    }
 
 
-def command_line(training: Training, args: argparse.Namespace) -> dict[str, object]:
+def without_neutral(options: Sequence[str]) -> list[str]:
+    """Options of run.sh without those that change no result, and their values."""
+    kept: list[str] = []
+    skip = False
+    for word in options:
+        if word.startswith("--"):
+            skip = word[2:].partition("=")[0] in NEUTRAL
+        if not skip:
+            kept.append(word)
+    return kept
+
+
+def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]:
     """Options of run.sh that the runner gives.
 
     Raises:
-        ValueError: if they are given for it too.
+        ValueError: if they, or others that would put results elsewhere, are given for it too.
     """
     options = {
         "tasks": args.task,
@@ -94,52 +121,89 @@ def command_line(training: Training, args: argparse.Namespace) -> dict[str, obje
         "train_config": args.expdir.resolve() / "experiments" / training.name / "train.yaml",
         "train_opts": f"--seed {training.seed}",
     }
-    given = {*training.experiment.run_opts, *args.run_opts}
-    if clash := given & {f"--{name}" for name in (*options, "stage", "stop_stage")}:
-        raise ValueError(f"{min(clash)} cannot be given to run.sh: experiments differ in it")
+    others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force")
+    given = {word.partition("=")[0] for word in training.experiment.run_opts + args.run_opts}
+    if clash := given & {f"--{name}" for name in (*options, *others)}:
+        raise ValueError(f"{min(clash)} cannot be given to run.sh by experiments")
     return {name: str(value) for name, value in options.items()}
 
 
 def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> None:
-    """See that what is trained already was asked for as it is asked for now.
+    """See that what is trained was asked for as it is asked for now, and from the same inputs.
 
     Raises:
-        OtherSettings: for a training of other settings.
+        ValueError: for a training of other settings or inputs; says what differs.
     """
+    inputs: dict[str, object] = {}
     for training in trainings:
-        notes = args.expdir / "experiments" / training.name / "run.json"
-        if notes.is_file():
-            before = json.loads(notes.read_text(encoding="utf-8"))["settings"]
-            demand_same(notes.parent, before, settings_of(training, args), "--expdir")
+        folder = args.expdir / "experiments" / training.name
+        begun = (folder / "checkpoint.pth").is_file() or is_trained(folder)
+        if not begun or not (folder / "run.json").is_file():
+            continue
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        now = settings_of(training, args)
+        if args.report_only == "true":  # which needs no options of run.sh
+            now["run_opts"] = before["run_opts"]
+        mark = read_mark(folder / ".done") or {"settings": {}}
+        read = {k: v for k, v in mark["settings"].items() if k.startswith("input ")}
+        shared = {name: value for name, value in inputs.items() if name in read}
+        lines = differences(before, now)
+        lines += differences({name: read[name] for name in shared}, shared)
+        if lines:
+            raise ValueError(
+                f"{folder} was trained with other settings or inputs than are asked for now:\n  "
+                + "\n  ".join(lines)
+                + "\nRemove it to train it again, or give another --expdir."
+            )
+        inputs |= read
 
 
-def run(training: Training, decode: bool, args: argparse.Namespace) -> None:
-    """Train, or decode and score, by the recipe; note what training took.
+def run(training: Training, args: argparse.Namespace, lock: int) -> None:
+    """Train, or decode and score what is trained, by the recipe; note what training took.
+
+    Args:
+        training: what to do next.
+        args: of the command line.
+        lock: file descriptor of the lock, which the recipe's processes hold as well.
 
     Raises:
-        RuntimeError: if the recipe fails; names its log.
+        RuntimeError: if the recipe fails, or does not do what it was asked to; names its log.
     """
     folder = args.expdir.resolve() / "experiments" / training.name
     folder.mkdir(parents=True, exist_ok=True)
     config, log, notes = folder / "train.yaml", folder / "run.log", folder / "run.json"
-    config.write_text(yaml.safe_dump(training.conf, sort_keys=False), encoding="utf-8")
-    what: dict[str, object] = {"settings": settings_of(training, args)}
-    resumed = notes.is_file()
-    if not decode and not resumed:
-        what["revision"] = revision(args.recipe)
-        notes.write_text(json.dumps(what) + "\n", encoding="utf-8")
+    decode = is_trained(folder)
+    what: dict[str, Any] = {"settings": settings_of(training, args), "revisions": []}
+    resumed = (folder / "checkpoint.pth").is_file() and notes.is_file()
+    if not decode:
+        if resumed:
+            what["revisions"] = json.loads(notes.read_text(encoding="utf-8"))["revisions"]
+        what["revisions"].append(revision(args.recipe))
+        (folder / "scores.json").unlink(missing_ok=True)  # of an older training
+        write_bytes(notes, (json.dumps(what) + "\n").encode())
+        config.write_text(yaml.safe_dump(training.conf, sort_keys=False), encoding="utf-8")
     stage = 5 if decode else 4
     command = ["./run.sh", "--stage", str(stage), "--stop_stage", str(stage)]
-    command += [w for k, v in command_line(training, args).items() for w in (f"--{k}", str(v))]
+    command += [w for k, v in command_line(training, args).items() for w in (f"--{k}", v)]
     command += [*training.experiment.run_opts, *args.run_opts]
     started = time.perf_counter()
     with open(log, "a", encoding="utf-8") as output:
         process = subprocess.Popen(
-            command, cwd=args.recipe, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=args.recipe,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            # Whoever stops the runner stops what it has started.
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode or not (is_decoded(folder) if decode else is_trained(folder)):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise RuntimeError(
             f"{training.name} failed ({lines[-1] if lines else 'no word'}); see {log}"
@@ -149,6 +213,22 @@ def run(training: Training, decode: bool, args: argparse.Namespace) -> None:
         # Linux gives kilobytes, of the largest process.
         what["peak_gigabytes"] = round(usage.ru_maxrss * 1024 / 1e9, 2)
         write_bytes(notes, (json.dumps(what) + "\n").encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Hold a folder against another runner, also while processes of a killed one go on.
+
+    Raises:
+        ValueError: if another runner, or what it has started, is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: other experiments are running there") from None
+        yield file.fileno()
 
 
 def write_report(
@@ -170,39 +250,47 @@ def write_report(
 def main(argv: list[str] | None = None) -> None:
     """Work off the list."""
     args = parse(argv)
-    folder = args.expdir / "experiments"
-    started = time.monotonic()
-    spent: list[float] = []  # seconds of each training that this call has done
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         listed = read_list(args.list, args.train_config)
         args.task = listed.task
         chosen = listed.only(args.only)
         check_unchanged(all_trainings(listed, chosen), args)
-        while args.report_only == "false" and (todo := left(listed, chosen, folder)):
-            training, decode = todo[0]
-            waiting = trainings_left(listed, chosen, folder)
-            expected = sum(spent) / len(spent) if spent else 0.0
-            used = time.monotonic() - started
-            if used + expected > 3600 * args.hours:
-                print(
-                    f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True
-                )
-                break
-            estimate = f", some {waiting * expected / 60:.0f} min" if spent else ""
-            what = "decoding" if is_trained(folder / training.name) else "training"
-            print(
-                f"{time.strftime('%H:%M:%S')} {what} {training.name}; {waiting} trainings are "
-                f"left{estimate}",
-                flush=True,
-            )
-            begun = time.monotonic()
-            run(training, decode, args)
-            if what == "training":
-                spent.append(time.monotonic() - begun)
-            write_report(listed, chosen, args)
+        if args.report_only == "false":
+            with locked(args.expdir / "experiments") as lock:
+                work(listed, chosen, args, lock)
         print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
-    except (OtherSettings, FileNotFoundError, ValueError, RuntimeError) as error:
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise SystemExit(f"mome-run-experiments: {error}") from None
+
+
+def work(
+    listed: ExperimentList, chosen: Sequence[Experiment], args: argparse.Namespace, lock: int
+) -> None:
+    """Train and decode until all is done or the budget is used up.
+
+    Raises:
+        ValueError, RuntimeError: see `run`.
+    """
+    folder = args.expdir / "experiments"
+    started = time.monotonic()
+    spent: list[float] = []  # seconds of each training that this call has done
+    while todo := left(listed, chosen, folder):
+        training = todo[0]
+        waiting = trainings_left(listed, chosen, folder)
+        expected = sum(spent) / len(spent) if spent else 0.0
+        if time.monotonic() - started + expected > 3600 * args.hours:
+            print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
+            return
+        estimate = f", some {waiting * expected / 60:.0f} min" if spent else ""
+        what = "decoding" if is_trained(folder / training.name) else "training"
+        now = time.strftime("%H:%M:%S")
+        print(f"{now} {what} {training.name}; {waiting} trainings are left{estimate}", flush=True)
+        begun = time.monotonic()
+        run(training, args, lock)
+        if what == "training":
+            spent.append(time.monotonic() - begun)
+        write_report(listed, chosen, args)
 
 
 if __name__ == "__main__":

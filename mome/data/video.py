@@ -285,8 +285,14 @@ def read_lips(path: str | Path, size: int = LIP_SIZE) -> np.ndarray:
     return frames
 
 
+# What FFmpeg takes for a recording and is a list of others, here or in the network, which a file
+# from somewhere else shall not make anyone read.
+PLAYLISTS = {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sdp", "webm_dash_manifest", "lavfi"}
+RECORDINGS = ",".join(sorted(av.formats_available - PLAYLISTS))
+
+
 def open_media(path: str | Path) -> InputContainer:
-    """Open a recording.
+    """Open a recording; playlists are none.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -296,7 +302,7 @@ def open_media(path: str | Path) -> InputContainer:
         raise FileNotFoundError(f"{path} does not exist")
     try:
         # FFmpeg takes what comes before a colon in a relative name for a protocol.
-        container = av.open(str(Path(path).absolute()))
+        container = av.open(str(Path(path).absolute()), options={"format_whitelist": RECORDINGS})
     except av.error.FFmpegError as error:
         raise _damaged(path, error) from error
     if container.format.name == "avi" and _lacks_bytes(path):

@@ -1,6 +1,7 @@
 """Curves of a log as ESPnet's trainer writes it, and their picture."""
 
 import cv2
+import numpy as np
 import pytest
 
 from mome.analysis.curves import read_curves
@@ -34,7 +35,14 @@ def test_every_epoch_counts_once(training):
     assert curves["train loss"].values == [4.5, 2.5]
     assert curves["valid loss_avsr_a4_v2"].values == [3.25, 0.0015]
     assert curves["train optim0_lr0"].values == [5e-4, 5e-4]
-    assert "train grad_norm" not in curves
+    assert all(np.isnan(value) for value in curves["train grad_norm"].values)
+    assert "train minute" not in curves
+
+
+def test_a_training_begun_anew_replaces_all_of_the_old_one(training):
+    with open(training / "log", "a") as log:
+        log.write(LINE.format(line=392, epoch=1, loss=7, valid=7))
+    assert read_curves(training)["valid loss_avsr_a4_v2"].values == [7.0]
 
 
 def test_the_picture_shows_a_panel_for_each_statistic(training, tmp_path):
@@ -47,7 +55,9 @@ def test_the_picture_shows_a_panel_for_each_statistic(training, tmp_path):
         assert (picture < 128).any()
         sizes.append(picture.shape)
     assert sizes[1][1] == 2 * sizes[0][1]
-    with pytest.raises(SystemExit, match="reports no 'valid wer', but train iter_time"):
+    with pytest.raises(
+        SystemExit, match="reports no 'valid wer', but train grad_norm, train iter_time"
+    ):
         plot_training.main([*options, "x.png", "--statistics", "valid wer"])
 
 

@@ -8,6 +8,7 @@ import yaml
 from mome.analysis.experiment_tables import markdown
 from mome.analysis.experiments import (
     best_rate,
+    is_trained,
     left,
     read_list,
     trainings,
@@ -88,7 +89,8 @@ def test_all_experiments_come_before_other_rates_and_those_before_other_seeds(fi
     done = []
     assert trainings_left(listed, listed.experiments, tmp_path) == 3 + 3 * 4
     while todo := left(listed, listed.experiments, tmp_path):
-        training, decode = todo[0]
+        training = todo[0]
+        decode = is_trained(tmp_path / training.name)
         done.append((training.name, decode))
         # The second learning rate is the better one for the first experiment alone.
         loss = 2.0 if training.name.startswith("mome/lr0.001") else 3.0 - training.rate
@@ -103,8 +105,9 @@ def test_all_experiments_come_before_other_rates_and_those_before_other_seeds(fi
         *((name, False) for name in lora[0.001]),
         ("mome/lr0.001_seed0", True),
         *((name, True) for name in lora[0.002]),
+        ("mome/lr0.001_seed1", False),
         ("mome/lr0.001_seed1", True),
-        *((f"lora/lr0.002_seed1_{pair}", True) for pair in pairs),
+        *((f"lora/lr0.002_seed1_{pair}", decode) for pair in pairs for decode in (False, True)),
     ]
     assert trainings_left(listed, listed.experiments, tmp_path) == 0
     assert best_rate(listed, listed.experiments[0], tmp_path) == 0.001
@@ -153,15 +156,40 @@ def test_a_table_without_results_says_so(files, tmp_path, capsys):
 def test_a_difference_is_bold_if_its_interval_leaves_out_zero():
     cell = {"wers": [5.0, 6.0], "mean": 5.5, "spread": 0.7}
     none = {"difference": None, "low": None, "high": None}
-    row = {"seeds": 2, "trained": 10, "active": 5, "tflops": {"a4": 0.1}, "training_seconds": 60}
-    row |= {"peak_gigabytes": 2.0, "revision": ["abc"], "validation_loss": {"0.001": 1.5}}
+    row = {
+        "seeds": [0, 1],
+        "trained": 10,
+        "active": 5,
+        "tflops": {"a4": 0.1},
+        "training_seconds": 60,
+    }
+    row |= {"peak_gigabytes": 2.0, "revisions": ["abc"], "validation_loss": {"0.001": 1.5}}
     clear = {"difference": 1.0, "low": 0.2, "high": 2.0}
     unclear = {"difference": 1.0, "low": -0.2, "high": 2.0}
+    alone = {**clear, "spread": None}
     rows = {
         name: {**row, "title": name, "wer": {"test": {"a4": {**cell, **values}}}}
-        for name, values in (("base", none), ("clear", clear), ("unclear", unclear))
+        for name, values in (
+            ("base", none),
+            ("clear", clear),
+            ("unclear", unclear),
+            ("alone", alone),
+        )
     }
     table = markdown({"task": "asr", "baseline": "base", "experiments": rows})
     assert "| base | 2 | 5.5 ± 0.7 |" in table
     assert "| clear | 2 | 5.5 ± 0.7<br>**+1.0 [+0.2, +2.0]** |" in table
     assert "| unclear | 2 | 5.5 ± 0.7<br>+1.0 [-0.2, +2.0] |" in table
+    assert "| alone | 2 | 5.5<br>+1.0 [+0.2, +2.0] |" in table
+
+
+def test_a_training_that_diverged_is_never_chosen(files, tmp_path):
+    listed = read_list(*files)
+    mome = listed.experiments[0]
+    for rate, loss in ((0.002, "nan"), (0.001, 5.0)):
+        folder = tmp_path / trainings(mome, rate, 0)[0].name
+        finish(folder, 1.0)
+        text = (folder / "log").read_text()
+        (folder / "log").write_text(text.replace("a4_v2=1.0", f"a4_v2={loss}"))
+    assert validation_loss(tmp_path / "mome/lr0.002_seed0") == float("inf")
+    assert best_rate(listed, mome, tmp_path) == 0.001

@@ -3,13 +3,22 @@
 import pickle
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
 from media import write_clip
 
 from mome.data.audio import read_audio
-from mome.data.video import MediaError, iter_video, read_lips, read_video, video_info, write_lips
+from mome.data.video import (
+    MediaError,
+    iter_video,
+    open_media,
+    read_lips,
+    read_video,
+    video_info,
+    write_lips,
+)
 
 
 def textured(num_frames=12, size=96):
@@ -172,6 +181,24 @@ def test_damaged_header_and_missing_streams(tmp_path):
             read(tmp_path / "sound.mp4")
         with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
             read(tmp_path / "none.mp4")
+
+
+def test_a_playlist_reads_no_other_file(tmp_path):
+    """It would make a program that is given a file read others, here or in the network."""
+    with av.open(str(tmp_path / "private.ts"), "w", format="mpegts") as container:
+        stream = container.add_stream("mp2", rate=16000)
+        sound = np.zeros((1, 16000), dtype=np.int16)
+        frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert open_media(tmp_path / "private.ts").streams.audio
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.0,", "private.ts", "#EXT-X-ENDLIST"]
+    (tmp_path / "talk.m3u8").write_text("\n".join(lines))
+    with av.open(str(tmp_path / "talk.m3u8")) as container:
+        assert container.format.name == "hls"  # as FFmpeg takes it
+    with pytest.raises(MediaError, match=r"talk\.m3u8"):
+        open_media(tmp_path / "talk.m3u8")
 
 
 def test_wrong_frames(tmp_path):

@@ -14,22 +14,23 @@ from mome.tasks.packed import pack
 from mome.transcribe.transcriber import Options, Transcriber, select
 
 WORDS = np.array([4, 2, 4])
-COARSE = Read(np.array([1, 2, 0]), np.array([0.9, 0.2, 0.6]), 0.25)
-FINE = Read(np.array([1, 0, 1]), np.array([0.9, 0.9, 0.9]), 1.0)
+ENCODERS = np.array([0.4, 0.6, 0.5])
+COARSE = Read(np.array([1, 2, 0]), np.array([0.9, 0.2, 0.6]), np.array([0.2, 0.3, 0.25]))
+FINE = Read(np.array([1, 0, 1]), np.array([0.9, 0.9, 0.9]), np.array([1.0, 1.5, 0.5]))
 
 
 def test_what_is_doubtful_is_read_again_and_paid_for():
-    point = cascade(COARSE, FINE, WORDS, 0.5, 0.5)
+    point = cascade(COARSE, FINE, WORDS, ENCODERS, 0.5)
     assert point.share == pytest.approx(1 / 3)
     assert point.wer == pytest.approx(10.0)  # 1 + 0 + 0 errors of 10 words
-    assert point.tflops == pytest.approx(0.5 + 0.25 + 1 / 3)
-    chance = by_chance(COARSE, FINE, WORDS, 0.5, point.share)
+    assert point.tflops == pytest.approx(0.5 + 0.25 + 1.5 / 3)  # the second, which is long
+    chance = by_chance(COARSE, FINE, WORDS, ENCODERS, point.share)
     assert chance.wer == pytest.approx(30 - 10 / 3)
-    assert chance.tflops == pytest.approx(point.tflops)
+    assert chance.tflops == pytest.approx(0.5 + 0.25 + 1 / 3)
 
 
 def test_the_curve_goes_from_coarse_to_fine():
-    points = curve(COARSE, FINE, WORDS, 0.5)
+    points = curve(COARSE, FINE, WORDS, ENCODERS)
     assert [point.wer for point in points] == pytest.approx([30, 10, 20, 20])
     assert [point.share for point in points] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert points[-1].tflops == pytest.approx(0.5 + 0.25 + 1.0)
@@ -69,6 +70,7 @@ def test_the_command_measures_a_packed_model(packed, dump, tmp_path, capsys):
     fixed = {pair: cost["tflops"] for pair, cost in of_set["fixed"].items()}
     assert fixed["a4_v2"] > fixed["a4_v5"] > fixed["a16_v5"] > 0
     # The ends of the curve are the fixed pairs' error rates.
+    assert of_set["curve"][-1]["threshold"] is None
     ends = of_set["curve"][0], of_set["curve"][-1]
     assert [end["wer"] for end in ends] == [of_set["fixed"][p]["wer"] for p in ("a16_v5", "a4_v2")]
     assert "| valid | a16_v5 | a4_v2, doubtful |" in capsys.readouterr().out

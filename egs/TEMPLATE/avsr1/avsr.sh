@@ -313,13 +313,12 @@ if wants 6; then
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
-            # A packed model does not tell where its frozen parts are.
-            folders=(--downloads "${MOME_DOWNLOADS}")
-            for part in "${lm}" "${audio_model}" "${video_weights}"; do
-                if [ -e "${part}" ]; then folders+=(--downloads "$(dirname "${part}")"); fi
-            done
+            # A packed model does not tell where its frozen parts are; the training's files do.
+            mapfile -t folders < <(python -c 'import sys; from pathlib import Path
+from mome.tasks.packed import folders_of
+for folder in folders_of(Path(sys.argv[1])): print("--downloads", folder, sep="\n")' "${dir}/config.yaml")
             python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/${packed}" --beam "${beam}" \
-                --detector "${detector}" "${folders[@]}"
+                --detector "${detector}" --downloads "${MOME_DOWNLOADS}" "${folders[@]}"
         fi
         log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done
