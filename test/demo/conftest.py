@@ -28,7 +28,7 @@ INFO = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def downloads(tiny_downloads):
     """$MOME_DOWNLOADS names the folder of the model's frozen parts."""
     with pytest.MonkeyPatch.context() as patch:

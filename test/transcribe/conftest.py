@@ -8,7 +8,7 @@ from mome.data.kaldi import write_scp
 from mome.data.video import write_lips
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def downloads(tiny_downloads):
     """$MOME_DOWNLOADS names their folder."""
     with pytest.MonkeyPatch.context() as patch:
