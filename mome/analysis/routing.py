@@ -62,7 +62,7 @@ def expert_shares(
 
 def kinds_of_columns(nodes: Sequence[Node], chosen: TaskPair) -> list[str]:
     """Kind of each column of the prompt of a task at a rate pair, as its nodes lie side by side."""
-    read = [kind for kind, rate in zip(KINDS, chosen.pair, strict=False) if rate is not None]
+    read = list(chosen.pair.rates)
     kinds: list[str] = []
     for number, node in enumerate(nodes):
         width = node.mask.shape[1]

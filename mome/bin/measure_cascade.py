@@ -26,11 +26,10 @@ from mome.analysis import dry_run
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.wer import count_errors, normalise
 from mome.bin.pack import read_clips
-from mome.data.kaldi import read_scp
 from mome.models.avsr import AVSRModel
-from mome.models.rates import RatePair, TaskPair
+from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
 from mome.tasks.packed import load_packed
-from mome.transcribe.transcriber import READS, Clip, Options, Transcriber, fineness
+from mome.transcribe.transcriber import Clip, Options, Transcriber
 from mome.transcribe.transcript import Segment
 
 
@@ -41,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, required=True, help="packed model")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--task", default="avsr", choices=list(READS))
+    parser.add_argument("--task", default="avsr", choices=TASKS)
     parser.add_argument("--valid_set", default="valid", help="chooses the threshold")
     parser.add_argument("--test_sets", nargs="+", default=["test"])
     parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
@@ -72,7 +71,7 @@ class Costs:
         key = str(pair), seconds
         if key not in self.known:
             if pair is None:
-                kinds = [kind for kind in self.model.rates if kind in READS[self.task]]
+                kinds = READS[self.task]
                 flops = sum(dry_run.encoder_flops(self.model, kind, seconds) for kind in kinds)
             else:
                 flops = dry_run.llm_flops(self.model, TaskPair(self.task, pair), seconds)
@@ -88,7 +87,7 @@ def read_set(
     Returns:
         rate pair -> what came out, and (U,) words of the references and TFLOPs of the encoders.
     """
-    clips, texts = read_clips(data, len(read_scp(data / "text")), transcribe.model)
+    clips, texts = read_clips(data, None, transcribe.model)
     options = Options(beam=beam, batch_size=16)
     heard: dict[TaskPair, list[Segment]] = {each: [] for each in chosen}
     for group in batched(clips, options.batch_size):

@@ -59,8 +59,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_clips(data: Path, count: int, model: AVSRModel) -> tuple[list[Clip], list[str]]:
-    """Clips of a set that stage 2 has made, evenly spaced, and their transcripts.
+def read_clips(data: Path, count: int | None, model: AVSRModel) -> tuple[list[Clip], list[str]]:
+    """Clips of a set that stage 2 has made, evenly spaced or all, and their transcripts.
 
     Raises:
         ValueError: for a set without clips, or without a stream that the model reads.
@@ -68,7 +68,7 @@ def read_clips(data: Path, count: int, model: AVSRModel) -> tuple[list[Clip], li
     read = {"audio": ("speech", "wav.scp", read_audio), "video": ("lips", "lip.scp", read_lips)}
     texts = read_scp(data / "text")
     files = {kind: read_scp(data / read[kind][1]) for kind in model.rates}
-    chosen = list(texts)[:: max(1, len(texts) // count)][:count]
+    chosen = list(texts)[:: max(1, len(texts) // count) if count else 1][:count]
     if not chosen:
         raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
     clips = []
@@ -128,10 +128,8 @@ def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
     pairs = {(each.task, str(each.pair)): each for each in model.task_pairs}
     for row in rows:
         chosen: TaskPair = pairs[row["task"], row["rates"]]
-        kinds = [
-            k for k, rate in (("audio", chosen.pair.audio), ("video", chosen.pair.video)) if rate
-        ]
-        flops = sum(encoders[kind] for kind in kinds) + dry_run.llm_flops(model, chosen, seconds)
+        of_encoders = sum(encoders[kind] for kind in chosen.pair.rates)
+        flops = of_encoders + dry_run.llm_flops(model, chosen, seconds)
         row["tflops_per_second"] = float(f"{flops / seconds / 1e12:.3g}")
 
 

@@ -27,8 +27,8 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
-from mome.models.rates import TaskPair
-from mome.transcribe.transcriber import READS, Transcriber, fineness
+from mome.models.rates import TASKS, TaskPair, fineness
+from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
 Shares = dict[str, dict[str, np.ndarray]]  # rate pair -> kind -> (layers, Nr)
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="packed model")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--set", default="test")
-    parser.add_argument("--task", default="avsr", choices=list(READS))
+    parser.add_argument("--task", default="avsr", choices=TASKS)
     parser.add_argument("--max_clips", type=int, default=48, help="of the set")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder")
@@ -50,7 +50,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure(transcribe: Transcriber, data: Path, task: str, max_clips: int) -> Shares:
-    """Shares of the experts over the clips of a set, which count alike.
+    """Shares of the experts over the clips of a set: of a batch by its tokens, and batches by
+    their clips.
 
     Raises:
         ValueError: for a task that the model does not know, or without routed experts.
@@ -106,7 +107,8 @@ def draw(shares: Shares, output: Path) -> None:
     kinds = [kind for kind in KINDS if kind in next(iter(shares.values()))]
     top = max(float(np.quantile(m, 0.98)) for each in shares.values() for m in each.values())
     figure, panels = pyplot.subplots(
-        *(len(kinds), len(shares)),
+        nrows=len(kinds),
+        ncols=len(shares),
         figsize=(1.75 * len(shares), 2.1 * len(kinds)),
         squeeze=False,
         sharex=True,
@@ -119,7 +121,7 @@ def draw(shares: Shares, output: Path) -> None:
             layers, experts = matrix.shape
             image = panel.imshow(
                 100 * matrix,
-                *("gray_r",),
+                cmap="gray_r",
                 origin="lower",
                 aspect="auto",
                 vmin=0,

@@ -16,6 +16,7 @@ from mome.data import test_sets
 from mome.models.rates import TASKS, parse_rate_pair
 
 STYLES = {"avsr": ("o", "-"), "asr": ("s", "--"), "vsr": ("^", ":")}  # told apart without colour
+FRAMES = {"audio": 50, "video": 25}  # of Whisper and of lip encoders in a second
 Points = list[tuple[float, dict[str, float]]]  # place on the axis, score
 
 
@@ -58,7 +59,8 @@ def by_snr(scores: dict, base: str, noise: str) -> tuple[dict[tuple[str, str], P
     places = [*(noisy[snr] for snr in sorted(noisy)), base]
     names = [*(f"{snr:g}" for snr in sorted(noisy)), "clean"]
     lines: dict[tuple[str, str], Points] = {}
-    for task, _, pair in sorted(scores, key=lambda key: rate_order(key[2])):
+    read = {(task, pair) for task, _, pair in scores}
+    for task, pair in sorted(read, key=lambda each: rate_order(each[1])):
         points = []
         for place, name in enumerate(places):
             found = scores.get((task, base if task == "vsr" else name, pair))
@@ -81,7 +83,7 @@ def by_rate(scores: dict, base: str) -> dict[str, Points]:
             continue
         rates = parse_rate_pair(pair)
         title = f"{task.upper()}, audio {rates.audio}" if task == "avsr" else task.upper()
-        tokens = (50 / rates.audio if rates.audio else 0) + (25 / rates.video if rates.video else 0)
+        tokens = sum(FRAMES[kind] / rate for kind, rate in rates.rates.items())
         lines.setdefault(title, []).append((tokens, scores[task, name, pair]))
     return {title: sorted(points, key=lambda point: point[0]) for title, points in lines.items()}
 

@@ -15,12 +15,12 @@ from mome.data.augment import add_noise
 from mome.data.noise import AUDIO_SUFFIXES, MUSAN_FOLDERS, speech_shaped
 from mome.data.video import LIP_RATE, LIP_SIZE, MediaError
 from mome.models.avsr import Features
-from mome.models.rates import TaskPair
-from mome.transcribe.transcriber import Clip, Options, Transcriber, fineness
+from mome.models.rates import TaskPair, fineness
+from mome.tasks.data_folders import streams_of
+from mome.transcribe.transcriber import Clip, Options, Transcriber
 from mome.transcribe.transcript import Segment
 
 SHAPED = "speech-shaped"
-STREAMS = {"avsr": ("speech", "lips"), "asr": ("speech",), "vsr": ("lips",)}
 
 Noises = Mapping[str, Sequence[Path]]
 
@@ -182,7 +182,7 @@ def with_noise(recording: Read, snr: float, kind: str, noises: Noises, seed: int
 
 def readable(recording: Read, task: str) -> list[Clip]:
     """The segments that have all streams of a task."""
-    return [clip for clip in recording.clips if set(STREAMS[task]) <= set(clip.streams)]
+    return [clip for clip in recording.clips if set(clip.streams).issuperset(streams_of([task]))]
 
 
 def transcribe_at(
@@ -206,8 +206,7 @@ def count_tokens(transcribe: Transcriber, features: Features, chosen: TaskPair) 
     """Tokens of each stream that the LLM reads of segments, without the markers around them."""
     return {
         kind: int(transcribe.model.project(features, kind, rate)[1].sum())
-        for kind, rate in zip(("audio", "video"), chosen.pair, strict=True)
-        if rate is not None
+        for kind, rate in chosen.pair.rates.items()
     }
 
 

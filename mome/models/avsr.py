@@ -17,7 +17,7 @@ from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
 from mome.models.matryoshka import check_compression, compress
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
-from mome.models.rates import TASKS, TaskPair, rate_pairs
+from mome.models.rates import READS, TASKS, TaskPair, rate_pairs
 from mome.pretrained.hub import load
 
 PROMPTS = {
@@ -26,7 +26,6 @@ PROMPTS = {
     "avsr": "Transcribe speech and video to text.",
 }
 
-READERS = {"audio": {"avsr", "asr"}, "video": {"avsr", "vsr"}}  # the tasks that read a modality
 PROJECTORS = ("per_rate", "shared")
 
 Features = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -151,7 +150,7 @@ class AVSRModel(AbsESPnetModel):
 
     def _needed(self, kind: str, encoder: Encoder | None) -> Encoder | None:
         """The encoder of a modality; None, whatever was given, if no task reads it."""
-        if not READERS[kind] & set(self.tasks):
+        if not any(kind in READS[task] for task in self.tasks):
             return None
         if encoder is None:
             raise ValueError(f"tasks {self.tasks} need a {kind} encoder")
@@ -246,13 +245,12 @@ class AVSRModel(AbsESPnetModel):
                 nodes.append(self.decoder.root(batch))
                 nodes[-1].pair = str(pair) if by_pair else None
             parent = len(nodes) - 1 if by_pair else 0
-            for kind, rate in (("audio", pair.audio), ("video", pair.video)):
-                if rate is not None:
-                    key = (parent, kind, rate)
-                    if key not in place:
-                        place[key] = len(nodes)
-                        nodes.append(self.tokens(features, kind, rate, parent))
-                    parent = place[key]
+            for kind, rate in pair.rates.items():
+                key = (parent, kind, rate)
+                if key not in place:
+                    place[key] = len(nodes)
+                    nodes.append(self.tokens(features, kind, rate, parent))
+                parent = place[key]
             last.append(parent)
         return nodes, last
 

@@ -7,7 +7,9 @@ every pair of an audio and a video rate and read at any of them.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-TASKS = ("avsr", "asr", "vsr")
+# The modalities that each task reads.
+READS = {"avsr": ("audio", "video"), "asr": ("audio",), "vsr": ("video",)}
+TASKS = tuple(READS)
 
 
 class RatePair(NamedTuple):
@@ -16,10 +18,13 @@ class RatePair(NamedTuple):
     audio: int | None
     video: int | None
 
+    @property
+    def rates(self) -> dict[str, int]:
+        """Modality -> rate, of those that are read."""
+        return {kind: rate for kind, rate in self._asdict().items() if rate is not None}
+
     def __str__(self) -> str:
-        return "_".join(
-            f"{name}{rate}" for name, rate in (("a", self.audio), ("v", self.video)) if rate
-        )
+        return "_".join(f"{kind[0]}{rate}" for kind, rate in self.rates.items())
 
 
 class TaskPair(NamedTuple):
@@ -32,6 +37,11 @@ class TaskPair(NamedTuple):
         return f"{self.task} {self.pair}"
 
 
+def fineness(pair: RatePair) -> tuple[int, int]:
+    """Key that sorts rate pairs from the finest to the coarsest."""
+    return pair.audio or 0, pair.video or 0
+
+
 def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[RatePair]:
     """All rates at which a task is trained: G x L pairs (avsr), G rates (asr) or L rates (vsr).
 
@@ -40,8 +50,8 @@ def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[Ra
     """
     if task not in TASKS:
         raise ValueError(f"task {task!r} must be one of {', '.join(TASKS)}")
-    audio_rates: list[int | None] = [None] if task == "vsr" else list(audio)
-    video_rates: list[int | None] = [None] if task == "asr" else list(video)
+    audio_rates: list[int | None] = list(audio) if "audio" in READS[task] else [None]
+    video_rates: list[int | None] = list(video) if "video" in READS[task] else [None]
     if not audio_rates or not video_rates:
         raise ValueError(f"task {task} needs at least one rate of each modality it reads")
     if any(rate is not None and rate < 1 for rate in audio_rates + video_rates):

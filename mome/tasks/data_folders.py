@@ -4,9 +4,11 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from mome.models.rates import READS, TASKS
+
 # What a model reads: name of the stream -> file in a data folder, ESPnet's type.
 STREAMS = {"text": ("text", "text"), "speech": ("wav.scp", "sound"), "lips": ("lip.scp", "lips")}
-READS = {"avsr": ("speech", "lips"), "asr": ("speech",), "vsr": ("lips",)}
+OF_MODALITY = {"audio": "speech", "video": "lips"}
 
 
 def streams_of(tasks: Iterable[str]) -> list[str]:
@@ -16,9 +18,10 @@ def streams_of(tasks: Iterable[str]) -> list[str]:
         ValueError: for an unknown task.
     """
     tasks = list(tasks)
-    if unknown := [task for task in tasks if task not in READS]:
-        raise ValueError(f"task {unknown[0]!r} must be one of {', '.join(READS)}")
-    return [name for name in ("speech", "lips") if any(name in READS[task] for task in tasks)]
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise ValueError(f"task {unknown[0]!r} must be one of {', '.join(TASKS)}")
+    read = {kind for task in tasks for kind in READS[task]}
+    return [name for kind, name in OF_MODALITY.items() if kind in read]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -44,11 +44,7 @@ def align_tokens(
     """
     if model.readout is None:
         return [None] * len(transcripts)
-    streams = [("audio", pair.audio), ("video", pair.video)]
-    kind, rate = min(
-        ((kind, rate) for kind, rate in streams if rate is not None),
-        key=lambda each: SECONDS[each[0]] * each[1],
-    )
+    kind, rate = min(pair.rates.items(), key=lambda each: SECONDS[each[0]] * each[1])
     window = SECONDS[kind] * rate
     tokens, lengths = model.project(features, kind, rate)
     vocabulary = torch.arange(model.decoder.vocab_size, device=tokens.device)

@@ -18,8 +18,9 @@ from mome.data.video import LIP_RATE, MediaError
 from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
-from mome.models.rates import RatePair, TaskPair, parse_rate_pair
+from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
 from mome.pretrained.places import download_folders
+from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.recording import (
@@ -44,7 +45,6 @@ LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
 MIN_SECONDS = 0.5  # of the longest segment
 PEOPLE = 3  # faces that are followed, to find out who speaks
-READS = {"avsr": {"audio", "video"}, "asr": {"audio"}, "vsr": {"video"}}
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,6 @@ class Recording:
     spans: list[tuple[float, float]]
     clips: Iterator[Clip]
     notes: list[str]
-
-
-def fineness(pair: RatePair) -> tuple[int, int]:
-    """Key that sorts rate pairs from the finest to the coarsest."""
-    return pair.audio or 0, pair.video or 0
 
 
 def select(features: Features, rows: Sequence[int]) -> Features:
@@ -300,7 +295,7 @@ class Transcriber:
         streams = probe(path)
         tasks = self.usable(options)
         there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
-        possible = [task for task in tasks if READS[task] <= there]
+        possible = [task for task in tasks if there.issuperset(READS[task])]
         if not possible:
             lacking = " and no ".join(sorted({"audio", "video"} - there))
             raise MediaError(path, f"no {lacking}, which {' and '.join(tasks)} reads")
@@ -455,17 +450,15 @@ class Transcriber:
 
     def task_of(self, clip: Clip, tasks: Sequence[str]) -> str | None:
         """The one of the tasks that reads most of a segment's streams; None if none can."""
-        there = {{"speech": "audio", "lips": "video"}[name] for name in clip.streams}
-        possible = [task for task in tasks if READS[task] <= there]
+        possible = [task for task in tasks if set(clip.streams).issuperset(streams_of([task]))]
         return max(possible, key=lambda task: (len(READS[task]), task == "asr"), default=None)
 
     @torch.inference_mode()
     def encode(self, clips: Sequence[Clip], task: str) -> Features:
         """What the encoders make of the streams that a task reads; see `AVSRModel.encode`."""
-        names = {"audio": "speech", "video": "lips"}
-        reads = [names[kind] for kind in READS[task]]
+        names = streams_of([task])
         items = [
-            (str(number), self.preprocess("", {name: clip.streams[name] for name in reads}))
+            (str(number), self.preprocess("", {name: clip.streams[name] for name in names}))
             for number, clip in enumerate(clips)
         ]
         batch = {key: value.to(self.device) for key, value in collate(items)[1].items()}
