@@ -1,14 +1,11 @@
 """What a training reported, epoch by epoch, from the log of ESPnet's trainer."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-EPOCH = re.compile(r"\(trainer:\d+\) INFO: (\d+)epoch results: (.*)")
-PART = re.compile(r"\[(train|valid)\] ")
-STATISTIC = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?|nan|-?inf)(?=,|$| )")
+from mome.common.training_log import epoch_results
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,15 @@ def read_curves(expdir: Path) -> dict[str, Curve]:
     per_epoch = yaml.safe_load(config.read_text(encoding="utf-8")).get("num_iters_per_epoch") or 1
     epochs: dict[int, dict[str, float]] = {}
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        if (found := EPOCH.search(line)) is None:
+        if (results := epoch_results(line)) is None:
             continue
-        _, *pieces = PART.split(found[2])
-        number = int(found[1])
+        number, parts = results
         # What came after it was of a training that was begun anew since.
         epochs = {each: values for each, values in epochs.items() if each < number}
         epochs[number] = {
             f"{part} {name}": float(value)
-            for part, text in zip(pieces[::2], pieces[1::2], strict=True)
-            for name, value in STATISTIC.findall(text)
+            for part, statistics in parts.items()
+            for name, value in statistics.items()
         }
     if not epochs:
         raise ValueError(f"{log} reports no finished epoch")

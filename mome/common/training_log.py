@@ -1,4 +1,4 @@
-"""What a person wants to see of the log of ESPnet's trainer: progress, and what went wrong.
+"""The log of ESPnet's trainer: what it reports, and what of it a person wants to see.
 
 The trainer writes its options, the whole model and a warning for each tensor that a warm start does
 not have. All of that stays in the log; a line of progress stands for it on the screen.
@@ -10,14 +10,26 @@ STARTED = re.compile(
     r"INFO: (?P<epoch>\d+)/(?P<epochs>\d+)epoch started(\. Estimated time to finish: (?P<left>.+))?"
 )
 STEPS = re.compile(r"INFO: (?P<epoch>\d+)epoch:train:\d+-(?P<step>\d+)batch: (?P<values>.+)")
-FINISHED = re.compile(
-    r"INFO: (?P<epoch>\d+)epoch results: \[train\] (?P<train>.+?), \[valid\] (?P<valid>.+)"
-)
-VALUE = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?)")
-PROBLEM = re.compile(r"^\[?.*\b(WARNING|ERROR|CRITICAL): (?P<what>.*)")
+FINISHED = re.compile(r"\(trainer:\d+\) INFO: (?P<epoch>\d+)epoch results: (?P<parts>.*)")
+PART = re.compile(r"\[(train|valid)\] ")
+VALUE = re.compile(r"(\w+)=([-+.\d]+(?:e[-+]?\d+)?|nan|-?inf)(?=,|$| )")
+PROBLEM = re.compile(r"\b(?:WARNING|ERROR|CRITICAL): (?P<what>.*)")
 # A warning for each tensor that is in a warm start and not in the model: its lip encoder, exported.
 EXPECTED = "Filter out "
 DURATION = re.compile(r"(\d+) (day|hour|minute)s?|([\d.]+) seconds?")
+
+
+def epoch_results(line: str) -> tuple[int, dict[str, dict[str, str]]] | None:
+    """What a line reports of a finished epoch; None if it reports none.
+
+    Returns:
+        the epoch, and for ``train`` and ``valid`` the statistics as they are written.
+    """
+    if (found := FINISHED.search(line)) is None:
+        return None
+    _, *pieces = PART.split(found["parts"])
+    parts = zip(pieces[::2], pieces[1::2], strict=True)
+    return int(found["epoch"]), {part: dict(VALUE.findall(text)) for part, text in parts}
 
 
 def condense(line: str) -> str | None:
@@ -30,9 +42,10 @@ def condense(line: str) -> str | None:
         return (
             f"  step {found['step']}: {_chosen(values)}, {values.get('train_time', '?')} s a step"
         )
-    if found := FINISHED.search(line):
-        train, valid = (dict(VALUE.findall(found[part])) for part in ("train", "valid"))
-        return f"  epoch {found['epoch']}: {_chosen(train)}; validation {_chosen(valid)}"
+    if results := epoch_results(line):
+        epoch, parts = results
+        train, valid = (_chosen(parts.get(part, {})) for part in ("train", "valid"))
+        return f"  epoch {epoch}: {train}; validation {valid}"
     if found := PROBLEM.search(line):
         return None if found["what"].startswith(EXPECTED) else f"  {found['what']}"
     return None
