@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mome.analysis.wer import error_rate
+
 
 @dataclass(frozen=True)
 class Read:
@@ -52,8 +54,8 @@ def cascade(
     again = coarse.confidences < (np.inf if threshold is None else threshold)
     errors = np.where(again, fine.errors, coarse.errors)
     tflops = encoders + coarse.tflops + again * fine.tflops
-    wer = 100 * errors.sum() / words.sum()
-    return Point(threshold, float(again.mean()), float(wer), float(tflops.mean()))
+    wer = error_rate(errors, words)
+    return Point(threshold, float(again.mean()), wer, float(tflops.mean()))
 
 
 def curve(coarse: Read, fine: Read, words: np.ndarray, encoders: np.ndarray) -> list[Point]:
@@ -77,6 +79,6 @@ def by_chance(
     coarse: Read, fine: Read, words: np.ndarray, encoders: np.ndarray, share: float
 ) -> Point:
     """What reading a share of the utterances again gives if chance chooses them, on average."""
-    wers = [100 * read.errors.sum() / words.sum() for read in (coarse, fine)]
+    wers = [error_rate(read.errors, words) for read in (coarse, fine)]
     tflops = encoders + coarse.tflops + share * fine.tflops
-    return Point(None, share, float(wers[0] + share * (wers[1] - wers[0])), float(tflops.mean()))
+    return Point(None, share, wers[0] + share * (wers[1] - wers[0]), float(tflops.mean()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mome.analysis.wer import RESAMPLES, count_errors, normalised_pairs
+from mome.analysis.wer import RESAMPLES, count_errors, error_rate, normalised_pairs
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def errors_by_seed(
 
 def wer_of(errors: np.ndarray, words: np.ndarray) -> float:
     """WER in % over all trainings and utterances."""
-    return float(100 * errors.mean(0).sum() / words.sum())
+    return error_rate(errors.mean(0), words)
 
 
 def paired_interval(
@@ -75,13 +75,13 @@ def paired_interval(
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(words), size=(RESAMPLES, len(words)))
     of_utterances = gaps.mean(0)[drawn].sum(1) / words[drawn].sum(1)
-    mean = 100 * gaps.mean(0).sum() / words.sum()
+    mean = wer_of(gaps, words)
     low, high = (100 * end - mean for end in np.percentile(of_utterances, [2.5, 97.5]))
     width = 0.0
     if len(gaps) > 1:
         from scipy.stats import t
 
-        of_seeds = 100 * gaps.sum(1) / words.sum()
+        of_seeds = [error_rate(each, words) for each in gaps]
         width = t.ppf(0.975, len(gaps) - 1) * np.std(of_seeds, ddof=1) / np.sqrt(len(gaps))
     return float(mean - np.hypot(low, width)), float(mean + np.hypot(high, width))
 
@@ -97,7 +97,7 @@ def compare(
             the seeds that both have; None without such seeds.
         words: (U,) of the references.
     """
-    wers = [float(100 * each.sum() / words.sum()) for each in errors.values()]
+    wers = [error_rate(each, words) for each in errors.values()]
     spread = float(np.std(wers, ddof=1)) if len(wers) > 1 else None
     mean = float(np.mean(wers))
     common = [each for each in errors if baseline is not None and each in baseline]

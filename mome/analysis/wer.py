@@ -112,6 +112,11 @@ def count_errors(pairs: Mapping[str, tuple[str, str]]) -> np.ndarray:
     return counts
 
 
+def error_rate(errors: np.ndarray, words: np.ndarray) -> float:
+    """WER in % of (U,) errors in utterances of (U,) words."""
+    return float(100 * errors.sum() / words.sum())
+
+
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: int = 0) -> Score:
     """Score hypotheses against references, utterance by utterance.
 

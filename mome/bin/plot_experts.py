@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.routing import (
     KINDS,
     expert_shares,
@@ -98,15 +99,9 @@ def alike(shares: Shares) -> dict[str, Any]:
 
 def draw(shares: Shares, output: Path) -> None:
     """Heat maps: a row for each kind of token, a column for each rate pair."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "mome"
-    from matplotlib import pyplot
-
     kinds = [kind for kind in KINDS if kind in next(iter(shares.values()))]
     top = max(float(np.quantile(m, 0.98)) for each in shares.values() for m in each.values())
-    figure, panels = pyplot.subplots(
+    figure, panels = headless_pyplot().subplots(
         nrows=len(kinds),
         ncols=len(shares),
         figsize=(1.75 * len(shares), 2.1 * len(kinds)),
@@ -137,9 +132,7 @@ def draw(shares: Shares, output: Path) -> None:
     bar = figure.colorbar(image, ax=panels, shrink=0.5)
     bar.set_label("share of a layer's assignments (%)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output / "experts.png", dpi=200, metadata={"Software": None})
-    figure.savefig(output / "experts.svg", metadata={"Date": None})
+    save(figure, output / "experts.png", output / "experts.svg")
     print(output / "experts.png")
 
 

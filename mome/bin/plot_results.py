@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.analysis.decoded import rate_order
+from mome.analysis.figures import headless_pyplot, save
 from mome.data import test_sets
 from mome.models.rates import TASKS, parse_rate_pair
 
@@ -101,15 +102,6 @@ def draw_line(panel: Any, points: Points, marker: str, style: str, name: str) ->
     )
 
 
-def save(figure: Any, folder: Path, name: str) -> None:
-    """Write a figure as PNG and SVG, always the same bytes for the same scores."""
-    figure.tight_layout()
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    print(folder / f"{name}.png")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Draw what the scores allow."""
     parser = argparse.ArgumentParser(
@@ -131,12 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"mome-plot-results: {error}") from None
 
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "mome"
-    from matplotlib import pyplot
-
+    pyplot = headless_pyplot()
     figure, panel = pyplot.subplots(figsize=(3.5, 2.8))
     dashes = iter(["-", "--", "-.", ":"])  # AVSR's lines, one for each audio rate
     for title, points in rates.items():
@@ -146,7 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     panel.set_ylabel("WER (%)")
     panel.set_ylim(bottom=0)
     panel.legend(fontsize=7)
-    save(figure, output, "wer_by_rate")
+    figure.tight_layout()
+    save(figure, output / "wer_by_rate.png", output / "wer_by_rate.svg")
+    print(output / "wer_by_rate.png")
     if noisy is not None:
         lines, names = noisy
         pairs = {task: [p for t, p in lines if t == task] for task in TASKS}
@@ -163,7 +152,9 @@ def main(argv: list[str] | None = None) -> None:
             panel.legend(fontsize=7)
         panels[0].set_ylabel("WER (%)")
         panels[0].set_ylim(bottom=0)  # of both
-        save(figure, output, "wer_by_snr")
+        figure.tight_layout()
+        save(figure, output / "wer_by_snr.png", output / "wer_by_snr.svg")
+        print(output / "wer_by_snr.png")
 
 
 if __name__ == "__main__":

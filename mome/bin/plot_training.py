@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from mome.analysis.curves import read_curves
+from mome.analysis.figures import headless_pyplot, save
 
 STYLES = ("-", "--", ":", "-.")  # told apart in black and white too
 
@@ -42,12 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def draw(trainings: list[dict], names: list[str], statistics: list[str], output: Path) -> None:
     """Draw a panel for each statistic, with a line for each training."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(
+    figure, panels = headless_pyplot().subplots(
         1, len(statistics), figsize=(3.4 * len(statistics), 2.6), squeeze=False
     )
     for panel, statistic in zip(panels[0], statistics, strict=True):
@@ -61,10 +57,7 @@ def draw(trainings: list[dict], names: list[str], statistics: list[str], output:
         panel.grid(alpha=0.3)
     panels[0][0].legend(fontsize=8)
     figure.tight_layout()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        output, dpi=150, metadata={"Software": None} if output.suffix == ".png" else None
-    )
+    save(figure, output, dpi=150)
 
 
 if __name__ == "__main__":
