@@ -24,11 +24,11 @@ import numpy as np
 
 from mome.analysis import dry_run
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
-from mome.analysis.wer import count_errors, normalise
+from mome.analysis.figures import headless_pyplot, save
+from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
-from mome.tasks.packed import load_packed
 from mome.transcribe.transcriber import Clip, Options, Transcriber
 from mome.transcribe.transcript import Segment
 
@@ -116,15 +116,14 @@ def main(argv: list[str] | None = None) -> None:
         pairs = transcribe.model.pairs.get(args.task)
         if not pairs or len(pairs) < 2:
             raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")
-        _, conf, _ = load_packed(args.model)  # its configuration, with the places of frozen parts
-        costs = Costs(dry_run.build(conf), args.task)
+        costs = Costs(dry_run.build(transcribe.conf), args.task)
         chosen = [TaskPair(args.task, pair) for pair in sorted(pairs, key=fineness)]
         fine, coarse = str(chosen[0].pair), str(chosen[-1].pair)
         reads, words, encoders = read_set(
             transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], costs, args.beam
         )
-        wanted = 100 * reads[fine].errors.sum() / words.sum()
-        on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), float(wanted))
+        wanted = error_rate(reads[fine].errors, words)
+        on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), wanted)
         found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
         found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
         for name in args.test_sets:
@@ -135,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
             point = cascade(one, other, words, encoders, on_valid.threshold)
             fixed = {
                 pair: {
-                    "wer": float(100 * read.errors.sum() / words.sum()),
+                    "wer": error_rate(read.errors, words),
                     "tflops": float((encoders + read.tflops).mean()),
                 }
                 for pair, read in reads.items()
@@ -171,13 +170,10 @@ def table(found: dict[str, Any]) -> str:
 
 def draw(found: dict[str, Any], output: Path) -> None:
     """WER against TFLOPs: a panel for each test set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     sets = found["sets"]
-    figure, panels = pyplot.subplots(1, len(sets), figsize=(3.5 * len(sets), 2.8), squeeze=False)
+    figure, panels = headless_pyplot().subplots(
+        1, len(sets), figsize=(3.5 * len(sets), 2.8), squeeze=False
+    )
     for panel, (name, each) in zip(panels[0], sets.items(), strict=True):
         curve_of = each["curve"]
         panel.plot(
@@ -195,7 +191,7 @@ def draw(found: dict[str, Any], output: Path) -> None:
     panels[0][0].set_ylabel("WER (%)")
     panels[0][0].legend(fontsize=6)
     figure.tight_layout()
-    figure.savefig(output, dpi=200, metadata={"Software": None})
+    save(figure, output)
     print(output)
 
 

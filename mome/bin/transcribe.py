@@ -26,13 +26,13 @@ from mome.common.atomic_files import write_bytes
 from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
 from mome.lips.landmarks import FaceTracker
-from mome.pretrained.places import download_folders
+from mome.pretrained.places import find_download
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import Budget, Options, Transcriber
+from mome.transcribe.transcriber import DLIB, Budget, Options, Transcriber
 from mome.transcribe.transcript import FORMATS, Transcript
 
 STANDARD_INPUT = "-"
-LANDMARKS = {"dlib": "dlib/shape_predictor_68_face_landmarks.dat", "mediapipe": "mediapipe"}
+LANDMARKS = {"dlib": DLIB, "mediapipe": "mediapipe"}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -122,9 +122,7 @@ def find_tracker(downloads: list[Path], detector: str) -> FaceTracker:
     Raises:
         FileNotFoundError: if its models are in none of the folders; names the first place.
     """
-    places = [folder / LANDMARKS[detector] for folder in download_folders(downloads)]
-    there = next((place for place in places if place.exists()), places[0])
-    return load_tracker(str(there), detector=detector)
+    return load_tracker(str(find_download(LANDMARKS[detector], downloads)), detector=detector)
 
 
 def find_recordings(names: list[str]) -> list[str]:

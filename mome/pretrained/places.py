@@ -9,3 +9,10 @@ def download_folders(first: Iterable[str | Path] = ()) -> list[Path]:
     """Folders to look in, in this order: those given, ``$MOME_DOWNLOADS``, ``./downloads``."""
     named = os.environ.get("MOME_DOWNLOADS")
     return [Path(folder) for folder in (*first, *([named] if named else []), "downloads")]
+
+
+def find_download(name: str, first: Iterable[str | Path] = ()) -> Path:
+    """A file or folder in :func:`download_folders`: the first that is there, or else the place to
+    put it."""
+    places = [folder / name for folder in download_folders(first)]
+    return next((place for place in places if place.exists()), places[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
-from mome.pretrained.places import download_folders
+from mome.pretrained.places import find_download
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
@@ -165,7 +166,7 @@ class Transcriber:
 
     Args:
         model: the trained model, in evaluation mode.
-        preprocess: its preprocessing.
+        conf: its configuration.
         info: what the packed model says of itself.
         tracker: finds faces; None where no video will be read.
     """
@@ -173,12 +174,13 @@ class Transcriber:
     def __init__(
         self,
         model: AVSRModel,
-        preprocess: AVSRPreprocessor,
+        conf: argparse.Namespace,
         info: dict[str, Any],
         tracker: FaceTracker | None = None,
     ):
         self.model = model
-        self.preprocess = preprocess
+        self.conf = conf
+        self.preprocess = AVSRPreprocessor(train=False, **(conf.preprocessor_conf or {}))
         self.info = info
         self.tracker = tracker
         self.device = model.decoder.markers.device
@@ -211,12 +213,11 @@ class Transcriber:
             raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
         if device != "cpu" and not device.startswith("cuda"):
             raise ValueError(f"device {device!r} is neither cpu nor cuda")
-        built, args, info = load_packed(model, device, imports, downloads)
-        landmarks = [folder / DLIB for folder in download_folders(downloads)]
-        if tracker is None and (there := [path for path in landmarks if path.is_file()]):
-            tracker = load_tracker(str(there[0]))
-        conf = args.preprocessor_conf or {}
-        return cls(built, AVSRPreprocessor(train=False, **conf), info, tracker)
+        built, conf, info = load_packed(model, device, imports, downloads)
+        landmarks = find_download(DLIB, downloads)
+        if tracker is None and landmarks.is_file():
+            tracker = load_tracker(str(landmarks))
+        return cls(built, conf, info, tracker)
 
     def choose(self, task: str, options: Options) -> TaskPair:
         """The task at the rates asked for, the best within the budget, or the finest.
