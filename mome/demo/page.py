@@ -13,6 +13,7 @@ from mome.demo.reading import (
     Noises,
     Read,
     Row,
+    encode,
     experts_of,
     finest,
     read,
@@ -100,12 +101,17 @@ class Demo:
             noise = f"With noise ({kind}) at {snr:g} dB:"
         rows: list[Row] = []
         every = self.transcribe.model.task_pairs
+        encoded = {
+            task: of_task
+            for task in self.transcribe.model.pairs
+            if (of_task := encode(self.transcribe, heard, task)) is not None
+        }
         for number, chosen in enumerate(every):
             if progress is not None:
                 progress((number, len(every)), desc=str(chosen))
-            row = transcribe_at(self.transcribe, heard, chosen, self.options)
-            if row is not None:
-                rows.append(row)
+            if chosen.task in encoded:
+                of_task = encoded[chosen.task]
+                rows.append(transcribe_at(self.transcribe, heard, of_task, chosen, self.options))
         if not rows:
             lines = ["This model reads nothing of what is there."]
             return markup.message(lines, error=True), *NOTHING[1:]
@@ -113,7 +119,7 @@ class Demo:
         side = [row for task in ("asr", "vsr", "avsr") for row in rows if row.chosen == best[task]]
         most = max(side, key=lambda row: len(row.tokens))
         player = markup.sound(heard.joined("speech")) if heard.has("speech") else ""
-        shares = experts_of(self.transcribe, heard, most)
+        shares = experts_of(self.transcribe, encoded[most.chosen.task], most)
         return (
             markup.side_by_side(side, noise),
             markup.transcripts_table(rows),

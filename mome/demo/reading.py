@@ -180,25 +180,46 @@ def with_noise(recording: Read, snr: float, kind: str, noises: Noises, seed: int
     return replace(recording, clips=clips)
 
 
-def readable(recording: Read, task: str) -> list[Clip]:
-    """The segments that have all streams of a task."""
-    return [clip for clip in recording.clips if set(clip.streams).issuperset(streams_of([task]))]
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoders make of a recording for a task.
+
+    Attributes:
+        clips: the segments that have all streams of the task.
+        features: of these.
+        seconds: that the encoders took.
+    """
+
+    clips: list[Clip]
+    features: Features
+    seconds: float
 
 
-def transcribe_at(
-    transcribe: Transcriber, recording: Read, chosen: TaskPair, options: Options
-) -> Row | None:
-    """Transcribe what was read at one task and rate pair; None if no segment has its streams."""
-    clips = readable(recording, chosen.task)
+def encode(transcribe: Transcriber, recording: Read, task: str) -> Encoded | None:
+    """Run a task's encoders, for all of its rates; None if no segment has its streams."""
+    names = streams_of([task])
+    clips = [clip for clip in recording.clips if set(clip.streams).issuperset(names)]
     if not clips:
         return None
     started = time.perf_counter()
-    features = transcribe.encode(clips, chosen.task)
-    found = iter(transcribe.search(clips, features, chosen, options))
-    seconds = time.perf_counter() - started
-    here = set(map(id, clips))
+    features = transcribe.encode(clips, task)
+    return Encoded(clips, features, time.perf_counter() - started)
+
+
+def transcribe_at(
+    transcribe: Transcriber,
+    recording: Read,
+    encoded: Encoded,
+    chosen: TaskPair,
+    options: Options,
+) -> Row:
+    """Transcribe what was read and encoded at one task and rate pair."""
+    started = time.perf_counter()
+    found = iter(transcribe.search(encoded.clips, encoded.features, chosen, options))
+    seconds = encoded.seconds + time.perf_counter() - started
+    here = set(map(id, encoded.clips))
     segments = [next(found) if id(clip) in here else None for clip in recording.clips]
-    return Row(chosen, count_tokens(transcribe, features, chosen), seconds, segments)
+    return Row(chosen, count_tokens(transcribe, encoded.features, chosen), seconds, segments)
 
 
 @torch.inference_mode()
@@ -216,9 +237,8 @@ def finest(transcribe: Transcriber, task: str) -> TaskPair | None:
     return TaskPair(task, min(pairs, key=fineness)) if pairs else None
 
 
-def experts_of(transcribe: Transcriber, recording: Read, row: Row) -> dict[str, np.ndarray]:
+def experts_of(transcribe: Transcriber, encoded: Encoded, row: Row) -> dict[str, np.ndarray]:
     """Shares of the routed experts for a transcript; see :func:`expert_shares`."""
-    clips = readable(recording, row.chosen.task)
     tokenizer = transcribe.model.tokenizer
     # As a continuation of the prompt, a transcript begins with a space.
     transcripts = [
@@ -226,8 +246,7 @@ def experts_of(transcribe: Transcriber, recording: Read, row: Row) -> dict[str, 
         for each in row.segments
         if each is not None
     ]
-    features = transcribe.encode(clips, row.chosen.task)
-    return expert_shares(transcribe.model, features, row.chosen, transcripts)
+    return expert_shares(transcribe.model, encoded.features, row.chosen, transcripts)
 
 
 def warm_up(transcribe: Transcriber) -> None:
@@ -240,4 +259,6 @@ def warm_up(transcribe: Transcriber) -> None:
     for task in transcribe.model.pairs:
         chosen = finest(transcribe, task)
         assert chosen is not None, "the model knows its own tasks"
-        transcribe_at(transcribe, second, chosen, Options(beam=1, max_new_tokens=2))
+        encoded = encode(transcribe, second, task)
+        assert encoded is not None, "the second has all streams"
+        transcribe_at(transcribe, second, encoded, chosen, Options(beam=1, max_new_tokens=2))

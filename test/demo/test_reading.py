@@ -12,7 +12,7 @@ import soundfile
 from mome.data.augment import snr_of
 from mome.data.video import MediaError
 from mome.demo import markup
-from mome.demo.reading import find_noises, finest, read, transcribe_at, with_noise
+from mome.demo.reading import encode, find_noises, finest, read, transcribe_at, with_noise
 from mome.lips.detectors import load_tracker
 from mome.transcribe.transcriber import Options, Transcriber
 from mome.transcribe.transcript import Segment, Word
@@ -43,11 +43,12 @@ def test_what_is_there_is_read_and_what_is_not_is_named(
     recording = read(transcribe, clips / name, OPTIONS)
     assert {stream for clip in recording.clips for stream in clip.streams} == streams
     assert recording.notes == ([] if note is None else [note])
+    encoded = {task: encode(transcribe, recording, task) for task in ("avsr", "asr", "vsr")}
+    assert [task for task, of_task in encoded.items() if of_task is not None] == tasks
     rows = {
-        task: transcribe_at(transcribe, recording, finest(transcribe, task), OPTIONS)
-        for task in ("avsr", "asr", "vsr")
+        task: transcribe_at(transcribe, recording, encoded[task], finest(transcribe, task), OPTIONS)
+        for task in tasks
     }
-    assert [task for task, row in rows.items() if row is not None] == tasks
     seconds = sum(clip.end - clip.start for clip in recording.clips)
     for task in tasks:
         assert rows[task].seconds > 0
