@@ -32,7 +32,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dumpdir", type=Path, default=Path("dump"))
     parser.add_argument("--report_only", choices=("true", "false"), default="false")
     parser.add_argument("run_opts", nargs="*", help="after --: options of run.sh")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.folder = args.expdir.resolve() / "experiments"
+    return args
 
 
 def revision(recipe: Path) -> str:
@@ -118,7 +120,7 @@ def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]
         "dumpdir": args.dumpdir.resolve(),
         "expdir": args.expdir.resolve(),
         "tag": f"experiments/{training.name}",
-        "train_config": args.expdir.resolve() / "experiments" / training.name / "train.yaml",
+        "train_config": args.folder / training.name / "train.yaml",
         "train_opts": f"--seed {training.seed}",
     }
     others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force")
@@ -136,7 +138,7 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
     """
     inputs: dict[str, object] = {}
     for training in trainings:
-        folder = args.expdir / "experiments" / training.name
+        folder = args.folder / training.name
         begun = (folder / "checkpoint.pth").is_file() or is_trained(folder)
         if not begun or not (folder / "run.json").is_file():
             continue
@@ -169,20 +171,40 @@ def run(training: Training, args: argparse.Namespace, lock: int) -> None:
     Raises:
         RuntimeError: if the recipe fails, or does not do what it was asked to; names its log.
     """
-    folder = args.expdir.resolve() / "experiments" / training.name
+    folder = args.folder / training.name
+    if is_trained(folder):
+        run_stage(5, training, args, lock, is_decoded)
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    config, log, notes = folder / "train.yaml", folder / "run.log", folder / "run.json"
-    decode = is_trained(folder)
+    notes = folder / "run.json"
     what: dict[str, Any] = {"settings": settings_of(training, args), "revisions": []}
     resumed = (folder / "checkpoint.pth").is_file() and notes.is_file()
-    if not decode:
-        if resumed:
-            what["revisions"] = json.loads(notes.read_text(encoding="utf-8"))["revisions"]
-        what["revisions"].append(revision(args.recipe))
-        (folder / "scores.json").unlink(missing_ok=True)  # of an older training
-        write_bytes(notes, (json.dumps(what) + "\n").encode())
-        config.write_text(yaml.safe_dump(training.conf, sort_keys=False), encoding="utf-8")
-    stage = 5 if decode else 4
+    if resumed:
+        what["revisions"] = json.loads(notes.read_text(encoding="utf-8"))["revisions"]
+    what["revisions"].append(revision(args.recipe))
+    (folder / "scores.json").unlink(missing_ok=True)  # of an older training
+    write_bytes(notes, (json.dumps(what) + "\n").encode())
+    config = yaml.safe_dump(training.conf, sort_keys=False)
+    (folder / "train.yaml").write_text(config, encoding="utf-8")
+    took = run_stage(4, training, args, lock, is_trained)
+    if not resumed:  # of one that was interrupted, the whole is not known
+        write_bytes(notes, (json.dumps(what | took) + "\n").encode())
+
+
+def run_stage(
+    stage: int,
+    training: Training,
+    args: argparse.Namespace,
+    lock: int,
+    is_done: Callable[[Path], bool],
+) -> dict[str, float]:
+    """Run a stage of the recipe: its seconds and the memory of its largest process.
+
+    Raises:
+        RuntimeError: if it fails, or what it should make is not there; names its log.
+    """
+    folder = args.folder / training.name
+    log = folder / "run.log"
     command = ["./run.sh", "--stage", str(stage), "--stop_stage", str(stage)]
     command += [w for k, v in command_line(training, args).items() for w in (f"--{k}", v)]
     command += [*training.experiment.run_opts, *args.run_opts]
@@ -203,16 +225,16 @@ def run(training: Training, args: argparse.Namespace, lock: int) -> None:
             os.killpg(process.pid, signal.SIGTERM)
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or not (is_decoded(folder) if decode else is_trained(folder)):
+    if process.returncode or not is_done(folder):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise RuntimeError(
             f"{training.name} failed ({lines[-1] if lines else 'no word'}); see {log}"
         )
-    if not decode and not resumed:  # of one that was interrupted, the whole is not known
-        what["seconds"] = round(time.perf_counter() - started, 1)
-        # Linux gives kilobytes, of the largest process.
-        what["peak_gigabytes"] = round(usage.ru_maxrss * 1024 / 1e9, 2)
-        write_bytes(notes, (json.dumps(what) + "\n").encode())
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        # Linux gives kilobytes.
+        "peak_gigabytes": round(usage.ru_maxrss * 1024 / 1e9, 2),
+    }
 
 
 @contextmanager
@@ -239,12 +261,11 @@ def write_report(
     Returns:
         the path of the table.
     """
-    folder = args.expdir / "experiments"
-    folder.mkdir(parents=True, exist_ok=True)
-    found = results(listed, chosen, folder, args.dumpdir)
-    write_bytes(folder / "results.json", (json.dumps(found, indent=1) + "\n").encode())
-    write_bytes(folder / "RESULTS.md", markdown(found).encode())
-    return folder / "RESULTS.md"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    found = results(listed, chosen, args.folder, args.dumpdir)
+    write_bytes(args.folder / "results.json", (json.dumps(found, indent=1) + "\n").encode())
+    write_bytes(args.folder / "RESULTS.md", markdown(found).encode())
+    return args.folder / "RESULTS.md"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -257,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen = listed.only(args.only)
         check_unchanged(all_trainings(listed, chosen), args)
         if args.report_only == "false":
-            with locked(args.expdir / "experiments") as lock:
+            with locked(args.folder) as lock:
                 work(listed, chosen, args, lock)
         print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RuntimeError) as error:
@@ -272,18 +293,17 @@ def work(
     Raises:
         ValueError, RuntimeError: see `run`.
     """
-    folder = args.expdir / "experiments"
     started = time.monotonic()
     spent: list[float] = []  # seconds of each training that this call has done
-    while todo := left(listed, chosen, folder):
+    while todo := left(listed, chosen, args.folder):
         training = todo[0]
-        waiting = trainings_left(listed, chosen, folder)
+        waiting = trainings_left(listed, chosen, args.folder)
         expected = sum(spent) / len(spent) if spent else 0.0
         if time.monotonic() - started + expected > 3600 * args.hours:
             print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
             return
         estimate = f", some {waiting * expected / 60:.0f} min" if spent else ""
-        what = "decoding" if is_trained(folder / training.name) else "training"
+        what = "decoding" if is_trained(args.folder / training.name) else "training"
         now = time.strftime("%H:%M:%S")
         print(f"{now} {what} {training.name}; {waiting} trainings are left{estimate}", flush=True)
         begun = time.monotonic()
