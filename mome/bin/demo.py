@@ -23,7 +23,8 @@ from mome.bin.transcribe import add_model_arguments, find_tracker
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
 from mome.pretrained.places import download_folders
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

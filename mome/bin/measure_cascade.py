@@ -29,7 +29,8 @@ from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
-from mome.transcribe.transcriber import Clip, Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment
 
 

@@ -35,7 +35,8 @@ from mome.tasks.avsr import check_trained
 from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
 from mome.transcribe.card import card
 from mome.transcribe.confidence import Calibration, calibration_error, fit, words_right
-from mome.transcribe.transcriber import Clip, Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Clip, Transcriber
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -27,8 +27,9 @@ from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
 from mome.lips.landmarks import FaceTracker
 from mome.pretrained.places import find_download
+from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import DLIB, Budget, Options, Transcriber
+from mome.transcribe.transcriber import DLIB, Transcriber
 from mome.transcribe.transcript import FORMATS, Transcript
 
 STANDARD_INPUT = "-"

@@ -21,7 +21,8 @@ from mome.demo.reading import (
     with_noise,
 )
 from mome.models.rates import TASKS
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber
 
 MAX_SECONDS = 30.0  # of a recording that are read, so that others need not wait for long
 MAX_BYTES = 200 * 2**20  # of an upload

@@ -17,7 +17,8 @@ from mome.data.video import LIP_RATE, LIP_SIZE, MediaError
 from mome.models.avsr import Features
 from mome.models.rates import TaskPair, fineness
 from mome.tasks.data_folders import streams_of
-from mome.transcribe.transcriber import Clip, Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment
 
 SHAPED = "speech-shaped"

@@ -24,6 +24,7 @@ from mome.pretrained.places import find_download
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
+from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
     Piece,
     Streams,
@@ -44,78 +45,7 @@ if TYPE_CHECKING:
 DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
-MIN_SECONDS = 0.5  # of the longest segment
 PEOPLE = 3  # faces that are followed, to find out who speaks
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a second of speech may cost, by what was measured when the model was packed.
-
-    Attributes:
-        limit: of seconds of computation, or of TFLOPs.
-        unit: ``seconds_per_second`` or ``tflops_per_second``, as the table of rates calls them.
-    """
-
-    limit: float
-    unit: str = "seconds_per_second"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """``0.5`` (seconds) or ``0.2tflops``.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        number = text.lower().removesuffix("tflops")
-        unit = "seconds_per_second" if number == text.lower() else "tflops_per_second"
-        try:
-            limit = float(number)
-        except ValueError:
-            limit = 0.0
-        if not limit > 0:
-            raise ValueError(f"{text!r} is no budget such as 0.5 (real-time factor) or 0.2tflops")
-        return cls(limit, unit)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to transcribe.
-
-    Attributes:
-        task: ``avsr``, ``asr``, ``vsr``, or ``auto``: whatever streams a segment has.
-        rates: compression rates such as ``a4_v2``; None takes the finest that were trained, or the
-            best within the budget.
-        budget: see :class:`Budget`; None sets none.
-        cascade: read at the coarsest rates first, and again at those chosen what is doubtful, that
-            is what has a lower confidence than this; None reads all at once.
-        beam: hypotheses kept; 1 is greedy.
-        batch_size: segments at once.
-        max_seconds: longest segment; None takes a quarter more than in the model's training.
-        min_pause: shortest pause between segments, in seconds.
-        max_new_tokens: longest transcript of a segment.
-    """
-
-    task: str = "auto"
-    rates: str | None = None
-    budget: Budget | None = None
-    cascade: float | None = None
-    beam: int = 4
-    batch_size: int = 8
-    max_seconds: float | None = None
-    min_pause: float = 0.4
-    max_new_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.max_seconds is not None and self.max_seconds < MIN_SECONDS:
-            raise ValueError(f"max_seconds {self.max_seconds:g} must be {MIN_SECONDS:g} or more")
-        if self.min_pause <= 0:
-            raise ValueError(f"min_pause {self.min_pause:g} must be more than 0 seconds")
-        if self.cascade is not None and not 0 <= self.cascade <= 1:
-            raise ValueError(f"cascade {self.cascade:g} is a confidence, between 0 and 1")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size} must be 1 or more")
 
 
 @dataclass(frozen=True)

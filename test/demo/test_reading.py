@@ -14,7 +14,8 @@ from mome.data.video import MediaError
 from mome.demo import markup
 from mome.demo.reading import encode, find_noises, finest, read, transcribe_at, with_noise
 from mome.lips.detectors import load_tracker
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment, Word
 
 ROOT = Path(__file__).parents[2]

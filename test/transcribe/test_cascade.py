@@ -11,7 +11,8 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.bin import measure_cascade
 from mome.bin.pack import read_clips
 from mome.tasks.packed import pack
-from mome.transcribe.transcriber import Options, Transcriber, select
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber, select
 
 WORDS = np.array([4, 2, 4])
 ENCODERS = np.array([0.4, 0.6, 0.5])

@@ -18,8 +18,9 @@ from mome.data.audio import read_audio
 from mome.data.video import MediaError, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
+from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import audio_blocks, cut_blocks, probe, read_pieces
-from mome.transcribe.transcriber import Budget, Options, Transcriber
+from mome.transcribe.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))

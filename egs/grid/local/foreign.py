@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "mini_av/local"))
 from espeak import RATE, Voice, speak
 
 from mome.transcribe.confidence import LOW
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber
 
 SENTENCES = (
     "the weather will be cloudy tomorrow morning",

@@ -27,7 +27,8 @@ from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_video
 from mome.lips.detectors import load_tracker
-from mome.transcribe.transcriber import Options, Transcriber
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Transcriber
 
 CLOCK = Fraction(1, 90000)
 LATE = 0.3  # seconds
