@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mome.data.activity import speech_activity
 from mome.data.audio import read_audio
 from mome.data.augment import (
     add_noise,
@@ -91,6 +92,8 @@ class AVSRPreprocessor:
         flip: mirror half of the training clips.
         audio_mask_seconds: longest masked window of each second of speech; 0 switches it off.
         video_mask_frames: longest masked window in each 25 frames; 0 switches it off.
+        activity: give ``activity`` in training, where the speech is loud before noise is added; see
+            :mod:`mome.data.activity` and the warm start, which reads it.
 
     Raises:
         ValueError: for a transcript without words, or a kind of noise that is not listed.
@@ -108,6 +111,7 @@ class AVSRPreprocessor:
         flip: bool = True,
         audio_mask_seconds: float = 0.4,
         video_mask_frames: int = 10,
+        activity: bool = False,
     ):
         self.train = train
         self.tokenizer: Any = None
@@ -131,6 +135,7 @@ class AVSRPreprocessor:
         self.flip = flip
         self.audio_mask_seconds = audio_mask_seconds
         self.video_mask_frames = video_mask_frames
+        self.activity = activity
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
         """Prepare utterance ``uid``.
@@ -141,14 +146,17 @@ class AVSRPreprocessor:
 
         Returns:
             speech float32 (N,), lips float32 (T, S, S) with S = crop_size, text int64 (L,), units
-            int64 (T,).
+            int64 (T,), activity int64 (F,).
         """
         # ESPnet seeds torch by seed + epoch, so that augmentation differs by epoch and repeats
         # with the seed.
         rng = np.random.default_rng([torch.initial_seed() % 2**32, *uid.encode()])
         output = {}
         if "speech" in data:
-            output["speech"] = self.prepare_speech(np.asarray(data["speech"]), rng)
+            speech = np.asarray(data["speech"])
+            output["speech"] = self.prepare_speech(speech, rng)
+            if self.train and self.activity:
+                output["activity"] = speech_activity(speech)
         if "lips" in data:
             output["lips"] = self.prepare_lips(np.asarray(data["lips"]), rng)
         if "text" in data:

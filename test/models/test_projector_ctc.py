@@ -67,6 +67,38 @@ def test_loss_equals_the_forward_algorithm_utterance_by_utterance(tiny_lm, tiny_
         assert float(stats[f"short_{name}"]) == pytest.approx(sum(short) / 3)
 
 
+def test_in_silence_a_token_costs_the_penalty_in_training_alone(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, negatives=0, silence_penalty=3.0).train()
+    model.norms.eval()
+    items = utterances(3)
+    generator = torch.Generator().manual_seed(0)
+    plain = collate(items)
+    batch = plain | {
+        "activity": torch.randint(2, (3, 12), generator=generator),
+        "activity_lengths": torch.tensor([12, 12, 12]),
+    }
+    _, stats, _ = model(**batch)
+    ids = plain["text"][plain["text"] >= 0].unique()
+    table = torch.cat([model.readout.blank, model.decoder.embeddings.weight[ids]])
+    for kind, rate, span in (("audio", 4, 2.0), ("video", 2, 2.0), ("video", 5, 5.0)):
+        total = 0.0
+        for item, active in zip(items, batch["activity"], strict=True):
+            one = collate([item])
+            features = model.encode(*[one[k] for k in one if "text" not in k])
+            tokens, _ = model.project(features, kind, rate)
+            log_probs = (20 * tokens[0] @ table.T).log_softmax(-1).detach()
+            for window in range(len(log_probs)):
+                if not active[int(window * span) : int((window + 1) * span)].any():
+                    log_probs[window, 1:] -= 3.0
+            labels = (torch.searchsorted(ids, item["text"]) + 1).tolist()
+            loss = slow_ctc(log_probs, labels)
+            total += 0.0 if loss == torch.inf else loss / len(labels)
+        assert float(stats[f"loss_{kind[0]}{rate}"]) == pytest.approx(total / 3, rel=1e-3)
+    model.eval()
+    with torch.no_grad():
+        assert float(model(**batch)[0]) == pytest.approx(float(model(**plain)[0]))
+
+
 def test_the_sampled_softmax_holds_the_batch_and_bounds_the_full_one(tiny_lm, tiny_whisper):
     model = build(tiny_lm, tiny_whisper, negatives=20)
     batch = collate(utterances(3))
