@@ -19,7 +19,6 @@ from espnet2.train import dataset
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.preprocessor import AbsPreprocessor
-from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str2bool, str_or_none
 
 from mome.data.collate import collate
@@ -34,6 +33,7 @@ from mome.tasks.build import (
     video_encoder_choices,
 )
 from mome.tasks.schedule import WarmupCosineLR
+from mome.tasks.trainer import AVSRTrainer
 from mome.tasks.warm_start import check_warm_start
 
 asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
@@ -51,21 +51,6 @@ preprocessor_choices = ClassChoices(
     type_check=AbsPreprocessor,
     default="avsr",
 )
-
-
-class AVSRTrainer(Trainer):
-    """ESPnet's trainer, which can also choose epochs by their number.
-
-    ``best_model_criterion: [[valid, epoch, max]]`` and ``keep_nbest_models: 4`` keep the last four
-    epochs, and ``valid.epoch.ave.pth`` is the mean of their weights.
-    """
-
-    @classmethod
-    def validate_one_epoch(cls, model, iterator, reporter, options, distributed_option) -> None:
-        """As in ESPnet; reports the epoch's number too."""
-        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
-        reporter.register({"epoch": reporter.get_epoch()})
-        reporter.next()
 
 
 class AVSRTask(AbsTask):

@@ -6,6 +6,7 @@ replace the base's; a dictionary such as ``decoder_conf`` is merged key by key, 
 """
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def numbers(value: Any) -> Any:
+    """What YAML 1.1 takes for words, though it is a number: ``1e-3``, which lacks a point.
+
+    Applied to all values within dictionaries and lists; others are as they were.
+    """
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """ESPnet's options for the AVSR task, with ``base`` in ``--config`` and data folders."""
     from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
@@ -80,6 +95,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"{config.config}: unknown keys {', '.join(sorted(unknown))}")
         parser.set_defaults(**values)
     args = parser.parse_args(rest)
+    for name, value in vars(args).items():
+        if name.endswith("_conf"):
+            setattr(args, name, numbers(value))
     try:
         data_folders.resolve(args)
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mome.tasks.config import read_config
+from mome.tasks.config import parse, read_config
 
 EGS = Path(__file__).parents[2] / "egs"
 VARIANTS = sorted(
@@ -64,3 +64,20 @@ def test_a_circle_of_bases_is_an_error(tmp_path):
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ValueError, match="is its own base"):
         read_config(tmp_path / "a.yaml")
+
+
+def test_an_exponent_without_a_point_is_a_number(tmp_path):
+    (tmp_path / "train.yaml").write_text(
+        "optim_conf: {lr: 1e-3, betas: [9e-1, 0.98]}\nmodel_conf: {pair_weights: {a4_v2: 2e0}}\n"
+    )
+    options = [
+        "--config",
+        str(tmp_path / "train.yaml"),
+        "--decoder_conf",
+        "adapter_conf={init: 1e}",
+    ]
+    args = parse([*options, "--optim_conf", "eps=1e-7", "--grad_clip", "1e1"])
+    assert args.optim_conf == {"lr": 1e-3, "betas": [0.9, 0.98], "eps": 1e-7}
+    assert args.model_conf == {"pair_weights": {"a4_v2": 2.0}}
+    assert args.decoder_conf == {"adapter_conf": {"init": "1e"}}
+    assert args.grad_clip == 10.0

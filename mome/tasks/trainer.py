@@ -1,0 +1,145 @@
+"""ESPnet's trainer, made to say which clips a failure is about and to survive being killed."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.trainer import Trainer
+
+CHECKPOINT = "checkpoint.pth"
+COMPLETE = "checkpoint.complete.pth"
+
+
+class Batches:
+    """Batches as they are, and which one was given last.
+
+    Args:
+        batches: pairs of utterance ids and what the model is called with.
+    """
+
+    def __init__(self, batches: Iterable[tuple[list[str], dict[str, Any]]]):
+        self.batches: Any = batches
+        self.utterances: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[list[str], dict[str, Any]]]:
+        for utterances, batch in self.batches:
+            self.utterances = list(utterances)
+            yield utterances, batch
+
+
+class AVSRTrainer(Trainer):
+    """ESPnet's trainer with four additions.
+
+    - Epochs can be chosen by their number: ``best_model_criterion: [[valid, epoch, max]]`` and
+      ``keep_nbest_models: 4`` keep the last four epochs, and ``valid.epoch.ave.pth`` is the mean of
+      their weights.
+    - A loss that is no number, and a lack of memory, end the training with the batch's utterances
+      and a remedy. ESPnet skips the update of such a step and goes on with NaN in its statistics.
+    - ESPnet writes ``checkpoint.pth`` and the epoch's weights in place. A copy of the checkpoint is
+      kept while an epoch runs, so that a job that is killed while it writes goes on from the end
+      of the epoch before.
+    - Every epoch seeds what it draws at random, so that an interrupted training ends as another.
+    """
+
+    @classmethod
+    def run(cls, **options: Any) -> None:
+        """As in ESPnet; what was not written completely is trained again."""
+        trainer_options, distributed = options["trainer_options"], options["distributed_option"]
+        folder = Path(trainer_options.output_dir)
+        first = not distributed.distributed or distributed.dist_rank == 0
+        if first:
+            restore(folder, trainer_options.resume)
+        if distributed.distributed:
+            torch.distributed.barrier()
+        super().run(**options)
+        if first:
+            (folder / COMPLETE).unlink(missing_ok=True)
+
+    @classmethod
+    def train_one_epoch(cls, **options: Any) -> bool:
+        """As in ESPnet, with a copy of the checkpoint and errors that name utterances.
+
+        Raises:
+            FloatingPointError: for a loss that is NaN or infinite.
+            MemoryError: if the memory of the GPU or the machine does not suffice.
+        """
+        distributed = options["distributed_option"]
+        if not distributed.distributed or distributed.dist_rank == 0:
+            keep(Path(options["options"].output_dir))
+        # What an epoch draws at random follows from its number, so that a training that goes on
+        # from a checkpoint gives the weights of one that was never interrupted.
+        set_all_random_seed(options["options"].seed + options["reporter"].get_epoch())
+        batches = Batches(options["iterator"])
+
+        def check(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            loss = output["loss"] if isinstance(output, dict) else output[0]
+            if not torch.isfinite(loss).all():
+                raise FloatingPointError(
+                    f"the loss is {loss.detach().float().mean().item()} for the utterances"
+                    f" {', '.join(batches.utterances)}: look at their recordings and transcripts;"
+                    f" if they are sound, lower optim_conf.lr or grad_clip"
+                )
+
+        hook = options["model"].register_forward_hook(check)
+        try:
+            return super().train_one_epoch(**{**options, "iterator": batches})
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise MemoryError(
+                f"out of memory with the utterances {', '.join(batches.utterances)}: lower"
+                f" batch_size or batch_bins, leave out longer clips, or set decoder_conf:"
+                f" {{gradient_checkpointing: true}} ({str(error).splitlines()[0]})"
+            ) from error
+        finally:
+            hook.remove()
+
+    @classmethod
+    def validate_one_epoch(cls, model, iterator, reporter, options, distributed_option) -> None:
+        """As in ESPnet; reports the epoch's number too."""
+        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        reporter.register({"epoch": reporter.get_epoch()})
+        reporter.next()
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error is PyTorch's of a GPU or of the machine that has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def keep(folder: Path) -> None:
+    """Copy the checkpoint of the last epoch beside it; an empty file if there has been none."""
+    checkpoint, copy = folder / CHECKPOINT, folder / COMPLETE
+    partial = copy.with_suffix(".tmp")
+    if checkpoint.is_file():
+        shutil.copyfile(checkpoint, partial)
+    else:
+        partial.write_bytes(b"")
+    os.replace(partial, copy)
+
+
+def restore(folder: Path, resume: bool) -> None:
+    """Go back to the copy of the checkpoint, if the epoch after it did not come to its end.
+
+    Without a checkpoint, training begins anew, and the copy is of an earlier one.
+    """
+    checkpoint, copy = folder / CHECKPOINT, folder / COMPLETE
+    if not copy.is_file():
+        return
+    if not resume or not checkpoint.is_file():
+        copy.unlink()
+    elif copy.stat().st_size == 0:
+        checkpoint.unlink()
+        copy.unlink()
+        logging.warning(f"{folder}: the first epoch was not written completely; it is run again")
+    else:
+        os.replace(copy, checkpoint)
+        logging.warning(f"{folder}: going on from the last epoch that was written completely")

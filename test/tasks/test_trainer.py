@@ -1,0 +1,122 @@
+"""Trainings that fail or are killed: what they say, and what they end with when they go on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_task import trainer_options
+
+from mome.models.avsr import AVSRModel
+from mome.tasks.avsr import AVSRTask
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory, tiny_lm, tiny_whisper) -> list[str]:
+    folder = tmp_path_factory.mktemp("trainer")
+    options = trainer_options(folder, tiny_lm, tiny_whisper)
+    return [*options, "--num_iters_per_epoch", "2", "--ngpu", "0"]
+
+
+def train(options: list[str], folder: Path) -> None:
+    AVSRTask.main(cmd=[*options, "--output_dir", str(folder), "--resume", "true"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(options, folder)
+    return folder
+
+
+class Killed(BaseException):
+    """Stands for the signal."""
+
+
+@pytest.mark.parametrize(
+    "name", ["1epoch.pth", "2epoch.pth", "checkpoint.pth at 1", "checkpoint.pth at 2"]
+)
+def test_a_training_killed_while_it_writes_ends_as_one_undisturbed(
+    options, undisturbed, tmp_path, monkeypatch, name
+):
+    name, _, epoch = name.partition(" at ")
+    save, written = torch.save, []
+
+    def cut(value, path, *args, **kwargs):
+        save(value, path, *args, **kwargs)
+        written.append(Path(path).name)
+        if Path(path).name == name and written.count(name) == int(epoch or 1):
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            raise Killed
+
+    monkeypatch.setattr(torch, "save", cut)
+    with pytest.raises(Killed):
+        train(options, tmp_path)
+    monkeypatch.undo()
+    train(options, tmp_path)
+    for file in ("2epoch.pth", "valid.acc.best.pth", "valid.acc.ave.pth"):
+        got = torch.load(tmp_path / file, weights_only=True)
+        wanted = torch.load(undisturbed / file, weights_only=True)
+        assert got.keys() == wanted.keys()
+        assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        p.name for p in undisturbed.iterdir()
+    )
+
+
+def test_a_training_killed_between_writes_ends_as_one_undisturbed(
+    options, undisturbed, tmp_path, monkeypatch
+):
+    steps, forward = [], AVSRModel.forward
+
+    def killed_in_the_second_epoch(self, *args, **kwargs):
+        steps.append(self.training)
+        if sum(steps) == 4:
+            raise Killed
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(AVSRModel, "forward", killed_in_the_second_epoch)
+    with pytest.raises(Killed):
+        train(options, tmp_path)
+    monkeypatch.undo()
+    train(options, tmp_path)
+    got = torch.load(tmp_path / "2epoch.pth", weights_only=True)
+    wanted = torch.load(undisturbed / "2epoch.pth", weights_only=True)
+    assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
+def test_training_anew_in_the_folder_of_a_killed_one_does_not_go_on_from_it(
+    options, undisturbed, tmp_path
+):
+    (tmp_path / "checkpoint.complete.pth").write_bytes(b"of an earlier training")
+    train(options, tmp_path)
+    got = torch.load(tmp_path / "2epoch.pth", weights_only=True)
+    wanted = torch.load(undisturbed / "2epoch.pth", weights_only=True)
+    assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
+def test_a_loss_that_is_no_number_names_the_batch(tmp_path, tiny_lm, tiny_whisper):
+    options = trainer_options(tmp_path / "corpus", tiny_lm, tiny_whisper)
+    # A projector that has lost its numbers, as after a step of far too high a learning rate.
+    options += ["--optim_conf", "lr=1.0e+30", "--grad_clip", "1.0e+30", "--ngpu", "0"]
+    with pytest.raises(
+        FloatingPointError, match=r"loss is (nan|-?inf) .* a_\d, a_\d, .*optim_conf"
+    ):
+        train(options, tmp_path / "exp")
+
+
+def test_a_lack_of_memory_names_the_batch_and_what_helps(options, tmp_path, monkeypatch):
+    def too_large(self, *args, **kwargs):
+        return torch.empty(2**55)  # PyTorch's own error
+
+    monkeypatch.setattr(AVSRModel, "encode", too_large)
+    with pytest.raises(MemoryError, match=r"a_\d, a_\d.*batch_size.*gradient_checkpointing"):
+        train(options, tmp_path)
+
+
+def test_other_errors_are_left_alone(options, tmp_path, monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(AVSRModel, "encode", broken)
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        train(options, tmp_path)
