@@ -524,7 +524,8 @@ def main(argv: list[str] | None = None) -> None:
     if not kept or len(excluded) > args.max_excluded * total:
         sys.exit(
             f"{len(excluded)} of {total} utterances are excluded, more than --max_excluded"
-            f" {args.max_excluded:g} allows; see {log}"
+            f" {args.max_excluded:g} allows; see {log}, mend what can be, and allow the rest by"
+            f" --max_excluded <share> (--lip_opts of a recipe)"
         )
     write_dump(args.data, args.dump, kept)
 

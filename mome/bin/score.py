@@ -7,6 +7,7 @@ With --decode_tag X the folder is decode_X, and the files are RESULTS_X.md and s
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order
@@ -47,8 +48,24 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
     return scores, how
 
 
-def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict]) -> str:
-    """The tables."""
+def completeness(dump: Path, names: Iterable[str]) -> list[str]:
+    """For each test set that is decoded, itself or as a copy: how much of it there is."""
+    lines = []
+    for base in sorted({test_sets.parse(name).base for name in names}):
+        text, listed = dump / base / "text", dump / base / "excluded"
+        if not text.is_file():
+            continue  # a copy was scored, and the set itself is no longer there
+        kept = len(read_scp(text))
+        missing = len(read_scp(listed)) if listed.is_file() else 0
+        what = f"{missing} of them excluded, see {listed}" if missing else "none excluded"
+        lines.append(f"- Set `{base}`: {kept + missing} utterances, {what}.")
+    return lines
+
+
+def markdown(
+    scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict], sets: Sequence[str]
+) -> str:
+    """The tables; ``sets`` are the lines about completeness."""
     lines = ["# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
@@ -57,6 +74,8 @@ def markdown(scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key,
         f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
         f"SHA-256 {settings['weights'][:12]}. Scored text: "
         f"{NORMALISATION}.",
+        "",
+        *sets,
         "",
     ]
     for task in TASKS:
@@ -121,7 +140,8 @@ def main(argv: list[str] | None = None) -> None:
         name = min((name for _, name, _ in scores), key=order)
         train = list(read_scp(args.train_text).values())
         guesses = guess(train, read_scp(args.dump / name / "text"))
-    table = markdown(scores, guesses, how)
+    sets = completeness(args.dump, [name for _, name, _ in scores])
+    table = markdown(scores, guesses, how, sets)
     (args.expdir / f"RESULTS{tag}.md").write_text(table, encoding="utf-8")
     values = {"/".join(key): value.as_dict() for key, value in scores.items()}
     values |= {f"guess/{key}": value.as_dict() for key, value in guesses.items()}
