@@ -9,6 +9,8 @@ first folder.
 
 import argparse
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import librosa
@@ -38,40 +40,68 @@ def mfcc_features(speech: np.ndarray) -> np.ndarray:
 
 def whisper_features(speech: list[np.ndarray], encoder: WhisperEncoder) -> list[np.ndarray]:
     """Batch of (N,) waveforms -> (T, D) at 50 Hz each."""
+    device = encoder.window.device
     lengths = torch.tensor([len(wave) for wave in speech])
-    waves = [torch.from_numpy(wave) for wave in speech]
-    frames, lengths, _ = encoder(pad_sequence(waves, batch_first=True), lengths)
-    pairs = zip(frames.float().numpy(), lengths.tolist(), strict=True)
+    waves = pad_sequence([torch.from_numpy(wave) for wave in speech], batch_first=True)
+    frames, lengths, _ = encoder(waves.to(device), lengths.to(device))
+    pairs = zip(frames.float().cpu().numpy(), lengths.tolist(), strict=True)
     return [row[:length] for row, length in pairs]
 
 
 def features_of(
-    wav_scp: Path, kind: str, encoder: WhisperEncoder | None, batch_size: int
-) -> dict[str, np.ndarray]:
-    """Features of every utterance at 25 Hz: utterance -> (T, D) float16, in the list's order."""
-    paths = read_scp(wav_scp)
-    speech = {utterance: read_audio(path) for utterance, path in paths.items()}
-    by_length = sorted(paths, key=lambda utterance: len(speech[utterance]))
-    step = FRAMES_PER_UNIT[kind]
-    features: dict[str, np.ndarray] = {}
-    for start in tqdm(
-        range(0, len(by_length), batch_size), desc=f"{kind} {wav_scp.parent.name}", unit="batch"
-    ):
-        batch = by_length[start : start + batch_size]
-        waves = [speech[utterance] for utterance in batch]
+    paths: Mapping[str, str],
+    order: Sequence[str],
+    encoder: WhisperEncoder | None,
+    batch_size: int,
+    title: str,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Features at 25 Hz, batch by batch: utterances and (T, D) float16.
+
+    Args:
+        paths: utterance -> audio file.
+        order: utterances to read, those of like length together.
+        encoder: Whisper's; MFCC if None.
+        batch_size: utterances read at once.
+        title: of the progress bar.
+
+    Raises:
+        ValueError: for an utterance shorter than a video frame.
+    """
+    step = FRAMES_PER_UNIT["mfcc" if encoder is None else "whisper"]
+    for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch"):
+        batch = order[start : start + batch_size]
+        waves = [read_audio(paths[utterance]) for utterance in batch]
+        for utterance, wave in zip(batch, waves, strict=True):
+            if len(wave) < RATE // 25:
+                raise ValueError(
+                    f"{utterance}: {paths[utterance]} is shorter than one video frame; exclude it"
+                )
         if encoder is None:
             batch_frames = [mfcc_features(wave) for wave in waves]
         else:
             batch_frames = whisper_features(waves, encoder)
         for utterance, frames in zip(batch, batch_frames, strict=True):
             units = len(frames) // step
-            if units == 0:
-                raise ValueError(
-                    f"{utterance}: {paths[utterance]} is shorter than one video frame; exclude it"
-                )
-            pooled = frames[: units * step].reshape(units, step, -1).mean(1)
-            features[utterance] = pooled.astype(np.float16)
-    return {utterance: features[utterance] for utterance in paths}
+            yield utterance, frames[: units * step].reshape(units, step, -1).mean(1).astype("f2")
+
+
+def by_length(folder: Path) -> list[str]:
+    """Utterances of a data folder, the shortest first."""
+    lengths = {name: int(value) for name, value in read_scp(folder / "utt2num_frames").items()}
+    return sorted(read_scp(folder / "wav.scp"), key=lambda utterance: lengths[utterance])
+
+
+def sample(folder: Path, max_frames: int, rng: np.random.Generator) -> list[str]:
+    """Utterances drawn at random that hold twice ``max_frames`` video frames, or all there are."""
+    lengths = {name: int(value) for name, value in read_scp(folder / "utt2num_frames").items()}
+    names = sorted(read_scp(folder / "wav.scp"))
+    total, drawn = 0, set()
+    for name in rng.permutation(names):
+        if total >= 2 * max_frames:
+            break
+        drawn.add(str(name))
+        total += lengths[name]
+    return [name for name in by_length(folder) if name in drawn]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,30 +116,47 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num_units", type=int, default=100)
     parser.add_argument("--max_frames", type=int, default=100_000, help="frames clustered")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--ngpu", type=int, default=0, help="1 runs Whisper on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     encoder = None
     if args.features == "whisper":
         encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval()
-    means = None
+        encoder = encoder.to("cuda" if args.ngpu else "cpu")
     args.output.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(args.seed)
+    first = args.data[0]
+    # What the clusters are learned on stays in memory, at most twice max_frames, and is not read
+    # again; of a large corpus that is a small part.
+    known = dict(
+        features_of(
+            read_scp(first / "wav.scp"),
+            sample(first, args.max_frames, rng),
+            encoder,
+            args.batch_size,
+            f"{args.features} for clusters",
+        )
+    )
+    frames = np.concatenate([known[name] for name in sorted(known)]).astype(np.float32)
+    if len(frames) > args.max_frames:
+        frames = frames[rng.choice(len(frames), args.max_frames, replace=False)]
+    means = MiniBatchKMeans(
+        args.num_units, batch_size=10_000, n_init=3, random_state=args.seed
+    ).fit(frames)
+    logging.info("%d clusters of %d frames", args.num_units, len(frames))
     for data in args.data:
-        features = features_of(data / "wav.scp", args.features, encoder, args.batch_size)
-        if means is None:
-            frames = np.concatenate(list(features.values())).astype(np.float32)
-            rng = np.random.default_rng(args.seed)
-            if len(frames) > args.max_frames:
-                frames = frames[rng.choice(len(frames), args.max_frames, replace=False)]
-            means = MiniBatchKMeans(
-                args.num_units, batch_size=10_000, n_init=3, random_state=args.seed
-            ).fit(frames)
-            logging.info("%d clusters of %d frames", args.num_units, len(frames))
-        units = {
-            utterance: " ".join(map(str, means.predict(frames.astype(np.float32))))
-            for utterance, frames in features.items()
+        paths = read_scp(data / "wav.scp")
+        of_set = known if data == first else {}
+        rest = [name for name in by_length(data) if name not in of_set]
+        title = f"{args.features} {data.name}"
+        labels = {
+            utterance: " ".join(map(str, means.predict(values.astype(np.float32))))
+            for utterance, values in chain(
+                of_set.items(), features_of(paths, rest, encoder, args.batch_size, title)
+            )
         }
-        write_scp(args.output / f"{data.name}.units", units)
+        write_scp(args.output / f"{data.name}.units", {name: labels[name] for name in paths})
 
 
 if __name__ == "__main__":
