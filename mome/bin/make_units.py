@@ -123,7 +123,11 @@ def main(argv: list[str] | None = None) -> None:
     encoder = None
     if args.features == "whisper":
         encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval()
-        encoder = encoder.to("cuda" if args.ngpu else "cpu")
+        if args.ngpu and not torch.cuda.is_available():
+            # Jobs of a cluster have GPUs that the machine which submits them may lack.
+            logging.warning("this machine has no GPU: Whisper runs on its CPU")
+        elif args.ngpu:
+            encoder = encoder.to("cuda")
     args.output.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     first = args.data[0]

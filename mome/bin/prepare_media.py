@@ -525,7 +525,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(
             f"{len(excluded)} of {total} utterances are excluded, more than --max_excluded"
             f" {args.max_excluded:g} allows; see {log}, mend what can be, and allow the rest by"
-            f" --max_excluded <share> (--lip_opts of a recipe)"
+            f" --max_excluded <share> (--test_max_excluded <share> of a recipe's test sets,"
+            f' --lip_opts "--max_excluded <share>" of the others)'
         )
     write_dump(args.data, args.dump, kept)
 

@@ -57,8 +57,8 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
             continue  # a copy was scored, and the set itself is no longer there
         kept = len(read_scp(text))
         missing = len(read_scp(listed)) if listed.is_file() else 0
-        what = f"{missing} of them excluded, see {listed}" if missing else "none excluded"
-        lines.append(f"- Set `{base}`: {kept + missing} utterances, {what}.")
+        what = f"excludes {missing} of them, see {listed}" if missing else "excludes none"
+        lines.append(f"- Set `{base}`: {kept + missing} utterances in stage 1; stage 2 {what}.")
     return lines
 
 

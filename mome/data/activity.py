@@ -19,8 +19,8 @@ def speech_activity(
 
     Args:
         speech: (N,) samples at 16 kHz, without added noise.
-        share: threshold, as a share of the way in dB from the floor to the loudest 40 ms.
-        max_range: the floor lies at the quietest tenth, but not further below the loudest, in dB.
+        share: threshold, as a share of the way in dB from the floor to the loudest 200 ms.
+        max_range: the floor lies at the quietest tenth, but not further below that, in dB.
         spread: values that speech reaches further, in both directions.
 
     Returns:
@@ -28,7 +28,9 @@ def speech_activity(
     """
     frames = np.pad(speech.astype(np.float64), (0, -len(speech) % HOP)).reshape(-1, HOP)
     level = 10 * np.log10(np.square(frames).mean(1) + 1e-12)
-    floor = max(np.quantile(level, 0.1), level.max() - max_range)
-    active = level >= floor + share * (level.max() - floor)
+    # A click is louder than speech, but not for a fifth of a second.
+    held = sliding_window_view(level, min(5, len(level))).mean(-1).max()
+    floor = max(np.quantile(level, 0.1), held - max_range)
+    active = level >= floor + share * (held - floor)
     near = sliding_window_view(np.pad(active, spread), 2 * spread + 1)
     return near.any(-1).astype(np.int64)

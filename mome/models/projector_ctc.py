@@ -155,8 +155,7 @@ class ProjectorCTCModel(AVSRModel):
         ids = self.candidates(text)
         embeddings = self.decoder.embed(ids)
         labels = torch.searchsorted(ids, text.clamp(min=0)) + 1
-        doubled = (text[:, 1:] == text[:, :-1]) & (text[:, 1:] >= 0)
-        needed = text_lengths + doubled.sum(1)
+        needed = windows_needed(text, text_lengths)
         losses, stats = [], {}
         for kind, rates in self.rates.items():
             for rate in rates:
@@ -170,9 +169,7 @@ class ProjectorCTCModel(AVSRModel):
                     silent = ~speaks(activity, tokens.shape[1], seconds)
                     penalty = self.silence_penalty * silent.to(scores.dtype)[..., None]
                     scores = scores - F.pad(penalty.expand(-1, -1, len(ids)), (1, 0))
-                loss = F.ctc_loss(
-                    scores.transpose(0, 1), labels, lengths, text_lengths, zero_infinity=True
-                )
+                loss = ctc_loss(scores, lengths, labels, text_lengths)
                 losses.append(loss)
                 stats[f"loss_{name}"] = loss.detach()
                 stats[f"short_{name}"] = (lengths < needed).float().mean()
@@ -200,6 +197,47 @@ class ProjectorCTCModel(AVSRModel):
             loss = loss + self.units_weight * of_units
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, len(text)), loss.device)
+
+
+def ctc_loss(
+    scores: torch.Tensor,
+    lengths: torch.Tensor,
+    labels: torch.Tensor,
+    label_lengths: torch.Tensor,
+) -> torch.Tensor:
+    """CTC of scores that need not be normalised: mean over utterances of the loss a label.
+
+    PyTorch's gradient holds for the outputs of a log_softmax alone. What a window's scores sum to
+    is therefore taken out before and put back after.
+
+    Args:
+        scores: (B, T, 1 + K), blank first, with (B,) lengths.
+        labels: (B, L) from 1, with (B,) lengths.
+        label_lengths: as above.
+
+    Returns:
+        scalar; utterances whose labels do not fit give 0.
+    """
+    sums = scores.logsumexp(-1)
+    normal = scores - sums[..., None]
+    losses = F.ctc_loss(
+        normal.transpose(0, 1),
+        labels,
+        lengths,
+        label_lengths,
+        reduction="none",
+        zero_infinity=True,
+    )
+    valid = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
+    fits = lengths >= windows_needed(labels, label_lengths)
+    losses = losses - fits * (sums * valid).sum(1)
+    return (losses / label_lengths.clamp(min=1)).mean()
+
+
+def windows_needed(labels: torch.Tensor, label_lengths: torch.Tensor) -> torch.Tensor:
+    """(B,) windows that CTC needs for labels (B, L): one each, and a blank between equal ones."""
+    inside = torch.arange(1, labels.shape[1], device=labels.device) < label_lengths[:, None]
+    return label_lengths + ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
 
 
 def speaks(activity: torch.Tensor, windows: int, seconds: float) -> torch.Tensor:

@@ -73,7 +73,7 @@ class AVSRTrainer(Trainer):
         """
         distributed = options["distributed_option"]
         if not distributed.distributed or distributed.dist_rank == 0:
-            keep(Path(options["options"].output_dir))
+            keep(Path(options["options"].output_dir), options["reporter"].get_epoch())
         # What an epoch draws at random follows from its number, so that a training that goes on
         # from a checkpoint gives the weights of one that was never interrupted.
         set_all_random_seed(options["options"].seed + options["reporter"].get_epoch())
@@ -115,11 +115,14 @@ def lacks_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def keep(folder: Path) -> None:
-    """Copy the checkpoint of the last epoch beside it; an empty file if there has been none."""
+def keep(folder: Path, epoch: int) -> None:
+    """Before ``epoch``: copy the last one's checkpoint beside it; an empty file before the first.
+
+    A checkpoint that is there before the first epoch is of another training.
+    """
     checkpoint, copy = folder / CHECKPOINT, folder / COMPLETE
     partial = copy.with_suffix(".tmp")
-    if checkpoint.is_file():
+    if epoch > 1 and checkpoint.is_file():
         shutil.copyfile(checkpoint, partial)
     else:
         partial.write_bytes(b"")

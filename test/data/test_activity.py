@@ -51,6 +51,12 @@ def test_digital_silence_is_no_floor_so_deep_that_breath_would_be_speech():
     assert active.tolist() == list(range(18, 42))
 
 
+def test_a_click_does_not_turn_speech_into_silence():
+    speech = said((20, 50))
+    speech[60 * 640 : 61 * 640] *= 1500
+    assert speech_activity(speech)[18:52].all()
+
+
 def test_it_is_of_the_speech_before_noise_and_in_training_alone(tmp_path):
     import soundfile
 

@@ -12,7 +12,7 @@ from mome.common.frozen import Frozen
 from mome.encoders.visual import VisualEncoder
 from mome.encoders.whisper import WhisperEncoder
 from mome.llm.decoder import MoMELLMDecoder
-from mome.models.projector_ctc import ProjectorCTCModel, token_error_rate
+from mome.models.projector_ctc import ProjectorCTCModel, ctc_loss, token_error_rate
 
 
 def build(lm, whisper, freeze_video=True, **options) -> ProjectorCTCModel:
@@ -97,6 +97,27 @@ def test_in_silence_a_token_costs_the_penalty_in_training_alone(tiny_lm, tiny_wh
     model.eval()
     with torch.no_grad():
         assert float(model(**batch)[0]) == pytest.approx(float(model(**plain)[0]))
+
+
+def test_ctc_of_any_scores_has_the_gradient_of_its_loss():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    penalty = 5.0 * (torch.rand(3, 7, 1, generator=generator) < 0.5).double()
+    labels = torch.tensor([[1, 2, 0], [3, 3, 4], [1, 1, 1]])
+    sizes = torch.tensor([2, 3, 3])
+    lengths = torch.tensor([7, 6, 4])  # the last one's labels need five windows
+
+    def loss(values: torch.Tensor) -> torch.Tensor:
+        scores = values.log_softmax(-1) - F.pad(penalty.expand(-1, -1, 4), (1, 0))
+        return ctc_loss(scores, lengths, labels, sizes)
+
+    slow = 0.0
+    scores = logits.log_softmax(-1) - F.pad(penalty.expand(-1, -1, 4), (1, 0))
+    for item in range(2):
+        row = scores[item, : lengths[item]].detach()
+        slow += slow_ctc(row, labels[item, : sizes[item]].tolist()) / int(sizes[item])
+    assert float(loss(logits)) == pytest.approx(slow / 3)
+    assert torch.autograd.gradcheck(loss, (logits,))
 
 
 def test_the_sampled_softmax_holds_the_batch_and_bounds_the_full_one(tiny_lm, tiny_whisper):

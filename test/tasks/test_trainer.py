@@ -8,6 +8,7 @@ from tiny_task import trainer_options
 
 from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask
+from mome.tasks.trainer import keep, restore
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +121,17 @@ def test_other_errors_are_left_alone(options, tmp_path, monkeypatch):
     monkeypatch.setattr(AVSRModel, "encode", broken)
     with pytest.raises(RuntimeError, match=r"^something else$"):
         train(options, tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_training_is_not_gone_back_to(tmp_path):
+    (tmp_path / "checkpoint.pth").write_bytes(b"earlier")
+    restore(tmp_path, resume=False)
+    keep(tmp_path, epoch=1)
+    (tmp_path / "checkpoint.pth").write_bytes(b"of the first epoch, cut")
+    restore(tmp_path, resume=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "checkpoint.pth").write_bytes(b"first")
+    keep(tmp_path, epoch=2)
+    (tmp_path / "checkpoint.pth").write_bytes(b"cut")
+    restore(tmp_path, resume=True)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("checkpoint.pth", b"first")]

@@ -51,8 +51,8 @@ detector=dlib              # or mediapipe: finds faces and landmarks; where one 
                            # other is tried if its model is in downloads
 streams=                   # what stage 2 prepares, of audio and video; default: what the tasks and
                            # video_config need, or both if both are there already
-lip_opts=                  # further options of mome.bin.prepare_media, such as "--max_excluded
-                           # 0.05", which is 0.1 of training sets by default and 0 of test sets
+lip_opts=                  # further options of mome.bin.prepare_media
+test_max_excluded=0        # share of a test set that stage 2 may exclude, without a face for example
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
 musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
@@ -193,14 +193,14 @@ if wants 2; then
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         # A test set without some of its utterances is another one: that is for the user to allow.
         limit=()
-        if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded 0); fi
+        if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded "${test_max_excluded}"); fi
         # shellcheck disable=SC2086
         run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks[0]}" \
             --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
             "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
-            ${lip_dir:+--lip_dir "${lip_dir}"} "${limit[@]}" ${lip_opts}
+            ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts} "${limit[@]}"
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
