@@ -20,11 +20,11 @@ from sklearn.cluster import MiniBatchKMeans
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from mome.data.audio import read_audio
+from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp, write_scp
+from mome.data.video import LIP_RATE
 from mome.encoders.whisper import WhisperEncoder
 
-RATE = 16000
 HOP = 160  # MFCC at 100 Hz
 FRAMES_PER_UNIT = {"mfcc": 4, "whisper": 2}  # 100 Hz and 50 Hz to 25 Hz
 
@@ -72,7 +72,7 @@ def features_of(
         batch = order[start : start + batch_size]
         waves = [read_audio(paths[utterance]) for utterance in batch]
         for utterance, wave in zip(batch, waves, strict=True):
-            if len(wave) < RATE // 25:
+            if len(wave) < RATE // LIP_RATE:
                 raise ValueError(
                     f"{utterance}: {paths[utterance]} is shorter than one video frame; exclude it"
                 )
@@ -85,23 +85,22 @@ def features_of(
             yield utterance, frames[: units * step].reshape(units, step, -1).mean(1).astype("f2")
 
 
-def by_length(folder: Path) -> list[str]:
-    """Utterances of a data folder, the shortest first."""
+def lengths_of(folder: Path) -> dict[str, int]:
+    """Video frames of each utterance of a data folder, the shortest first."""
     lengths = {name: int(value) for name, value in read_scp(folder / "utt2num_frames").items()}
-    return sorted(read_scp(folder / "wav.scp"), key=lambda utterance: lengths[utterance])
+    return dict(sorted(lengths.items(), key=lambda item: item[1]))
 
 
-def sample(folder: Path, max_frames: int, rng: np.random.Generator) -> list[str]:
-    """Utterances drawn at random that hold twice ``max_frames`` video frames, or all there are."""
-    lengths = {name: int(value) for name, value in read_scp(folder / "utt2num_frames").items()}
-    names = sorted(read_scp(folder / "wav.scp"))
+def sample(lengths: Mapping[str, int], max_frames: int, rng: np.random.Generator) -> list[str]:
+    """Utterances drawn at random that hold twice ``max_frames`` video frames, or all there are;
+    in the order of ``lengths``, which are their video frames."""
     total, drawn = 0, set()
-    for name in rng.permutation(names):
+    for name in rng.permutation(sorted(lengths)):
         if total >= 2 * max_frames:
             break
         drawn.add(str(name))
         total += lengths[name]
-    return [name for name in by_length(folder) if name in drawn]
+    return [name for name in lengths if name in drawn]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -136,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     known = dict(
         features_of(
             read_scp(first / "wav.scp"),
-            sample(first, args.max_frames, rng),
+            sample(lengths_of(first), args.max_frames, rng),
             encoder,
             args.batch_size,
             f"{args.features} for clusters",
@@ -152,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     for data in args.data:
         paths = read_scp(data / "wav.scp")
         of_set = known if data == first else {}
-        rest = [name for name in by_length(data) if name not in of_set]
+        rest = [name for name in lengths_of(data) if name not in of_set]
         title = f"{args.features} {data.name}"
         labels = {
             utterance: " ".join(map(str, means.predict(values.astype(np.float32))))

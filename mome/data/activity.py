@@ -4,9 +4,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mome.data.audio import RATE
+from mome.data.video import LIP_RATE
 
-ACTIVITY_RATE = 25  # values a second, one for each video frame
-HOP = RATE // ACTIVITY_RATE
+HOP = RATE // LIP_RATE  # samples of a video frame, of which each has a value
 
 
 def speech_activity(

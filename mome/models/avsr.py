@@ -215,6 +215,11 @@ class AVSRModel(AbsESPnetModel):
         tokens, lengths = compress(frames, lengths, rate, self.compression, self.last_window)
         return self.projectors[f"{kind}_{rate}" if self.per_rate else kind](tokens), lengths
 
+    def window_seconds(self, kind: str, rate: int) -> float:
+        """Length of the speech that a modality's token stands for at a rate."""
+        encoder: Any = unwrap(getattr(self, f"{kind}_encoder"))
+        return rate / encoder.frames_per_second
+
     def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
         """A modality's tokens at a rate as a node of the prompt tree; see :meth:`project`."""
         tokens, lengths = self.project(features, kind, rate)

@@ -28,7 +28,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import nn
 
 from mome.common.frozen import unwrap
-from mome.data.activity import ACTIVITY_RATE
+from mome.data.video import LIP_RATE
 from mome.models.avsr import AVSRModel
 from mome.models.projector import EmbeddingReadout
 from mome.models.video_units import unit_loss
@@ -81,8 +81,8 @@ class ProjectorCTCModel(AVSRModel):
         self.units_head: nn.Linear | None = None
         self.text_head: nn.Linear | None = None
         if self.video_encoder is not None:
-            lips: Any = unwrap(self.video_encoder)
-            width = lips.output_size()
+            encoder: Any = unwrap(self.video_encoder)
+            width = encoder.output_size()
             if units_weight:
                 self.units_head = nn.Linear(width, num_units)
             if text_weight:
@@ -164,11 +164,9 @@ class ProjectorCTCModel(AVSRModel):
                 log_probs = self.readout.log_probs(tokens, embeddings)
                 scores = log_probs
                 if self.training and activity is not None:
-                    encoder: Any = unwrap(getattr(self, f"{kind}_encoder"))
-                    seconds = rate / encoder.frames_per_second
-                    silent = ~speaks(activity, tokens.shape[1], seconds)
-                    penalty = self.silence_penalty * silent.to(scores.dtype)[..., None]
-                    scores = scores - F.pad(penalty.expand(-1, -1, len(ids)), (1, 0))
+                    spoken = speaks(activity, tokens.shape[1], self.window_seconds(kind, rate))
+                    penalty = self.silence_penalty * (~spoken)[..., None]
+                    scores = torch.cat([log_probs[..., :1], log_probs[..., 1:] - penalty], -1)
                 loss = ctc_loss(scores, lengths, labels, text_lengths)
                 losses.append(loss)
                 stats[f"loss_{name}"] = loss.detach()
@@ -253,7 +251,7 @@ def speaks(activity: torch.Tensor, windows: int, seconds: float) -> torch.Tensor
     """
     counted = F.pad((activity > 0).long().cumsum(1), (1, 0))
     edges = torch.arange(windows + 1, device=activity.device, dtype=torch.float64)
-    edges = edges * seconds * ACTIVITY_RATE
+    edges = edges * seconds * LIP_RATE
     # A window may end between two values; rounding errors must not add a value to it.
     first = (edges[:-1] + 1e-6).floor().long().clamp(max=activity.shape[1])
     last = (edges[1:] - 1e-6).ceil().long().clamp(max=activity.shape[1])

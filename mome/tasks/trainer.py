@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
 CHECKPOINT = "checkpoint.pth"
@@ -54,13 +55,12 @@ class AVSRTrainer(Trainer):
         """As in ESPnet; what was not written completely is trained again."""
         trainer_options, distributed = options["trainer_options"], options["distributed_option"]
         folder = Path(trainer_options.output_dir)
-        first = not distributed.distributed or distributed.dist_rank == 0
-        if first:
+        if is_first(distributed):
             restore(folder, trainer_options.resume)
         if distributed.distributed:
             torch.distributed.barrier()
         super().run(**options)
-        if first:
+        if is_first(distributed):
             (folder / COMPLETE).unlink(missing_ok=True)
 
     @classmethod
@@ -71,12 +71,12 @@ class AVSRTrainer(Trainer):
             FloatingPointError: for a loss that is NaN or infinite.
             MemoryError: if the memory of the GPU or the machine does not suffice.
         """
-        distributed = options["distributed_option"]
-        if not distributed.distributed or distributed.dist_rank == 0:
-            keep(Path(options["options"].output_dir), options["reporter"].get_epoch())
+        epoch = options["reporter"].get_epoch()
+        if is_first(options["distributed_option"]):
+            keep(Path(options["options"].output_dir), epoch)
         # What an epoch draws at random follows from its number, so that a training that goes on
         # from a checkpoint gives the weights of one that was never interrupted.
-        set_all_random_seed(options["options"].seed + options["reporter"].get_epoch())
+        set_all_random_seed(options["options"].seed + epoch)
         batches = Batches(options["iterator"])
 
         def check(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -91,7 +91,7 @@ class AVSRTrainer(Trainer):
         hook = options["model"].register_forward_hook(check)
         try:
             return super().train_one_epoch(**{**options, "iterator": batches})
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:  # CUDA's OutOfMemoryError is one too
             if not lacks_memory(error):
                 raise
             raise MemoryError(
@@ -108,6 +108,11 @@ class AVSRTrainer(Trainer):
         super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
         reporter.register({"epoch": reporter.get_epoch()})
         reporter.next()
+
+
+def is_first(option: DistributedOption) -> bool:
+    """Whether this is the process that writes files."""
+    return not option.distributed or option.dist_rank == 0
 
 
 def lacks_memory(error: Exception) -> bool:

@@ -7,13 +7,8 @@ from typing import NamedTuple
 import torch
 from torchaudio.functional import forced_align
 
-from mome.data.audio import RATE
-from mome.data.video import LIP_RATE
-from mome.encoders.whisper import SAMPLES_PER_FRAME
 from mome.models.avsr import AVSRModel, Features
 from mome.models.rates import RatePair
-
-SECONDS = {"audio": SAMPLES_PER_FRAME / RATE, "video": 1 / LIP_RATE}  # of an encoder's frame
 
 
 class Aligned(NamedTuple):
@@ -44,8 +39,8 @@ def align_tokens(
     """
     if model.readout is None:
         return [None] * len(transcripts)
-    kind, rate = min(pair.rates.items(), key=lambda each: SECONDS[each[0]] * each[1])
-    window = SECONDS[kind] * rate
+    kind, rate = min(pair.rates.items(), key=lambda each: model.window_seconds(*each))
+    window = model.window_seconds(kind, rate)
     tokens, lengths = model.project(features, kind, rate)
     vocabulary = torch.arange(model.decoder.vocab_size, device=tokens.device)
     log_probs = model.readout.log_probs(tokens, model.decoder.embed(vocabulary)).float().cpu()

@@ -84,12 +84,12 @@ def test_audio_is_read_once_and_only_what_the_clusters_take_is_kept(folders, tmp
     units_of(folders, tmp_path, "--features", "mfcc", "--num_units", "2", "--max_frames", "60")
     everything = [path for folder in folders for path in read_scp(folder / "wav.scp").values()]
     assert sorted(read) == sorted(everything)
-    drawn = make_units.sample(folders[0], 60, np.random.default_rng(0))
-    lengths = read_scp(folders[0] / "utt2num_frames")
-    total = sum(int(lengths[name]) for name in drawn)
+    lengths = make_units.lengths_of(folders[0])
+    drawn = make_units.sample(lengths, 60, np.random.default_rng(0))
+    total = sum(lengths[name] for name in drawn)
     assert 120 <= total < 120 + 61
     assert read[: len(drawn)] == [read_scp(folders[0] / "wav.scp")[name] for name in drawn]
-    others = {tuple(make_units.sample(folders[0], 60, np.random.default_rng(s))) for s in range(9)}
+    others = {tuple(make_units.sample(lengths, 60, np.random.default_rng(s))) for s in range(9)}
     assert len(others) > 3  # at random
 
 

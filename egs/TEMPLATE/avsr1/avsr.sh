@@ -236,14 +236,12 @@ if wants 4; then
     encoder=${video_weights} needs='' units=() init=() freeze=true
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
         log "stage 4: pretraining of the video encoder"
-        on_gpu=()
-        if [ "${ngpu}" -gt 0 ]; then on_gpu=(--ngpu 1); fi
         # shellcheck disable=SC2086
         run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
             --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" -- \
             python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
             --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
-            "${on_gpu[@]}" ${units_opts}
+            --ngpu "$((ngpu > 0))" ${units_opts}
         train "${expdir}/video_encoder" "${video_config}" "${expdir}/units/.done" \
             --units "${expdir}/units"
         export_encoder "${expdir}/video_encoder" "${expdir}/video_encoder/valid.acc.best.pth"
