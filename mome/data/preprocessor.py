@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mome.data.activity import speech_activity
+from mome.data.activity import HOP, speech_activity
 from mome.data.audio import read_audio
 from mome.data.augment import (
     add_noise,
@@ -72,6 +72,19 @@ def read_noise(path: str) -> np.ndarray:
     return read_audio(path)
 
 
+def lead_in(data: dict[str, str | np.ndarray], frames: int) -> dict[str, str | np.ndarray]:
+    """Begin a clip so many video frames earlier, with silence and its first picture and unit."""
+    data = dict(data)
+    if "speech" in data:
+        data["speech"] = np.pad(np.asarray(data["speech"]), (frames * HOP, 0))
+    if "lips" in data:
+        lips = np.asarray(data["lips"])
+        data["lips"] = np.concatenate([np.repeat(lips[:1], frames, axis=0), lips])
+    if "units" in data:
+        data["units"] = np.pad(np.asarray(data["units"]), (frames, 0), mode="edge")
+    return data
+
+
 class AVSRPreprocessor:
     """Tokenise the transcript, crop and normalise the lips, and augment both streams in training.
 
@@ -92,6 +105,8 @@ class AVSRPreprocessor:
         flip: mirror half of the training clips.
         audio_mask_seconds: longest masked window of each second of speech; 0 switches it off.
         video_mask_frames: longest masked window in each 25 frames; 0 switches it off.
+        max_lead_frames: in training, up to so many video frames of silence and of the first picture
+            come before a clip, so that the windows of compression fall differently in each epoch.
         activity: give ``activity`` in training, where the speech is loud before noise is added; see
             :mod:`mome.data.activity` and the warm start, which reads it.
 
@@ -111,6 +126,7 @@ class AVSRPreprocessor:
         flip: bool = True,
         audio_mask_seconds: float = 0.4,
         video_mask_frames: int = 10,
+        max_lead_frames: int = 0,
         activity: bool = False,
     ):
         self.train = train
@@ -135,6 +151,7 @@ class AVSRPreprocessor:
         self.flip = flip
         self.audio_mask_seconds = audio_mask_seconds
         self.video_mask_frames = video_mask_frames
+        self.max_lead_frames = max_lead_frames
         self.activity = activity
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
@@ -152,11 +169,14 @@ class AVSRPreprocessor:
         # with the seed.
         rng = np.random.default_rng([torch.initial_seed() % 2**32, *uid.encode()])
         output = {}
+        lead = 0
+        if self.train and self.max_lead_frames:
+            lead = int(rng.integers(self.max_lead_frames + 1))
+        if "speech" in data and self.train and self.activity:
+            output["activity"] = np.pad(speech_activity(np.asarray(data["speech"])), (lead, 0))
+        data = lead_in(data, lead)
         if "speech" in data:
-            speech = np.asarray(data["speech"])
-            output["speech"] = self.prepare_speech(speech, rng)
-            if self.train and self.activity:
-                output["activity"] = speech_activity(speech)
+            output["speech"] = self.prepare_speech(np.asarray(data["speech"]), rng)
         if "lips" in data:
             output["lips"] = self.prepare_lips(np.asarray(data["lips"]), rng)
         if "text" in data:
