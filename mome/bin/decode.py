@@ -65,6 +65,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
     parser.add_argument("--max_new_tokens", type=int, default=32)
     parser.add_argument("--length_penalty", type=float, default=0.0)
+    parser.add_argument(
+        "--no_repeat_ngram_size",
+        type=int,
+        default=0,
+        help="no so many tokens occur twice in a transcript, against loops; 0 allows it",
+    )
     parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=1)
@@ -177,6 +183,7 @@ def decode_set(
             max_new_tokens=args.max_new_tokens,
             eos_id=model.decoder.eos_id,
             length_penalty=args.length_penalty,
+            no_repeat_ngram_size=args.no_repeat_ngram_size,
             adapter=model.decoder.adapter,
         )
         seconds += time.perf_counter() - started
@@ -204,6 +211,8 @@ def main(argv: list[str] | None = None) -> None:
             "max_new_tokens": args.max_new_tokens,
             "length_penalty": args.length_penalty,
         }
+        if args.no_repeat_ngram_size:
+            settings["no_repeat_ngram_size"] = args.no_repeat_ngram_size
         for folder in {args.output, output}:
             check_decoded(folder, settings, args.dump, args.force == "true")
     except (OtherSettings, FileNotFoundError, ValueError) as error:

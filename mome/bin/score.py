@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order
+from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
@@ -37,12 +38,12 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
         same = next(iter(how.values()))["settings"] if how else settings
         same = {**same, "test_set": test_sets.settings_of(dump, name)}
         demand_same(path.parent, settings, same, "--decode_tag")
-        references = read_scp(dump / name / "text")
+        references, hypotheses = read_scp(dump / name / "text"), read_scp(path)
         try:
-            scores[task, name, pair] = score(references, read_scp(path))
+            scores[task, name, pair] = score(references, hypotheses)
         except ValueError as error:
             raise ValueError(f"{path}: {error}; remove its folder and decode again") from error
-        how[task, name, pair] = found
+        how[task, name, pair] = found | {"loops": count_loops(references, hypotheses)}
     if not scores:
         raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
     return scores, how
@@ -69,6 +70,8 @@ def markdown(
     lines = ["# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
+    if size := settings.get("no_repeat_ngram_size"):
+        penalty += f", no {size} tokens twice"
     lines += [
         f"WER in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
         f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
@@ -98,8 +101,9 @@ def markdown(
     lines += [
         "## Details",
         "",
-        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances | cut off |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances | cut off "
+        "| loops |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
@@ -109,9 +113,15 @@ def markdown(
             f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.cer:.2f} | {s.substitutions} | "
             f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} | "
             # Decodings of earlier versions did not count.
-            f"{how[task, name, pair].get('unfinished', '?')} |"
+            f"{how[task, name, pair].get('unfinished', '?')} | {how[task, name, pair]['loops']} |"
         )
-    lines += ["", "Cut off: transcripts without an end within the limit of new tokens.", ""]
+    lines += [
+        "",
+        "Cut off: transcripts without an end within the limit of new tokens. Loops: transcripts",
+        f"that say up to {LONGEST} words {TIMES} times in a row or more, where the reference does",
+        'not; `--decode_opts "--no_repeat_ngram_size 6"` forbids them.',
+        "",
+    ]
     lines += ["## Commands", "", "```"]
     lines += sorted({each["command"] for each in how.values()})
     return "\n".join([*lines, "```", ""])

@@ -54,6 +54,7 @@ def beam_search(
     max_new_tokens: int,
     eos_id: int,
     length_penalty: float = 0.0,
+    no_repeat_ngram_size: int = 0,
     adapter: Adapter | None = None,
 ) -> list[list[list[Hypothesis]]]:
     """Search the best continuations of each prompt of each utterance.
@@ -69,17 +70,21 @@ def beam_search(
         max_new_tokens: longest transcript, EOS included.
         eos_id: end-of-sentence token.
         length_penalty: exponent of the length that divides the score, as in Transformers.
+        no_repeat_ngram_size: no so many tokens occur twice in a transcript; 0 allows it. As in
+            Transformers, it is meant against loops, and also forbids what was really said twice.
         adapter: the LM's; needed if it differs by rate pair (``by_pair``).
 
     Returns:
         per leaf and utterance up to ``beam`` hypotheses, best first, at least one.
 
     Raises:
-        ValueError: for a beam or a limit below 1, a leaf without tokens, or an LM whose layers take
-            no mask of a tree.
+        ValueError: for a beam or a limit below 1, a negative size of n-grams, a leaf without
+            tokens, or an LM whose layers take no mask of a tree.
     """
     if beam < 1 or max_new_tokens < 1:
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
+    if no_repeat_ngram_size < 0:
+        raise ValueError(f"no_repeat_ngram_size={no_repeat_ngram_size} must be at least 0")
     if not bool(torch.stack([nodes[leaf].mask.any(1).all() for leaf in leaves]).all()):
         raise ValueError("a prompt of the batch has no tokens")
     masks = TreeMasks(lm)
@@ -94,6 +99,7 @@ def beam_search(
     batch, prompts, vocab = logits.shape
     beams = Beams(batch * prompts, beam, max_new_tokens, eos_id, length_penalty, logits.device)
     scores = logits.log_softmax(-1).view(-1, 1, vocab).expand(-1, beam, -1)
+    said = logits.new_zeros(batch * prompts, beam, 0, dtype=torch.long)
     while beams.advance(scores):
         words, sees, positions = columns.follow(beams.words, beams.parents)
         output = lm(
@@ -104,8 +110,29 @@ def beam_search(
             use_cache=True,
         )
         scores = output.logits.float().log_softmax(-1).view(-1, beam, vocab)
+        if no_repeat_ngram_size:
+            followed = said.take_along_dim(beams.parents[..., None], dim=1)
+            said = torch.cat([followed, beams.words[..., None]], dim=2)
+            forbid_repeats(scores, said, no_repeat_ngram_size)
     results = beams.results()
     return [results[leaf::prompts] for leaf in range(prompts)]
+
+
+def forbid_repeats(scores: torch.Tensor, said: torch.Tensor, size: int) -> None:
+    """Make words impossible that would complete a sequence of ``size`` tokens a second time.
+
+    Args:
+        scores: (R, K, V), changed in place.
+        said: (R, K, T) tokens of the hypotheses so far.
+        size: of the sequences.
+    """
+    if said.shape[2] < size:
+        return
+    sequences = said.unfold(2, size, 1)  # (R, K, T - size + 1, size)
+    present = said[:, :, None, said.shape[2] - size + 1 :]
+    again = (sequences[..., :-1] == present).all(-1)
+    banned = torch.where(again, -torch.inf, 0.0).to(scores)
+    scores.scatter_add_(2, sequences[..., -1], banned)
 
 
 @dataclass(frozen=True)

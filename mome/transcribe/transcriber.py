@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from mome.analysis.repetition import repeats_itself
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
@@ -444,6 +445,8 @@ class Transcriber:
             notes.append("low confidence")
         if not hypothesis.finished:
             notes.append("cut off at the limit of tokens")
+        if repeats_itself(" ".join(word.text for word in words)):
+            notes.append("repeats itself")
         return Segment(
             round(clip.start, 2),
             round(clip.end, 2),

@@ -149,7 +149,7 @@ def test_tables_of_a_folder(tmp_path):
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert table.index("a4_v2") < table.index("a16_v5")
     assert table.index("test, clean") < table.index("test, babble at -5 dB")
-    assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 |" in table
+    assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 | 0 |" in table
     assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
     assert "- Set `test`: 2 utterances in stage 1; stage 2 excludes none." in table

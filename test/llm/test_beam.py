@@ -89,6 +89,32 @@ def test_equals_transformers_generate(beam, seed):
         assert ours[row][0].tokens == expected
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_repeats_are_forbidden_as_by_transformers(beam, size):
+    lm = make_lm(vocab=8, seed=1, scale=0.5)
+    lm.lm_head.weight.data[1] = 0  # transcripts are long
+    embeds, mask = prompts(4, 6, seed=1, holes=False)
+    options = {"max_new_tokens": 12, "num_beams": beam, "do_sample": False, "length_penalty": 2.0}
+    theirs = lm.generate(
+        inputs_embeds=embeds,
+        attention_mask=mask.long(),
+        no_repeat_ngram_size=size,
+        early_stopping="never",
+        **options,
+    )
+    common = {"beam": beam, "max_new_tokens": 12, "eos_id": 1, "length_penalty": 2.0}
+    ours = search(lm, embeds, mask, no_repeat_ngram_size=size, **common)
+    free = search(lm, embeds, mask, **common)
+    for row in range(4):
+        expected = theirs[row].tolist()
+        expected = expected[: expected.index(1)] if 1 in expected else expected
+        assert ours[row][0].tokens == expected
+        said = list(zip(*(ours[row][0].tokens[i:] for i in range(size)), strict=False))
+        assert len(set(said)) == len(said)
+    assert [row[0].tokens for row in ours] != [row[0].tokens for row in free]
+
+
 @pytest.mark.parametrize("beam", [1, 5])
 def test_an_utterance_decodes_the_same_alone_and_in_any_batch(beam):
     lm = make_lm(vocab=30, seed=3)
@@ -151,6 +177,8 @@ def test_bad_arguments_are_refused():
         search(lm, embeds, mask, beam=0, max_new_tokens=4, eos_id=1)
     with pytest.raises(ValueError, match="no tokens"):
         search(lm, embeds, mask & False, beam=2, max_new_tokens=4, eos_id=1)
+    with pytest.raises(ValueError, match="no_repeat_ngram_size=-1"):
+        search(lm, embeds, mask, beam=2, max_new_tokens=4, eos_id=1, no_repeat_ngram_size=-1)
 
 
 @pytest.mark.parametrize(

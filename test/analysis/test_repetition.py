@@ -1,0 +1,40 @@
+"""Transcripts that repeat themselves."""
+
+import itertools
+import re
+
+import pytest
+
+from mome.analysis.repetition import count_loops, repeats_itself
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("", False),
+        ("no no no", False),
+        ("no no no no", True),
+        ("and so it goes on and on and on and on and on", True),
+        ("i want to go i want to go i want to go i want to go", True),
+        ("i want to go i want to go i want to go i want to", False),
+        ("one two three four five one two three four five " * 4, False),  # five words
+        ("bin blue at f two now", False),
+    ],
+)
+def test_up_to_four_words_four_times_in_a_row_are_a_loop(text, loops):
+    assert repeats_itself(text) is loops
+
+
+def test_agrees_with_a_regular_expression():
+    found = set()
+    for words in itertools.product("ab", repeat=13):
+        expected = re.search(r"(.{1,4})\1\1\1", "".join(words)) is not None
+        assert repeats_itself(" ".join(words)) is expected
+        found.add(expected)
+    assert found == {True, False}
+
+
+def test_what_somebody_really_said_is_not_counted():
+    references = {"a": "no no no no", "b": "no", "c": "yes"}
+    hypotheses = {"a": "no no no no", "b": "no no no no no", "c": "yes yes"}
+    assert count_loops(references, hypotheses) == 1
