@@ -95,7 +95,9 @@ def test_repeats_are_forbidden_as_by_transformers(beam, size):
     lm = make_lm(vocab=8, seed=1, scale=0.5)
     lm.lm_head.weight.data[1] = 0  # transcripts are long
     embeds, mask = prompts(4, 6, seed=1, holes=False)
-    options = {"max_new_tokens": 12, "num_beams": beam, "do_sample": False, "length_penalty": 2.0}
+    # Greedy search ends at the first EOS, whatever longer transcripts would score.
+    penalty = {"length_penalty": 2.0 if beam > 1 else 0.0}
+    options = {"max_new_tokens": 12, "num_beams": beam, "do_sample": False, **penalty}
     theirs = lm.generate(
         inputs_embeds=embeds,
         attention_mask=mask.long(),
@@ -103,7 +105,7 @@ def test_repeats_are_forbidden_as_by_transformers(beam, size):
         early_stopping="never",
         **options,
     )
-    common = {"beam": beam, "max_new_tokens": 12, "eos_id": 1, "length_penalty": 2.0}
+    common = {"beam": beam, "max_new_tokens": 12, "eos_id": 1, **penalty}
     ours = search(lm, embeds, mask, no_repeat_ngram_size=size, **common)
     free = search(lm, embeds, mask, **common)
     for row in range(4):
