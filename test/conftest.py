@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "egs/mini_av/local"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from tiny import make_lm, make_whisper
 from tiny_training import make_training
