@@ -1,5 +1,6 @@
-"""Documents: their links lead somewhere, and files that they name are there."""
+"""Documents: links, files, errors that they quote."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -51,3 +52,33 @@ def test_every_page_is_reached_from_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in sorted(ROOT.glob("docs/*.md")):
         assert f"docs/{page.name}" in readme, f"README.md does not name {page.name}"
+
+
+def messages() -> list[str]:
+    """The texts in the sources, with … for what an f-string puts in; of scripts, their lines."""
+    found = []
+    for path in ROOT.glob("mome/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "…" for p in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    for pattern in ("egs/TEMPLATE/**/*.sh", "utils/*.sh", "tools/*.sh"):
+        for path in ROOT.glob(pattern):
+            found += path.read_text(encoding="utf-8").splitlines()
+    return found
+
+
+def test_errors_that_are_quoted_still_exist():
+    headings = re.findall(
+        r"^### (.+)$", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert headings
+    texts = messages()
+    for heading in headings:
+        assert re.fullmatch("`[^`]+`", heading), f"{heading}: quote one message"
+        fixed = [part.strip() for part in heading.strip("`").split("…") if part.strip()]
+        assert len("".join(fixed)) > 12, f"{heading}: too short to be found"
+        pattern = re.compile(".*".join(map(re.escape, fixed)), re.DOTALL)
+        assert any(map(pattern.search, texts)), f"no message reads {heading}; see the sources"
