@@ -1,4 +1,4 @@
-"""Documents: links, files, errors that they quote."""
+"""Documents: links, files, errors that they quote, commands."""
 
 import ast
 import re
@@ -6,11 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from doc_commands import Call, Checker, blocks, calls, make_stand_ins
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("egs/**/*.md")]
 # Not what recipes have written, which is ignored by git.
 PAGES = [page for page in PAGES if not {"exp", "data", "dump"} & set(page.parts)]
+SHELL = [page for page in PAGES if blocks(page)]
 FILE = re.compile(r"(?<![\w/.<-])(?:egs|mome|tools|utils|test|docs)/[\w./-]*\.[a-z]+\b")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -82,3 +84,59 @@ def test_errors_that_are_quoted_still_exist():
         assert len("".join(fixed)) > 12, f"{heading}: too short to be found"
         pattern = re.compile(".*".join(map(re.escape, fixed)), re.DOTALL)
         assert any(map(pattern.search, texts)), f"no message reads {heading}; see the sources"
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory) -> Path:
+    """A folder with the repository's scripts, which only take down how they are called."""
+    tree = tmp_path_factory.mktemp("tree")
+    make_stand_ins(tree)
+    return tree
+
+
+@pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist_and_know_their_options(page, stand_ins, tmp_path, monkeypatch, capsys):
+    checker = Checker(monkeypatch, tmp_path)
+    for call in calls(page, stand_ins):
+        try:
+            checker.check(call, page)
+        except SystemExit:
+            reason = capsys.readouterr().err.rpartition(" error: ")[2]
+            pytest.fail(f"{page}: {call.program} {' '.join(call.words)}: {reason}")
+
+
+@pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_run_by_a_test_or_say_what_they_need(page):
+    for kind, what, code in blocks(page):
+        assert kind, f"{page}: no <!-- run by: test/... --> or <!-- needs: ... --> before\n{code}"
+        assert kind == "needs" or (ROOT / what).is_file(), f"{page}: {what} does not exist"
+
+
+@pytest.mark.parametrize(
+    "code", ["mome-no-such-command", "egs/mini_av/no_such.sh", "README.md", "cd egs && ls"]
+)
+def test_a_command_that_does_not_exist_is_found(code, stand_ins, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"```sh\n{code}\n```\n")
+    with pytest.raises(AssertionError, match=r"No such file|command not found"):
+        calls(page, stand_ins)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("mome-transcribe", ["talk.mp4", "--model", "model.zip", "--no_such", "1"]),
+        ("mome-transcribe", ["talk.mp4"]),  # --model is missing
+        ("python", ["-m", "mome.bin.train", "--no_such", "1"]),
+        ("python", ["no_such.py"]),
+        ("egs/mini_av/run.sh", ["--no_such", "1"]),
+        ("egs/mini_av/run.sh", ["--train_config", "conf/no_such.yaml"]),
+        ("egs/mini_av/run.sh", ["--decode_opts", "--no_such 1"]),
+        ("egs/grid/run.sh", ["--prepare_opts", "--split no_such"]),
+        ("egs/grid/local/hostile.py", ["--no_such"]),
+        ("tools/setup.sh", ["--no_such"]),
+    ],
+)
+def test_a_command_with_wrong_options_is_found(program, words, tmp_path, monkeypatch):
+    with pytest.raises((AssertionError, SystemExit)):
+        Checker(monkeypatch, tmp_path).check(Call(Path(), program, words), ROOT / "README.md")
