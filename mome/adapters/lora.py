@@ -33,7 +33,8 @@ class LoRAAdapter(Adapter):
 
     Args:
         lm: frozen causal LM; peft inserts its layers in place.
-        rank, reduction: rank of the update; see :func:`lora_rank`.
+        rank: of the update; see :func:`lora_rank`.
+        reduction: in place of the rank, which is then the width over this.
         scale: factor of the update (peft's ``alpha / r``).
         target_modules: names of the linear layers to adapt.
 

@@ -53,7 +53,8 @@ class RateLoRAAdapter(Adapter):
         lm: frozen causal LM; it is hooked, not changed.
         pairs: names of all trained rate pairs, such as ``a4_v2``.
         shared: add a LoRA that is always on (MSS; without it SS).
-        rank, reduction: of each LoRA; see :func:`lora_rank`.
+        rank: of each LoRA; see :func:`lora_rank`.
+        reduction: in place of the rank, which is then the width over this.
         scale: factor of the update.
         target_modules: names of the linear layers to adapt.
 

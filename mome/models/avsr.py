@@ -45,7 +45,8 @@ class AVSRModel(AbsESPnetModel):
         video_encoder: encoder of mouth crops, or None for ASR; wrapped by :class:`Frozen` if it is
             not to be trained.
         tasks: any of avsr, asr, vsr.
-        audio_rates, video_rates: compression rates trained.
+        audio_rates: compression rates of audio that are trained.
+        video_rates: those of video.
         compression: ``average`` or ``stack``.
         last_window: ``keep`` a last window of fewer frames than the rate, or ``drop`` it.
         projector: ``per_rate`` (one for each rate, as in the predecessors) or ``shared``.
