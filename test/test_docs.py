@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -140,3 +141,34 @@ def test_a_command_that_does_not_exist_is_found(code, stand_ins, tmp_path):
 def test_a_command_with_wrong_options_is_found(program, words, tmp_path, monkeypatch):
     with pytest.raises((AssertionError, SystemExit)):
         Checker(monkeypatch, tmp_path).check(Call(Path(), program, words), ROOT / "README.md")
+
+
+def test_the_site_is_built_and_asks_no_other_host(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (tools/requirements.lock has it)")
+    command = [ROOT / "tools/docs.sh", "--site-dir", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.stem: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.html")}
+    assert {page.stem for page in ROOT.glob("docs/*.md")} < set(built)
+    assert "Attach an adapter to a frozen LM." in built["api"]
+    assert 'href="transcribe.html#pack"' in built["troubleshooting"]
+    for name, text in built.items():
+        requests = re.findall(r'<(?:script|link|img)\b[^>]* (?:src|href)="(?:https?:)?//', text)
+        assert requests == [], f"{name} asks another host"
+
+
+def test_the_site_is_not_built_with_a_dead_link(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (tools/requirements.lock has it)")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort
+
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    dead = ["no_such.md", "speed.md#no-such", "../egs/no_such.py"]
+    links = [f"[x]({link})" for link in dead]
+    (tmp_path / "docs/demo.md").write_text("\n".join(["# Demo", "", *links]))
+    folders = {"docs_dir": str(tmp_path / "docs"), "site_dir": str(tmp_path / "site")}
+    with pytest.raises(Abort, match="3 warnings"):
+        build(load_config(str(ROOT / "mkdocs.yml"), strict=True, **folders))
+    assert [link for link in dead if link not in caplog.text] == []
