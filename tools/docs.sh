@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=${PWD}/tools/venv/bin:${PATH}
 export NO_MKDOCS_2_WARNING=1 # an announcement of Material's
 # Not --quiet, with which warnings would not count.
-mkdocs build --strict "$@"
+python -m mkdocs build --strict "$@"
