@@ -12,7 +12,6 @@ comes after the last `--`. Output goes to the log beside the mark as well.
 import argparse
 import logging
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -153,7 +152,9 @@ def main(argv: list[str] | None = None) -> None:
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     write_mark(args.mark, settings, "started")
-    log = args.mark.with_name(re.sub(r"\.done$", "log", args.mark.name))
+    # exp/mome/.done -> exp/mome/log, exp/mome/.packed.done -> exp/mome/packed.log
+    what = args.mark.name.removesuffix(".done").lstrip(".")
+    log = args.mark.with_name(f"{what}.log" if what else "log")
     code = run_logged(command, log, args.show)
     if code:
         logging.error(

@@ -50,15 +50,17 @@ def test_durations_lose_their_smallest_part():
     assert shorter("49.5 seconds") == "49.5 seconds"
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_log_has_all_and_a_failure_shows_its_last_lines(tmp_path, code):
+@pytest.mark.parametrize(
+    ("code", "mark", "log"), [(0, ".done", "log"), (3, ".packed.done", "packed.log")]
+)
+def test_the_log_has_all_and_a_failure_shows_its_last_lines(tmp_path, code, mark, log):
     program = (
         f"print('options'); print({(START + STEPS).strip()!r}); print('the reason'); exit({code})"
     )
     command = [sys.executable, "-m", "mome.bin.run_once", "--show", "progress"]
-    command += ["--mark", str(tmp_path / ".done"), "--", sys.executable, "-c", program]
+    command += ["--mark", str(tmp_path / mark), "--", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == bool(code)
     assert "step 40: loss 2.771" in done.stdout
     assert ("the reason" in done.stdout) == bool(code)
-    assert re.search("options\n.*\nthe reason", (tmp_path / "log").read_text())
+    assert re.search("options\n.*\nthe reason", (tmp_path / log).read_text())
