@@ -2,7 +2,8 @@
 
 Measures on the validation set what its transcripts are worth: the error rate and the seconds of
 each task at each rate pair, and how often a word is right that the model is so sure of, by which
-its confidence is calibrated. Frozen parts are named with their SHA-256, not copied. Writes
+its confidence is calibrated; that it knows what it does not know, it learns of the same clips
+played backwards. Frozen parts are named with their SHA-256, not copied. Writes
 config.yaml, model.safetensors, mome.json and a model card, README.md. --push_to also uploads them
 to the Hugging Face hub.
 
@@ -14,8 +15,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,17 @@ from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
 from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
 from mome.transcribe.card import card
-from mome.transcribe.confidence import Calibration, calibration_error, fit, words_right
+from mome.transcribe.confidence import (
+    LOW,
+    Calibration,
+    Scores,
+    calibration_error,
+    fit,
+    words_right,
+)
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcript import Segment
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -83,43 +91,95 @@ def read_clips(data: Path, count: int | None, model: AVSRModel) -> tuple[list[Cl
     return clips, [texts[utterance] for utterance in chosen]
 
 
-def measure(
-    transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int
-) -> tuple[list[dict[str, Any]], list[Sequence[float]], list[bool]]:
-    """Every task at every rate pair on validation clips.
+def backwards(clip: Clip) -> Clip:
+    """A clip played from its end: speech and lips of no language."""
+    streams = {name: np.ascontiguousarray(values[::-1]) for name, values in clip.streams.items()}
+    return Clip(clip.start, clip.end, streams, clip.notes)
 
-    Returns:
-        a row for each: task, rates, WER, and the seconds that encoders and search take for a second
-        of speech; and of all words their raw scores and whether they are right.
+
+@dataclass(frozen=True)
+class Measured:
+    """What every task at every rate pair made of validation clips.
+
+    Attributes:
+        rows: one each: task, rates, WER, and the seconds that encoders and search take for a second
+            of speech.
+        scores: of each segment, the raw scores of its words.
+        right: of each segment, which words are right.
+        unknown: scores of the segments of the clips played backwards, of which no word is.
     """
+
+    rows: list[dict[str, Any]]
+    scores: list[list[Scores]]
+    right: list[list[bool]]
+    unknown: list[list[Scores]]
+
+
+def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int) -> Measured:
+    """Read validation clips by every task at every rate pair."""
     total = sum(clip.end - clip.start for clip in clips)
-    rows: list[dict[str, Any]] = []
-    scores: list[Sequence[float]] = []
-    right: list[bool] = []
-    # What is compiled or read at the first use does not count.
-    for chosen in {each.task: each for each in transcribe.model.task_pairs}.values():
-        features = transcribe.encode(clips[:1], chosen.task)
-        transcribe.search(clips[:1], features, chosen, Options(beam=beam))
-    for chosen in transcribe.model.task_pairs:
+    measured = Measured([], [], [], [])
+    reversed_clips = [backwards(clip) for clip in clips]
+
+    def read(clips: list[Clip], chosen: TaskPair) -> list[Segment]:
         options = Options(task=chosen.task, rates=str(chosen.pair), beam=beam)
-        started = time.perf_counter()
-        found = [
+        return [
             segment
             for group in batched(clips, options.batch_size)
             for segment in transcribe.search(
                 group, transcribe.encode(group, chosen.task), chosen, options
             )
         ]
+
+    # What is compiled or read at the first use does not count.
+    for chosen in {each.task: each for each in transcribe.model.task_pairs}.values():
+        read(clips[:1], chosen)
+    for chosen in transcribe.model.task_pairs:
+        started = time.perf_counter()
+        found = read(clips, chosen)
         seconds = time.perf_counter() - started
         heard = {str(number): segment.text for number, segment in enumerate(found)}
         wer = score({str(number): text for number, text in enumerate(texts)}, heard).wer
         for text, segment in zip(texts, found, strict=True):
-            scores += [word.scores for word in segment.words]
-            right += words_right(normalise(text), " ".join(w.text for w in segment.words).lower())
+            heard_words = " ".join(word.text for word in segment.words).lower()
+            measured.scores.append([word.scores for word in segment.words])
+            measured.right.append(words_right(normalise(text), heard_words))
+        measured.unknown.extend(
+            [word.scores for word in segment.words] for segment in read(reversed_clips, chosen)
+        )
         row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(wer, 1)}
-        rows.append({**row, "seconds_per_second": round(seconds / total, 3)})
+        measured.rows.append({**row, "seconds_per_second": round(seconds / total, 3)})
         logging.info("%s: WER %.1f %%, %.2f s a second", chosen, wer, seconds / total)
-    return rows, scores, right
+    return measured
+
+
+def calibrate(measured: Measured) -> dict[str, Any]:
+    """Fit the confidence to what was measured, for mome.json.
+
+    Returns:
+        ``lines``; ``words`` of the validation set and the share that is ``right``; the expected
+        calibration error there ``error_before`` and ``error_after``; and of the parts played
+        backwards in which words were found (``unknown_parts``), the share that is
+        ``unknown_doubtful``.
+    """
+    wrong = [[False] * len(scores) for scores in measured.unknown]
+    lines = fit([*measured.scores, *measured.unknown], [*measured.right, *wrong])
+    hits = [hit for of_segment in measured.right for hit in of_segment]
+
+    def error(calibration: Calibration) -> float:
+        found = [value for scores in measured.scores for value in calibration(scores)]
+        return round(calibration_error(found, hits), 3)
+
+    parts = [float(np.mean(lines(scores))) for scores in measured.unknown if scores]
+    return {
+        "lines": lines.to_json(),
+        "words": len(hits),
+        "right": round(sum(hits) / max(1, len(hits)), 3),
+        "error_before": error(Calibration()),
+        "error_after": error(lines),
+        "unknown_parts": len(parts),
+        "unknown_doubtful": round(sum(part < LOW for part in parts) / max(1, len(parts)), 3),
+    }
 
 
 def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
@@ -157,17 +217,10 @@ def main(argv: list[str] | None = None) -> None:
                 bare, args.device, imports=allowed, downloads=folders_of(config)
             )
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
-        rows, scores, right = measure(transcribe, clips, texts, args.beam)
-        line = fit(scores, right)
-        info["calibration"] = {
-            "line": asdict(line),
-            "words": len(right),
-            "right": round(sum(right) / max(1, len(right)), 3),
-            "error_before": round(calibration_error([Calibration()(s) for s in scores], right), 3),
-            "error_after": round(calibration_error([line(s) for s in scores], right), 3),
-        }
-        add_flops(rows, config, float(np.median(durations)))
-        info["rates"] = rows
+        measured = measure(transcribe, clips, texts, args.beam)
+        info["calibration"] = calibrate(measured)
+        add_flops(measured.rows, config, float(np.median(durations)))
+        info["rates"] = measured.rows
         info["measured"] = (
             f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
         )

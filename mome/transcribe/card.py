@@ -36,8 +36,10 @@ speech. Reading the file and finding faces come on top.
 
 {rates}
 
-Confidence was calibrated on the same clips ({words} words, {right:.1%} right): its expected
-calibration error there is {error_after}, and was {error_before} before.
+Confidence was calibrated on the same clips ({words} words, {right:.1%} right) and on the same
+played backwards, of which no word can be right. Its expected calibration error on the clips is
+{error_after}, and was {error_before} before. Played backwards, {unknown_doubtful:.0%} of
+{unknown_parts} parts are said to be doubtful.
 
 ## Frozen parts
 
@@ -67,6 +69,9 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
         parts="\n".join(parts),
         **{
             key: info["calibration"][key]
-            for key in ("words", "right", "error_before", "error_after")
+            for key in (
+                *("words", "right", "error_before", "error_after"),
+                *("unknown_parts", "unknown_doubtful"),
+            )
         },
     )

@@ -3,16 +3,18 @@
 A word has up to two raw scores: the probability that the LLM gives its tokens, after the words
 before, and, where the model has a readout, the posterior that the projectors give them by CTC in
 the windows where they are said. An LLM is surer than it is right, above all of speech unlike that
-of its training, which the posterior often shows. Both are mapped on the scale of log-odds by a line
-that was fitted on a validation set when the model was packed (Platt, 1999).
+of its training, which the posterior often shows; and it shows more in a whole segment than in a
+word, so the means over the segment's words count as well. All are mapped on the scale of log-odds
+by a line that was fitted when the model was packed (Platt, 1999): on a validation set, and on the
+same clips played backwards, whose words the model cannot know and of which none is right.
 """
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 import jiwer
 import numpy as np
@@ -21,24 +23,50 @@ CLIP = 1e-6  # a probability is kept this far from 0 and 1
 BINS = 10
 LOW = 0.5  # below it a transcript is said to be doubtful
 
+Scores = Sequence[float]  # the raw scores of a word; all words of a segment have the same
+
+
+@dataclass(frozen=True)
+class Line:
+    """From log-odds of scores to those of confidences.
+
+    Attributes:
+        weights: of a word's scores, and after them of their means over the segment.
+        offset: added to their sum.
+    """
+
+    weights: tuple[float, ...]
+    offset: float
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """The line from log-odds of raw scores to those of confidences.
+    """The lines of a model.
 
     Attributes:
-        weights: of the scores; scores beyond them do not count.
-        offset: added to their sum. By default the LLM's probability stays as it is.
+        lines: number of raw scores -> line. Where there is none, the first score is the confidence.
     """
 
-    weights: tuple[float, ...] = (1.0,)
-    offset: float = 0.0
+    lines: Mapping[int, Line] = field(default_factory=dict)
 
-    def __call__(self, scores: Sequence[float]) -> float:
-        """Confidence of a word with these raw scores, 0 to 1."""
-        weighted = zip(self.weights, scores, strict=False)
-        odds = self.offset + sum(weight * log_odds(score) for weight, score in weighted)
-        return 1 / (1 + math.exp(-odds))
+    def __call__(self, scores: Sequence[Scores]) -> list[float]:
+        """Confidences, 0 to 1, of a segment's words with these raw scores."""
+        line = self.lines.get(len(scores[0])) if scores else None
+        if line is None:
+            return [min(max(of_word[0], CLIP), 1 - CLIP) for of_word in scores]
+        odds = features(scores) @ np.array(line.weights) + line.offset
+        return (1 / (1 + np.exp(-odds))).tolist()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, of which `from_json` makes it again."""
+        return {str(count): asdict(line) for count, line in self.lines.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Mapping[str, Any]]) -> Self:
+        """What `to_json` gave."""
+        return cls(
+            {int(k): Line(tuple(v["weights"]), float(v["offset"])) for k, v in values.items()}
+        )
 
 
 def log_odds(score: float) -> float:
@@ -47,18 +75,37 @@ def log_odds(score: float) -> float:
     return math.log(score / (1 - score))
 
 
-def fit(scores: Sequence[Sequence[float]], right: Sequence[bool]) -> Calibration:
-    """The line under which words are likeliest to be right or wrong as they are.
+def features(scores: Sequence[Scores]) -> np.ndarray:
+    """Log-odds (W, 2 S) of a segment's W words with S raw scores: of each, and their means."""
+    odds = np.array([[log_odds(score) for score in of_word] for of_word in scores])
+    return np.hstack([odds, np.broadcast_to(odds.mean(0), odds.shape)])
 
-    Without wrong words, or without right ones, nothing can be fitted: scores stay as they are.
+
+def fit(segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]]) -> Calibration:
+    """The lines under which words are likeliest to be right or wrong as they are.
+
+    Words with one raw score and words with two have a line each. Without wrong words, or without
+    right ones, nothing can be fitted: the first score stays as it is.
+
+    Args:
+        segments: the raw scores of each segment's words.
+        right: of each segment's words, whether they are right.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if len(set(right)) < 2:
-        return Calibration()
-    odds = np.array([[log_odds(score) for score in of_word] for of_word in scores])
-    line = LogisticRegression().fit(odds, np.array(right))
-    return Calibration(tuple(line.coef_[0].tolist()), float(line.intercept_[0]))
+    lines = {}
+    for count in sorted({len(scores[0]) for scores in segments if scores}):
+        chosen = [
+            (features(scores), of_segment)
+            for scores, of_segment in zip(segments, right, strict=True)
+            if scores and len(scores[0]) == count
+        ]
+        values = np.concatenate([values for values, _ in chosen])
+        hits = np.concatenate([np.array(of_segment) for _, of_segment in chosen])
+        if len(set(hits.tolist())) == 2:
+            line = LogisticRegression(max_iter=1000).fit(values, hits)
+            lines[count] = Line(tuple(line.coef_[0].tolist()), float(line.intercept_[0]))
+    return Calibration(lines)
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:

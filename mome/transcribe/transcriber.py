@@ -115,7 +115,7 @@ class Transcriber:
         self.info = info
         self.tracker = tracker
         self.device = model.decoder.markers.device
-        self.calibration = Calibration(**info.get("calibration", {}).get("line", {}))
+        self.calibration = Calibration.from_json(info.get("calibration", {}).get("lines", {}))
 
     @classmethod
     def load(
@@ -428,17 +428,24 @@ class Transcriber:
     ) -> Segment:
         """A hypothesis as words with confidences and times."""
         found = word_tokens(self.model.tokenizer, hypothesis.tokens)
-        words = []
-        for (text, places), score in zip(
-            found, word_scores(hypothesis.log_probs, found), strict=True
-        ):
-            start = end = None
-            scores: tuple[float, ...] = (score,)
-            if aligned is not None:
+        spans: list[tuple[float | None, float | None]] = []
+        scores: list[tuple[float, ...]] = []
+        for (_, places), score in zip(found, word_scores(hypothesis.log_probs, found), strict=True):
+            if aligned is None:
+                spans.append((None, None))
+                scores.append((score,))
+            else:
                 start = round(clip.start + aligned[places[0]].start, 2)
                 end = round(min(clip.start + aligned[places[-1]].end, clip.end), 2)
-                scores = (score, math.exp(min(aligned[place].log_prob for place in places)))
-            words.append(Word(text, round(self.calibration(scores), 3), start, end, scores))
+                spans.append((start, end))
+                posterior = math.exp(min(aligned[place].log_prob for place in places))
+                scores.append((score, posterior))
+        words = [
+            Word(text, round(confidence, 3), *span, of_word)
+            for (text, _), confidence, span, of_word in zip(
+                found, self.calibration(scores), spans, scores, strict=True
+            )
+        ]
         mean = float(np.mean([word.confidence for word in words])) if words else 0.0
         notes = list(clip.notes)
         if words and mean < LOW:

@@ -1,5 +1,6 @@
 """Confidences against formulas, and tokens of words against the words themselves."""
 
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from transformers import AutoTokenizer
 
 from mome.transcribe.confidence import (
     Calibration,
+    Line,
     calibration_error,
     fit,
     word_scores,
@@ -18,23 +20,45 @@ from mome.transcribe.confidence import (
 
 def test_the_fit_finds_the_line_that_made_the_data():
     rng = np.random.default_rng(0)
-    scores = rng.uniform(0.01, 0.99, (20000, 2))
-    line = Calibration((0.6, 0.3), -1.2)
-    right = rng.random(20000) < [line(of_word) for of_word in scores]
-    found = fit(scores.tolist(), right.tolist())
-    assert found.weights == pytest.approx((0.6, 0.3), abs=0.05)
-    assert found.offset == pytest.approx(-1.2, abs=0.07)
-    before = calibration_error(scores[:, 0].tolist(), right.tolist())
-    after = calibration_error([found(of_word) for of_word in scores], right.tolist())
-    assert before > 0.15
-    assert after < 0.02
+    segments = rng.uniform(0.01, 0.99, (20000, 4, 2)).tolist()
+    line = Calibration({2: Line((0.6, 0.3, 0.2, 0.5), -1.2)})
+    right = [(rng.random(4) < line(scores)).tolist() for scores in segments]
+    found = fit(segments, right)
+    assert found.lines[2].weights == pytest.approx((0.6, 0.3, 0.2, 0.5), abs=0.07)
+    assert found.lines[2].offset == pytest.approx(-1.2, abs=0.07)
+    hits = [hit for of_segment in right for hit in of_segment]
+    before = [value for scores in segments for value in Calibration()(scores)]
+    after = [value for scores in segments for value in found(scores)]
+    assert calibration_error(before, hits) > 0.15
+    assert calibration_error(after, hits) < 0.02
+
+
+def test_a_word_is_judged_by_itself_and_by_its_segment():
+    line = Calibration({2: Line((1.0, 0.5, 2.0, 0.25), -1.0)})
+    scores = [(0.9, 0.2), (0.6, 0.7)]
+    odds = [[math.log(p / (1 - p)) for p in of_word] for of_word in scores]
+    mean = [(odds[0][i] + odds[1][i]) / 2 for i in (0, 1)]
+    for value, own in zip(line(scores), odds, strict=True):
+        total = own[0] + 0.5 * own[1] + 2 * mean[0] + 0.25 * mean[1] - 1
+        assert value == pytest.approx(1 / (1 + math.exp(-total)))
+
+
+def test_words_without_a_posterior_have_a_line_of_their_own():
+    """Where windows are too few for an alignment, the LLM's probability is all there is."""
+    rng = np.random.default_rng(1)
+    segments = [rng.uniform(0.1, 0.9, (3, 1 + number % 2)).tolist() for number in range(400)]
+    right = [(rng.random(3) < 0.5).tolist() for _ in segments]
+    found = fit(segments, right)
+    assert {count: len(line.weights) for count, line in found.lines.items()} == {1: 2, 2: 4}
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_where_nothing_can_be_fitted_scores_stay():
-    assert fit([[0.5], [0.9]], [True, True]) == Calibration()
-    assert Calibration()([0.3, 0.9]) == pytest.approx(0.3)
-    assert 0 < Calibration()([0.0]) < 1e-5
-    assert Calibration()([1.0]) == pytest.approx(1.0, abs=1e-5)
+    assert fit([[[0.5], [0.9]], []], [[True, True], []]) == Calibration()
+    assert Calibration()([]) == []
+    assert Calibration()([[0.3, 0.9]]) == pytest.approx([0.3])
+    assert 0 < Calibration()([[0.0]])[0] < 1e-5
+    assert Calibration()([[1.0]]) == pytest.approx([1.0], abs=1e-5)
 
 
 def test_calibration_error_is_that_of_bins():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,6 +11,8 @@ from mome.bin import pack as command
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
+from mome.transcribe.confidence import Calibration
+from mome.transcribe.transcriber import Clip
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
 
@@ -34,7 +37,9 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     assert list(packed.pairs) == [task]
     assert [row["rates"] for row in info["rates"]] == TASKS[task]
     assert info["max_seconds"] == 1.08
-    assert json.loads(json.dumps(info["calibration"]))["line"]["weights"]
+    calibration = json.loads(json.dumps(info["calibration"]))
+    assert calibration["unknown_parts"] > 0
+    assert 0 <= calibration["unknown_doubtful"] <= 1
 
 
 def test_clips_are_taken_evenly(dump, training):
@@ -54,3 +59,31 @@ def test_what_is_in_the_way_is_said_before_anything_is_measured(training, dump, 
     options += ["--trained_on", "noise", "--output", tmp_path / "mine"]
     with pytest.raises(SystemExit, match="mine holds other files"):
         command.main([str(word) for word in options])
+
+
+def test_a_clip_played_backwards_has_all_its_streams_reversed():
+    speech, lips = np.arange(5.0), np.arange(12).reshape(3, 2, 2)
+    clip = command.backwards(Clip(1.0, 2.0, {"speech": speech, "lips": lips}, ["late"]))
+    assert (clip.start, clip.end, clip.notes) == (1.0, 2.0, ["late"])
+    assert clip.streams["speech"].tolist() == [4, 3, 2, 1, 0]
+    assert np.array_equal(clip.streams["lips"], lips[[2, 1, 0]])
+
+
+def test_what_is_not_known_becomes_doubtful_and_what_is_stays_sure():
+    """The LLM is sure of all of it; the posterior knows better, though not of every word."""
+    rng = np.random.default_rng(0)
+
+    def segments(count: int, posterior: float) -> list[list[tuple[float, float]]]:
+        odds = rng.normal([6, posterior], [2, 3], (count, 6, 2))
+        return [[tuple(word) for word in segment] for segment in 1 / (1 + np.exp(-odds))]
+
+    known, unknown = segments(80, 4), segments(80, -3)
+    right = [(rng.random(6) < 0.97).tolist() for _ in known]
+    found = command.calibrate(command.Measured([], known, right, unknown))
+    assert found["words"] == 480
+    assert found["unknown_parts"] == 80
+    assert found["unknown_doubtful"] > 0.97
+    assert found["error_after"] < 0.05
+    calibration = Calibration.from_json(json.loads(json.dumps(found["lines"])))
+    sure = [np.mean(calibration(scores)) for scores in segments(50, 4)]
+    assert min(sure) > 0.6
