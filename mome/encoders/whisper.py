@@ -24,7 +24,8 @@ class WhisperEncoder(Encoder):
 
     Whisper was trained on windows of 30 s. With ``pad_to_30s`` off, a batch is as long as its
     longest utterance: frames beyond an utterance are silence for the convolutions and masked for
-    the attention, so that an utterance gives the same frames alone and in any batch.
+    the attention, so that an utterance gives the same frames alone and in any batch. What is longer
+    than 30 s is read in windows of 30 s, each by itself.
 
     Args:
         input_size: for ESPnet's interface; the input is the waveform itself.
@@ -34,7 +35,6 @@ class WhisperEncoder(Encoder):
         load_pretrained: False builds the architecture with random weights (tests, dry runs).
 
     Raises:
-        ValueError: for an utterance longer than 30 s.
         OSError: if the model cannot be had; see :func:`mome.pretrained.hub.load`.
     """
 
@@ -99,23 +99,30 @@ class WhisperEncoder(Encoder):
         """(B, N) waveforms and (B,) samples -> (B, T, D) frames of 20 ms, (B,) frames, None."""
         if xs_pad.dim() == 3:  # (B, N, 1), as ESPnet gives it without a frontend
             xs_pad = xs_pad.squeeze(-1)
-        encoder = self.encoder.inner
-        dtype = encoder.conv1.weight.dtype
-        olens = (ilens + SAMPLES_PER_FRAME - 1).div(SAMPLES_PER_FRAME, rounding_mode="floor")
+        longest = int(frames_of(ilens).max())
+        if longest <= self.max_frames:
+            return self.read_window(xs_pad, ilens), frames_of(ilens), None
+        count = -(-longest // self.max_frames)
+        width = self.max_frames * SAMPLES_PER_FRAME
+        begins = torch.arange(count, device=ilens.device) * width
+        samples = (ilens[:, None] - begins).clamp(0, width)
+        padded = F.pad(xs_pad, (0, max(0, count * width - xs_pad.shape[1])))[:, : count * width]
+        frames = self.read_window(padded.reshape(-1, width), samples.flatten())
+        return frames.reshape(len(xs_pad), -1, frames.shape[2])[:, :longest], frames_of(ilens), None
+
+    def read_window(self, speech: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, N) waveforms of up to 30 s and (B,) samples -> frames (B, T, D)."""
+        dtype = self.encoder.inner.conv1.weight.dtype
+        olens = frames_of(lengths)
         longest = int(olens.max())
-        if longest > self.max_frames:
-            raise ValueError(
-                f"an utterance of {longest * 0.02:.1f} s exceeds Whisper's window of "
-                f"{self.max_frames * 0.02:.0f} s; cut it in data preparation"
-            )
         time = self.max_frames if self.pad_to_30s else min(longest + TAIL, self.max_frames)
-        mel = self.log_mel(xs_pad, ilens, 2 * time).to(dtype)
+        mel = self.log_mel(speech, lengths, 2 * time).to(dtype)
         mask = None
         if not self.pad_to_30s:
             valid = torch.arange(time, device=mel.device) < olens[:, None] + ATTENDED_TAIL
             mask = torch.zeros(valid.shape, dtype=dtype, device=mel.device)
             mask = mask.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
-        return self.encode(mel, mask)[:, :longest], olens, None
+        return self.encode(mel, mask)[:, :longest]
 
     def encode(self, mel: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Whisper's convolutions and transformer: (B, mels, 2 T) and a mask added to the attention
@@ -132,8 +139,16 @@ class WhisperEncoder(Encoder):
     def dry_run(self, batch: int, seconds: float) -> None:
         """As :class:`Encoder` says; the spectrogram, which costs next to nothing, is left out."""
         time = self.max_frames
-        if not self.pad_to_30s:
-            time = min(round(seconds * self.frames_per_second) + TAIL, self.max_frames)
+        frames = round(seconds * self.frames_per_second)
+        if frames > self.max_frames:
+            batch *= -(-frames // self.max_frames)
+        elif not self.pad_to_30s:
+            time = min(frames + TAIL, self.max_frames)
         config, dtype = self.encoder.inner.config, self.encoder.inner.dtype
         mel = torch.empty(batch, config.num_mel_bins, 2 * time, dtype=dtype, device="meta")
         self.encode(mel, None)
+
+
+def frames_of(samples: torch.Tensor) -> torch.Tensor:
+    """Encoder frames of so many samples; the last may be incomplete."""
+    return (samples + SAMPLES_PER_FRAME - 1).div(SAMPLES_PER_FRAME, rounding_mode="floor")

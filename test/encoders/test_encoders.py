@@ -41,9 +41,36 @@ def test_whisper_frames_do_not_depend_on_the_batch(tiny_whisper, pad_to_30s):
         assert torch.allclose(frames[row, : olens[row]], alone[0], atol=1e-4)
 
 
-def test_whisper_refuses_more_than_its_window(tiny_whisper):
-    with pytest.raises(ValueError, match="exceeds Whisper's window"):
-        WhisperEncoder(model=tiny_whisper)(torch.zeros(1, 31 * 16000), torch.tensor([31 * 16000]))
+@pytest.mark.parametrize("seconds", [30.0, 30.01, 61.3])
+def test_whisper_reads_long_speech_in_windows(tiny_whisper, seconds):
+    encoder = WhisperEncoder(model=tiny_whisper, pad_to_30s=True)
+    wave = speech(seconds, 4)
+    short = speech(2.0, 5)
+    lengths = torch.tensor([len(wave), len(short)])
+    batch = torch.nn.utils.rnn.pad_sequence([wave, short], batch_first=True, padding_value=7.0)
+    frames, olens, _ = encoder(batch, lengths)
+    assert olens.tolist() == [-(-len(wave) // 320), 100]
+    extractor = WhisperFeatureExtractor()
+    reference = WhisperModel.from_pretrained(tiny_whisper).get_encoder()
+    expected = []
+    for window in wave.split(30 * 16000):
+        mel = extractor(window.numpy(), sampling_rate=16000, return_tensors="pt").input_features
+        with torch.no_grad():
+            expected.append(reference(mel)[0][0, : -(-len(window) // 320)])
+    assert torch.allclose(frames[0], torch.cat(expected), atol=1e-3)
+    alone = encoder(short[None], lengths[1:])[0]
+    assert torch.allclose(frames[1, :100], alone[0], atol=1e-4)
+
+
+def test_unpadded_windows_do_not_depend_on_the_batch(tiny_whisper):
+    encoder = WhisperEncoder(model=tiny_whisper)
+    waves = [speech(31.2, 6), speech(0.61, 7)]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    batch = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True, padding_value=7.0)
+    frames, olens, _ = encoder(batch, lengths)
+    for row, wave in enumerate(waves):
+        alone = encoder(wave[None], lengths[row : row + 1])[0]
+        assert torch.allclose(frames[row, : olens[row]], alone[0], atol=1e-4)
 
 
 def lips(frames: int, seed: int) -> torch.Tensor:
