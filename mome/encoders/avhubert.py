@@ -8,6 +8,7 @@ import torch
 from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
+from mome.common.precision import compute_dtype
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
 
@@ -81,16 +82,25 @@ class AVHubertEncoder(Encoder):
         size: ``base`` or ``large``; None takes the size of the weights, or large without weights.
         weights: folder (or the safetensors file in it) that ``mome.bin.convert_avhubert`` wrote,
             or None for random weights.
+        dtype: that convolutions and matrices are multiplied in (the weights stay float32):
+            ``float32``, ``bfloat16`` or ``auto``, the faster one here.
 
     Raises:
-        ValueError: for an unknown size or one that the weights do not have.
+        ValueError: for an unknown size or type, or one that the weights do not have.
         FileNotFoundError: if ``weights`` names nothing.
     """
 
     frames_per_second = 25
 
-    def __init__(self, input_size: int = 1, size: str | None = None, weights: str | None = None):
+    def __init__(
+        self,
+        input_size: int = 1,
+        size: str | None = None,
+        weights: str | None = None,
+        dtype: str = "float32",
+    ):
         super().__init__()
+        self.dtype = compute_dtype(dtype)
         if size not in (None, *SIZES):
             raise ValueError(f"AV-HuBERT size {size!r} must be one of {', '.join(SIZES)}")
         if weights is None:
@@ -110,7 +120,9 @@ class AVHubertEncoder(Encoder):
         """(B, T, 88, 88) crops and (B,) frames -> (B, T, D) frames, (B,) frames, None."""
         padding = torch.arange(xs_pad.shape[1], device=ilens.device) >= ilens[:, None]
         source = {"video": xs_pad[:, None], "audio": None}
-        frames, _ = self.encoder.extract_finetune(source, padding_mask=padding)
+        device = xs_pad.device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            frames, _ = self.encoder.extract_finetune(source, padding_mask=padding)
         return frames, ilens, None
 
     def dry_run(self, batch: int, seconds: float) -> None:

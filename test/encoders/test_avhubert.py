@@ -289,6 +289,22 @@ def test_a_converted_checkpoint_computes_what_was_published_layer_by_layer(
         torch.testing.assert_close(output, expected[name], atol=2e-4, rtol=1e-4, msg=name)
 
 
+def test_bfloat16_changes_the_frames_by_its_rounding_alone(tmp_path):
+    convert(write_checkpoint(tmp_path / "model.pt", "pretrained", True), tmp_path / "converted")
+    lips = torch.randn(2, 9, 88, 88, generator=torch.Generator().manual_seed(5))
+    frames = {}
+    for dtype in ("float32", "bfloat16"):
+        encoder = AVHubertEncoder(weights=str(tmp_path / "converted"), dtype=dtype).eval()
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+        with torch.no_grad():
+            frames[dtype] = encoder(lips, torch.tensor([9, 7]))[0][0].float()
+    exact = frames["float32"]
+    error = (frames["bfloat16"] - exact).norm() / exact.norm()
+    assert 1e-4 < error < 0.03
+    with pytest.raises(ValueError, match="dtype 'float8' must be one of"):
+        AVHubertEncoder(weights=str(tmp_path / "converted"), dtype="float8")
+
+
 def test_the_report_counts_what_is_not_used(tmp_path, capsys):
     path = write_checkpoint(tmp_path / "model.pt", "seq2seq")
     main(["--checkpoint", str(path), "--output", str(tmp_path / "out")])
