@@ -1,5 +1,6 @@
 """ESPnet's trainer, made to say which clips a failure is about and to survive being killed."""
 
+import errno
 import logging
 import os
 import shutil
@@ -46,20 +47,34 @@ class AVSRTrainer(Trainer):
       and a remedy. ESPnet skips the update of such a step and goes on with NaN in its statistics.
     - ESPnet writes ``checkpoint.pth`` and the epoch's weights in place. A copy of the checkpoint is
       kept while an epoch runs, so that a job that is killed while it writes goes on from the end
-      of the epoch before.
+      of the epoch before. A full disk is called that.
     - Every epoch seeds what it draws at random, so that an interrupted training ends as another.
     """
 
     @classmethod
     def run(cls, **options: Any) -> None:
-        """As in ESPnet; what was not written completely is trained again."""
+        """As in ESPnet; what was not written completely is trained again.
+
+        Raises:
+            OSError: if checkpoints cannot be written, with the folder and the space left there.
+        """
         trainer_options, distributed = options["trainer_options"], options["distributed_option"]
         folder = Path(trainer_options.output_dir)
         if is_first(distributed):
             restore(folder, trainer_options.resume)
         if distributed.distributed:
             torch.distributed.barrier()
-        super().run(**options)
+        try:
+            super().run(**options)
+        except (RuntimeError, OSError) as error:
+            if not is_full(error):
+                raise
+            left = shutil.disk_usage(folder).free / 1e9
+            raise OSError(
+                f"{folder} cannot be written, and {left:.1f} GB are free there: make room, or end"
+                f" what else fills the disk, and run the same command again, which goes on from the"
+                f" last epoch that was written completely ({str(error).splitlines()[0]})"
+            ) from error
         if is_first(distributed):
             (folder / COMPLETE).unlink(missing_ok=True)
 
@@ -118,6 +133,16 @@ def is_first(option: DistributedOption) -> bool:
 def lacks_memory(error: Exception) -> bool:
     """Whether an error is PyTorch's of a GPU or of the machine that has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error is of a file that could not be written for lack of space.
+
+    PyTorch's says nothing of the kind: its writer finds itself at an unexpected place.
+    """
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    texts = ("unexpected pos", "PytorchStreamWriter", "iostream error")
+    return getattr(error, "errno", None) in full or any(text in str(error) for text in texts)
 
 
 def keep(folder: Path, epoch: int) -> None:

@@ -64,6 +64,20 @@ def test_a_training_killed_while_it_writes_ends_as_one_undisturbed(
     )
 
 
+def test_a_full_disk_is_named_and_leaves_nothing_that_is_taken_for_complete(
+    options, undisturbed, tmp_path
+):
+    (tmp_path / "2epoch.pth").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"{tmp_path} cannot be written.*run the same command again"):
+        train(options, tmp_path)
+    (tmp_path / "2epoch.pth").unlink()
+    train(options, tmp_path)
+    got, wanted = (
+        torch.load(folder / "2epoch.pth", weights_only=True) for folder in (tmp_path, undisturbed)
+    )
+    assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
 def test_a_training_killed_between_writes_ends_as_one_undisturbed(
     options, undisturbed, tmp_path, monkeypatch
 ):
