@@ -26,7 +26,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm meta-llama/Llama-3.2-3B \
     --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
-    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth \
+    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --trained_on "LRS2-BBC: British television" \
     --train_config conf/train.yaml \
     "$@"

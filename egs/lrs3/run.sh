@@ -36,7 +36,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm meta-llama/Llama-3.2-1B \
     --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
-    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth \
+    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --trained_on "LRS3-TED: English talks" \
     --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
     "$@"

@@ -64,7 +64,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
     parser.add_argument("--max_new_tokens", type=int, default=32)
-    parser.add_argument("--length_penalty", type=float, default=0.0)
+    parser.add_argument(
+        "--length_penalty",
+        type=float,
+        default=0.0,
+        help="exponent of the length that divides the score; Transformers' default is 1",
+    )
     parser.add_argument(
         "--no_repeat_ngram_size",
         type=int,

@@ -80,6 +80,8 @@ projector_config=          # configuration of the warm start by CTC of the proje
 ## Decoding (stage 5)
 inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean of the last epochs
 beam=15                    # hypotheses kept; 1 is greedy
+length_penalty=0           # exponent of the length that divides a hypothesis' log-probability: 0 for
+                           # the likeliest transcript; Transformers' default is 1
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
 ## Packing (stage 6)
@@ -287,7 +289,8 @@ if wants 5; then
             --weights "${dir}/${inference_model}" --output "${out}" --force "${force}"
             --test_sets ${test_sets} --snrs ${snrs} ${test_noise:+--kinds ${test_noise}}
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
-            --beam "${beam}" --ngpu "$((ngpu > 0))" --batch_size "${decode_batch_size}" ${decode_opts})
+            --beam "${beam}" --length_penalty "${length_penalty}" --ngpu "$((ngpu > 0))"
+            --batch_size "${decode_batch_size}" ${decode_opts})
         if [ "${jobs}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
             "${decode[@]}" 2>&1 | tee -a "${out}.log"
         else
