@@ -148,7 +148,8 @@ class Checker:
             if "--" in words:
                 self.recipe(path.with_name("run.sh"), words[words.index("--") + 1 :])
         else:
-            unknown = [word for word in words if word.startswith("--") and word not in text]
+            names = [word.partition("=")[0] for word in words if word.startswith("--")]
+            unknown = [name for name in names if not re.search(rf"{re.escape(name)}\b", text)]
             assert not unknown, f"{path} has no {unknown[0]}"
 
     def recipe(self, path: Path, words: Sequence[str]) -> None:

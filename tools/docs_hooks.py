@@ -67,7 +67,10 @@ def followed(link: re.Match[str], place: str, here: str, repository: str) -> str
         return f"{image}[{text}]({relative}{sharp}{anchor})"
     if not (ROOT / file).exists():
         log.warning("%s: %s leads nowhere", place, target)
-    return f"[{text}]({repository}/blob/main/{file}{sharp}{anchor})" if repository else text
+    if not repository:
+        return text
+    kind = "raw" if image else "blob"
+    return f"{image}[{text}]({repository.rstrip('/')}/{kind}/main/{file}{sharp}{anchor})"
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from mome.analysis.wer import normalise
+
 LONGEST = 4  # words of what is repeated
 TIMES = 4  # in a row, above which nobody is expected to say it
 
@@ -21,6 +23,6 @@ def repeats_itself(text: str, longest: int = LONGEST, times: int = TIMES) -> boo
 def count_loops(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> int:
     """Utterances whose hypothesis repeats itself where the reference does not."""
     return sum(
-        repeats_itself(text) and not repeats_itself(references[utterance])
+        repeats_itself(normalise(text)) and not repeats_itself(normalise(references[utterance]))
         for utterance, text in hypotheses.items()
     )

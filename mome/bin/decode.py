@@ -74,7 +74,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--no_repeat_ngram_size",
         type=int,
         default=0,
-        help="no so many tokens occur twice in a transcript, against loops; 0 allows it",
+        help="no n-gram of so many tokens occurs twice in a transcript, against loops; 0 allows it",
     )
     parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -204,6 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     """Decode what is not decoded yet."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    if args.no_repeat_ngram_size < 0:
+        raise SystemExit(f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more")
     number, count = args.part
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
     try:

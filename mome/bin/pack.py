@@ -62,6 +62,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="for the card; default: that of --expdir")
     parser.add_argument("--license", default="other", help="of the model, for the card")
     parser.add_argument("--beam", type=int, default=Options().beam, help="of the measurement")
+    parser.add_argument(
+        "--length_penalty", type=float, default=0.0, help="of the measurement, and of its users"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder, or file ending in .zip")
     parser.add_argument("--push_to", help="repository of the Hugging Face hub, such as me/my-model")
@@ -209,6 +212,7 @@ def main(argv: list[str] | None = None) -> None:
             "trained_on": args.trained_on,
             "max_seconds": max(durations),
             "training_hours": round(sum(durations) / 3600, 2),
+            "length_penalty": args.length_penalty,
         }
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")

@@ -119,7 +119,7 @@ def markdown(
         "",
         "Cut off: transcripts without an end within the limit of new tokens. Loops: transcripts",
         f"that say up to {LONGEST} words {TIMES} times in a row or more, where the reference does",
-        'not; `--decode_opts "--no_repeat_ngram_size 6"` forbids them.',
+        'not; `--decode_tag no_loops --decode_opts "--no_repeat_ngram_size 6"` forbids most.',
         "",
     ]
     lines += ["## Commands", "", "```"]

@@ -33,6 +33,13 @@ def compute_dtype(name: str = "auto") -> torch.dtype:
     return getattr(torch, name)
 
 
+def in_type(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Multiply in ``dtype`` inside the context; float32 leaves what a trainer has set."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Compute in the types that tensors have, inside the context, whatever a trainer has set."""
     kind = device.type

@@ -111,7 +111,8 @@ class AVSRPreprocessor:
             :mod:`mome.data.activity` and the warm start, which reads it.
 
     Raises:
-        ValueError: for a transcript without words, or a kind of noise that is not listed.
+        ValueError: for a transcript without words, a kind of noise that is not listed, or a
+            negative max_lead_frames.
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class AVSRPreprocessor:
                 raise ValueError(
                     f"noise_snrs {self.noise_snrs}: {snr!r} is no SNR in dB; null is clean speech"
                 )
+        if max_lead_frames < 0:
+            raise ValueError(f"max_lead_frames {max_lead_frames} must be 0 or more")
         self.crop_size = crop_size
         self.crop_shift = crop_shift
         self.flip = flip

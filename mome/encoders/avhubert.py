@@ -8,7 +8,7 @@ import torch
 from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
-from mome.common.precision import compute_dtype
+from mome.common.precision import compute_dtype, in_type
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
 
@@ -120,13 +120,12 @@ class AVHubertEncoder(Encoder):
         """(B, T, 88, 88) crops and (B,) frames -> (B, T, D) frames, (B,) frames, None."""
         padding = torch.arange(xs_pad.shape[1], device=ilens.device) >= ilens[:, None]
         source = {"video": xs_pad[:, None], "audio": None}
-        device = xs_pad.device.type
-        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+        with in_type(xs_pad.device, self.dtype):
             frames, _ = self.encoder.extract_finetune(source, padding_mask=padding)
         return frames, ilens, None
 
     def dry_run(self, batch: int, seconds: float) -> None:
-        """As :class:`Encoder` says."""
+        """As :class:`Encoder` says; all in the type that autocast computes in."""
         time = round(seconds * self.frames_per_second)
-        crops = torch.empty(batch, 1, time, 88, 88, device="meta")
-        self.encoder.extract_finetune({"video": crops, "audio": None})
+        crops = torch.empty(batch, 1, time, 88, 88, device="meta", dtype=self.dtype)
+        self.to(self.dtype).encoder.extract_finetune({"video": crops, "audio": None})

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from mome.common.precision import compute_dtype
+from mome.common.precision import compute_dtype, in_type
 from mome.encoders.base import Encoder, register_video_encoder
 
 STEM_FRAMES = 5
@@ -127,8 +127,7 @@ class VisualEncoder(Encoder):
         self, xs_pad: torch.Tensor, ilens: torch.Tensor, prev_states: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
         """(B, T, 88, 88) crops, zero beyond (B,) frames -> (B, T, D) frames, (B,) frames, None."""
-        device = xs_pad.device.type
-        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+        with in_type(xs_pad.device, self.dtype):
             return self.run(xs_pad, ilens)
 
     def run(

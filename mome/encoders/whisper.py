@@ -107,8 +107,11 @@ class WhisperEncoder(Encoder):
         begins = torch.arange(count, device=ilens.device) * width
         samples = (ilens[:, None] - begins).clamp(0, width)
         padded = F.pad(xs_pad, (0, max(0, count * width - xs_pad.shape[1])))[:, : count * width]
-        frames = self.read_window(padded.reshape(-1, width), samples.flatten())
-        return frames.reshape(len(xs_pad), -1, frames.shape[2])[:, :longest], frames_of(ilens), None
+        spoken = samples.flatten() > 0  # short utterances beside long ones have no more windows
+        read = self.read_window(padded.reshape(-1, width)[spoken], samples.flatten()[spoken])
+        frames = read.new_zeros(len(spoken), self.max_frames, read.shape[2])
+        frames[spoken] = read
+        return frames.reshape(len(xs_pad), -1, read.shape[2])[:, :longest], frames_of(ilens), None
 
     def read_window(self, speech: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(B, N) waveforms of up to 30 s and (B,) samples -> frames (B, T, D)."""

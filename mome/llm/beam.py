@@ -69,9 +69,10 @@ def beam_search(
         beam: hypotheses kept per prompt; 1 is greedy search.
         max_new_tokens: longest transcript, EOS included.
         eos_id: end-of-sentence token.
-        length_penalty: exponent of the length that divides the score, as in Transformers.
-        no_repeat_ngram_size: no so many tokens occur twice in a transcript; 0 allows it. As in
-            Transformers, it is meant against loops, and also forbids what was really said twice.
+        length_penalty: exponent of the length that divides the score, as in Transformers; greedy
+            search, which compares nothing, has none.
+        no_repeat_ngram_size: no n-gram of so many tokens occurs twice in a transcript; 0 allows it.
+            It is meant against loops, and also forbids what was really said twice.
         adapter: the LM's; needed if it differs by rate pair (``by_pair``).
 
     Returns:
@@ -87,6 +88,8 @@ def beam_search(
         raise ValueError(f"no_repeat_ngram_size={no_repeat_ngram_size} must be at least 0")
     if not bool(torch.stack([nodes[leaf].mask.any(1).all() for leaf in leaves]).all()):
         raise ValueError("a prompt of the batch has no tokens")
+    if beam == 1:
+        length_penalty = 0.0
     masks = TreeMasks(lm)
     # By the LM's configuration, layers with a window would keep the last columns of the tree.
     cache = DynamicCache()

@@ -69,9 +69,10 @@ class AVSRTrainer(Trainer):
         except (RuntimeError, OSError) as error:
             if not is_full(error):
                 raise
-            left = shutil.disk_usage(folder).free / 1e9
+            where = Path(getattr(error, "filename", None) or folder)
+            left = shutil.disk_usage(where if where.exists() else folder).free / 1e9
             raise OSError(
-                f"{folder} cannot be written, and {left:.1f} GB are free there: make room, or end"
+                f"{where} cannot be written, and {left:.1f} GB are free there: make room, or end"
                 f" what else fills the disk, and run the same command again, which goes on from the"
                 f" last epoch that was written completely ({str(error).splitlines()[0]})"
             ) from error
@@ -140,7 +141,7 @@ def is_full(error: Exception) -> bool:
 
     PyTorch's says nothing of the kind: its writer finds itself at an unexpected place.
     """
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = (errno.ENOSPC, errno.EDQUOT)
     texts = ("unexpected pos", "PytorchStreamWriter", "iostream error")
     return getattr(error, "errno", None) in full or any(text in str(error) for text in texts)
 

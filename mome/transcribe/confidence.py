@@ -84,8 +84,9 @@ def features(scores: Sequence[Scores]) -> np.ndarray:
 def fit(segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]]) -> Calibration:
     """The lines under which words are likeliest to be right or wrong as they are.
 
-    Words with one raw score and words with two have a line each. Without wrong words, or without
-    right ones, nothing can be fitted: the first score stays as it is.
+    There is a line for words of one raw score and one for words of two. The former is fitted on the
+    first score of all words: those that have no other may all be wrong. Without wrong words, or
+    without right ones, nothing can be fitted: the first score stays as it is.
 
     Args:
         segments: the raw scores of each segment's words.
@@ -96,9 +97,9 @@ def fit(segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]]) -
     lines = {}
     for count in sorted({len(scores[0]) for scores in segments if scores}):
         chosen = [
-            (features(scores), of_segment)
+            (features([of_word[:count] for of_word in scores]), of_segment)
             for scores, of_segment in zip(segments, right, strict=True)
-            if scores and len(scores[0]) == count
+            if scores and len(scores[0]) >= count
         ]
         values = np.concatenate([values for values, _ in chosen])
         hits = np.concatenate([np.array(of_segment) for _, of_segment in chosen])

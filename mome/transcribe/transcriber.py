@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,15 @@ class Transcriber:
         self.info = info
         self.tracker = tracker
         self.device = model.decoder.markers.device
-        self.calibration = Calibration.from_json(info.get("calibration", {}).get("lines", {}))
+        calibration = info.get("calibration", {})
+        if calibration and "lines" not in calibration:
+            logging.warning(
+                "the model was packed by an older version, whose calibration is not known here: "
+                "confidences are the LLM's probabilities. Pack it again"
+            )
+        self.calibration = Calibration.from_json(calibration.get("lines", {}))
+        # Transcripts are chosen as they were when the model was measured.
+        self.length_penalty = float(info.get("length_penalty", 0.0))
 
     @classmethod
     def load(
@@ -411,6 +420,7 @@ class Transcriber:
             beam=options.beam,
             max_new_tokens=options.max_new_tokens,
             eos_id=self.model.decoder.eos_id,
+            length_penalty=self.length_penalty,
             adapter=self.model.decoder.adapter,
         )[0]
         aligned = align_tokens(self.model, features, chosen.pair, [b[0].tokens for b in best])

@@ -67,21 +67,22 @@ def test_a_wide_beam_finds_the_best_of_all_sentences():
         assert len(each.log_probs) == len(each.tokens) + each.finished
 
 
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_equals_transformers_generate(beam, seed):
+def test_equals_transformers_generate(beam, seed, penalty):
     lm = make_lm(vocab=30, seed=seed)
     embeds, _ = prompts(3, 6, seed, holes=False)
     mask = torch.ones(3, 6, dtype=torch.bool)
-    ours = search(lm, embeds, mask, beam=beam, max_new_tokens=10, eos_id=1)
+    options = {"max_new_tokens": 10, "length_penalty": penalty}
+    ours = search(lm, embeds, mask, beam=beam, eos_id=1, **options)
     theirs = lm.generate(
         inputs_embeds=embeds,
         attention_mask=mask.long(),
         num_beams=beam,
-        max_new_tokens=10,
         do_sample=False,
-        length_penalty=0.0,
         early_stopping="never",
+        **options,
     )
     for row in range(3):
         expected = theirs[row].tolist()
@@ -95,17 +96,17 @@ def test_repeats_are_forbidden_as_by_transformers(beam, size):
     lm = make_lm(vocab=8, seed=1, scale=0.5)
     lm.lm_head.weight.data[1] = 0  # transcripts are long
     embeds, mask = prompts(4, 6, seed=1, holes=False)
-    # Greedy search ends at the first EOS, whatever longer transcripts would score.
-    penalty = {"length_penalty": 2.0 if beam > 1 else 0.0}
-    options = {"max_new_tokens": 12, "num_beams": beam, "do_sample": False, **penalty}
+    options = {"max_new_tokens": 12, "length_penalty": 2.0}
     theirs = lm.generate(
         inputs_embeds=embeds,
         attention_mask=mask.long(),
         no_repeat_ngram_size=size,
+        num_beams=beam,
+        do_sample=False,
         early_stopping="never",
         **options,
     )
-    common = {"beam": beam, "max_new_tokens": 12, "eos_id": 1, **penalty}
+    common = {"beam": beam, "eos_id": 1, **options}
     ours = search(lm, embeds, mask, no_repeat_ngram_size=size, **common)
     free = search(lm, embeds, mask, **common)
     for row in range(4):

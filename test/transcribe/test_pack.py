@@ -11,7 +11,7 @@ from mome.bin import pack as command
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
-from mome.transcribe.confidence import Calibration
+from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.transcriber import Clip
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
@@ -78,12 +78,16 @@ def test_what_is_not_known_becomes_doubtful_and_what_is_stays_sure():
         return [[tuple(word) for word in segment] for segment in 1 / (1 + np.exp(-odds))]
 
     known, unknown = segments(80, 4), segments(80, -3)
+    # Of some there is no posterior, as they have more tokens than windows.
+    unknown += [[(score,) for score, _ in scores] for scores in segments(20, -3)]
     right = [(rng.random(6) < 0.97).tolist() for _ in known]
     found = command.calibrate(command.Measured([], known, right, unknown))
     assert found["words"] == 480
-    assert found["unknown_parts"] == 80
+    assert found["unknown_parts"] == 100
     assert found["unknown_doubtful"] > 0.97
     assert found["error_after"] < 0.05
     calibration = Calibration.from_json(json.loads(json.dumps(found["lines"])))
+    assert set(calibration.lines) == {1, 2}
     sure = [np.mean(calibration(scores)) for scores in segments(50, 4)]
-    assert min(sure) > 0.6
+    assert np.mean(sure) > 0.9
+    assert np.mean([value < LOW for value in sure]) <= 0.04

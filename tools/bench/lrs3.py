@@ -22,6 +22,7 @@ from timing import attainable, machine, seconds, synchronize
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import as_it_comes, loop_loss
 
+from mome.common.frozen import unwrap
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
 from mome.pretrained.model_sizes import words_tokenizer
@@ -43,6 +44,7 @@ def build(args: argparse.Namespace, device: str, checkpointing: bool = False) ->
         options += ["--decoder_conf", f"lm={folder}", "--decoder_conf", f"lm_dtype={args.dtype}"]
         options += ["--audio_encoder_conf", "model=openai/whisper-small"]
         options += ["--audio_encoder_conf", f"dtype={args.dtype}"]
+        options += ["--video_encoder_conf", f"dtype={args.dtype}"]
         options += ["--decoder_conf", f"gradient_checkpointing={str(checkpointing).lower()}"]
         for part in ("decoder", "audio_encoder"):
             options += [f"--{part}_conf", "load_pretrained=false"]
@@ -181,9 +183,11 @@ def train(args: argparse.Namespace, device: str) -> None:
                 )
             if not checkpointing:
                 times = seconds(parts(model, batch), args.repetitions)
-                with torch.autocast(device, torch.bfloat16):
-                    video = {"video encoder in bfloat16": parts(model, batch)["video encoder"]}
-                    times |= seconds(video, args.repetitions)
+                encoder = unwrap(model.video_encoder)
+                encoder.dtype = torch.float32
+                video = {"video encoder in float32": parts(model, batch)["video encoder"]}
+                times |= seconds(video, args.repetitions)
+                encoder.dtype = getattr(torch, args.dtype)
                 shown = ", ".join(f"{n} {statistics.median(t):.3f} s" for n, t in times.items())
                 notes.append(f"of a step with {count} clips of {length:g} s: {shown}")
             if device == "cuda":
@@ -256,7 +260,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("train", "decode"), required=True)
     parser.add_argument("--lm", default="llama-3.2-1b", help="see experts.py")
     parser.add_argument("--layers", type=int, help="fewer than the LLM has, as a quick try")
-    parser.add_argument("--dtype", default="bfloat16", help="of LLM and Whisper")
+    parser.add_argument("--dtype", default="bfloat16", help="of LLM, Whisper and AV-HuBERT")
     parser.add_argument("--seconds", type=float, nargs="+", default=[4, 16], help="of clips")
     parser.add_argument("--clips", type=int, help="a step; default: 320 s of them")
     parser.add_argument(

@@ -317,7 +317,7 @@ if wants 6; then
             --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}" \
             --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}" \
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}" \
-            --output "${dir}/${packed}" ${pack_opts}
+            --length_penalty "${length_penalty}" --output "${dir}/${packed}" ${pack_opts}
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
