@@ -88,6 +88,6 @@ def test_what_is_not_known_becomes_doubtful_and_what_is_stays_sure():
     assert found["error_after"] < 0.05
     calibration = Calibration.from_json(json.loads(json.dumps(found["lines"])))
     assert set(calibration.lines) == {1, 2}
-    sure = [np.mean(calibration(scores)) for scores in segments(50, 4)]
+    sure = [np.mean(calibration(scores)) for scores in segments(300, 4)]
     assert np.mean(sure) > 0.9
     assert np.mean([value < LOW for value in sure]) <= 0.04
