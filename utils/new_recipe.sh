@@ -14,4 +14,5 @@ fi
 cp -r "${egs}/TEMPLATE/recipe" "${recipe}"
 cp -r "${egs}/mini_av/conf" "${recipe}/conf"
 sed -i "s/CORPUS/$1/g" "${recipe}/run.sh" "${recipe}/local/data.py"
-echo "${recipe}: now write local/data.py, then ./run.sh --corpus <folder>"
+echo "${recipe}: unless clips lie as {train,valid,test}/<speaker>/<clip>.{mp4,txt}, change" \
+    "local/data.py; then ./run.sh --corpus <folder>"
