@@ -325,7 +325,7 @@ def _check_speakers(
     if by_speaker != c_sorted(utt2spk) and not problems:
         problems.append(
             f"{path / 'utt2spk'}: sorted by speaker and by utterance differs, as speaker ids are"
-            " prefixes of each other; make them equally long"
+            " prefixes of each other; make them equally long, or let a hyphen follow them"
         )
     if spk2utt is not None and utt2spk:
         inverted = spk2utt_of(utt2spk)

@@ -266,15 +266,21 @@ def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
     recipe = root / "egs/my_corpus"
     assert "CORPUS" not in (recipe / "local/data.py").read_text()
     assert (recipe / "conf/train.yaml").is_file()
-    for name, speakers in (("train", "ab"), ("valid", "c"), ("test", "d")):
+    sets = {"train": ["s1", "s10", "s2"], "valid": ["John Smith"], "test": ["d"]}
+    for name, speakers in sets.items():
         for speaker in speakers:
-            clip = tmp_path / "corpus" / name / speaker / "1.mp4"
+            clip = (
+                tmp_path / "corpus" / name / speaker / ("1.mp4" if name == "train" else "a b.MP4")
+            )
             clip.parent.mkdir(parents=True)
             clip.touch()
             clip.with_suffix(".txt").write_text("Good  morning\n")
     command = [sys.executable, recipe / "local/data.py", "prepare"]
     command += ["--corpus", tmp_path / "corpus", "--out", tmp_path / "data"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(UTILS.parent)})
-    assert (tmp_path / "data/train/text").read_text() == "a_1 Good morning\nb_1 Good morning\n"
+    assert (tmp_path / "data/train/text").read_text().split("\n") == [
+        *("s1-1 Good morning", "s10-1 Good morning", "s2-1 Good morning", "")
+    ]
+    assert (tmp_path / "data/valid/utt2spk").read_text() == "John_Smith-a_b John_Smith\n"
     for name in ("train", "valid", "test"):
         assert validate_data_dir(tmp_path / "data" / name) == []

@@ -2,6 +2,7 @@
 """CORPUS: what it is, where it comes from, its licence, how its files are laid out."""
 
 import argparse
+import re
 from pathlib import Path
 
 from mome.common.text_files import read_text
@@ -14,16 +15,16 @@ def utterances(corpus: Path, name: str) -> dict[str, tuple[str, Path, str]]:
     """The utterances of a set: id -> speaker, video, words.
 
     This reads <corpus>/<set>/<speaker>/<clip>.mp4 with the words in <clip>.txt; write here what
-    your corpus needs. Ids begin with the speaker.
+    your corpus needs. Ids begin with the speaker. A hyphen after it sorts before letters and
+    digits, so that s1 comes before s10 with and without it, as Kaldi's tables demand.
     """
-    return {
-        f"{video.parent.name}_{video.stem}": (
-            video.parent.name,
-            video,
-            " ".join(read_text(video.with_suffix(".txt")).split()),
-        )
-        for video in sorted((corpus / name).glob("*/*.mp4"))
-    }
+    found = {}
+    for video in sorted((corpus / name).glob("*/*")):
+        if video.suffix.lower() == ".mp4":
+            speaker, clip = (re.sub(r"\s+", "_", part) for part in (video.parent.name, video.stem))
+            words = " ".join(read_text(video.with_suffix(".txt")).split())
+            found[f"{speaker}-{clip}"] = (speaker, video, words)
+    return found
 
 
 def prepare(corpus: Path, out: Path) -> None:
