@@ -17,9 +17,14 @@ token error rate of 0 or 30 %. Two things keep words where they are heard: a pen
 silence (``silence_penalty``), and small tokens at the start (``norm_gain`` of the projectors),
 since random tokens of full size prefer some words to others in every frame before anything is
 learned.
+
+Lips have the same disease, and there it hides among words: a letter may be learned where the lips
+say the digit behind it, which a context of a second tells as well as guessing. Sound is learned
+sooner and better, so it can show the lips where to look (``misplaced_penalty``), as the teachers of
+lip readers do (Afouras et al., "ASR is all you need", ICASSP 2020).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jiwer
 import torch
@@ -30,8 +35,24 @@ from torch import nn
 from mome.common.frozen import unwrap
 from mome.data.video import LIP_RATE
 from mome.models.avsr import AVSRModel
+from mome.models.ctc_alignment import align
 from mome.models.projector import EmbeddingReadout
 from mome.models.video_units import unit_loss
+
+TOLERANCE = 0.2  # seconds by which lips may say a token before or after the sound
+
+
+class Heard(NamedTuple):
+    """Where the audio says the tokens of transcripts.
+
+    Attributes:
+        start, end: (B, L) in seconds.
+        sure: (B,) where the audio is sure enough to be believed.
+    """
+
+    start: torch.Tensor
+    end: torch.Tensor
+    sure: torch.Tensor
 
 
 class ProjectorCTCModel(AVSRModel):
@@ -55,6 +76,9 @@ class ProjectorCTCModel(AVSRModel):
             and where the batch says which do (``activity`` of the preprocessor); blank costs
             nothing. It is no prohibition: at coarse rates there may be more tokens than windows
             with speech.
+        misplaced_penalty: what a token costs the lips, in nats, further than a fifth of a second
+            from where the audio says it; in training, and where the audio at its finest rate gives
+            the transcript's tokens a mean posterior (geometric) of one half or more.
         negatives: tokens sampled from the vocabulary beside those of the batch, in training;
             validation takes the whole vocabulary.
         **parts: as for AVSRModel; ``readout_conf`` is needed.
@@ -71,6 +95,7 @@ class ProjectorCTCModel(AVSRModel):
         num_units: int = 100,
         label_smoothing: float = 0.1,
         silence_penalty: float = 5.0,
+        misplaced_penalty: float = 0.0,
         **parts: Any,
     ):
         super().__init__(**parts)
@@ -78,6 +103,7 @@ class ProjectorCTCModel(AVSRModel):
         self.label_smoothing = label_smoothing
         self.text_weight = text_weight
         self.silence_penalty = silence_penalty
+        self.misplaced_penalty = misplaced_penalty
         self.units_head: nn.Linear | None = None
         self.text_head: nn.Linear | None = None
         if self.video_encoder is not None:
@@ -106,6 +132,7 @@ class ProjectorCTCModel(AVSRModel):
         lengths: torch.Tensor,
         text: torch.Tensor,
         text_lengths: torch.Tensor,
+        heard: Heard | None = None,
     ) -> torch.Tensor:
         """CTC of the lip encoder's own softmax layer: frames (B, T, D), text (B, L), lengths (B,).
 
@@ -117,13 +144,24 @@ class ProjectorCTCModel(AVSRModel):
         rows = F.pad(ids + 1, (1, 0))
         logits = F.linear(frames, self.text_head.weight[rows], self.text_head.bias[rows])
         labels = torch.searchsorted(ids, text.clamp(min=int(ids[0]))) + 1
-        return F.ctc_loss(
-            logits.log_softmax(-1).transpose(0, 1),
-            labels,
-            lengths,
-            text_lengths,
-            zero_infinity=True,
-        )
+        scores = logits.log_softmax(-1)
+        if heard is not None:
+            scores = self.placed(
+                scores, heard, labels, text_lengths, self.window_seconds("video", 1)
+            )
+        return ctc_loss(scores, lengths, labels, text_lengths)
+
+    def placed(
+        self,
+        scores: torch.Tensor,
+        heard: Heard,
+        labels: torch.Tensor,
+        label_lengths: torch.Tensor,
+        seconds: float,
+    ) -> torch.Tensor:
+        """Scores (B, T, 1 + K) less ``misplaced_penalty`` where the audio does not say a label."""
+        wrong = misplaced(heard, labels, label_lengths, scores.shape[1], seconds, scores.shape[2])
+        return scores - self.misplaced_penalty * wrong
 
     def forward(
         self,
@@ -157,16 +195,22 @@ class ProjectorCTCModel(AVSRModel):
         labels = torch.searchsorted(ids, text.clamp(min=0)) + 1
         needed = windows_needed(text, text_lengths)
         losses, stats = [], {}
-        for kind, rates in self.rates.items():
-            for rate in rates:
+        heard: Heard | None = None
+        for kind, rates in sorted(self.rates.items()):  # audio first
+            for rate in sorted(rates):
                 name = f"{kind[0]}{rate}"
                 tokens, lengths = self.project(features, kind, rate)
                 log_probs = self.readout.log_probs(tokens, embeddings)
-                scores = log_probs
+                scores, seconds = log_probs, self.window_seconds(kind, rate)
                 if self.training and activity is not None:
-                    spoken = speaks(activity, tokens.shape[1], self.window_seconds(kind, rate))
+                    spoken = speaks(activity, tokens.shape[1], seconds)
                     penalty = self.silence_penalty * (~spoken)[..., None]
                     scores = torch.cat([log_probs[..., :1], log_probs[..., 1:] - penalty], -1)
+                if self.training and self.misplaced_penalty:
+                    if kind == "audio" and heard is None:
+                        heard = hear(log_probs.detach(), lengths, labels, text_lengths, seconds)
+                    elif kind == "video" and heard is not None:
+                        scores = self.placed(scores, heard, labels, text_lengths, seconds)
                 loss = ctc_loss(scores, lengths, labels, text_lengths)
                 losses.append(loss)
                 stats[f"loss_{name}"] = loss.detach()
@@ -177,7 +221,7 @@ class ProjectorCTCModel(AVSRModel):
                     stats[f"ter_{name}"] = token_error_rate(paths, lengths, text)
         loss = torch.stack(losses).mean()
         if self.text_head is not None:
-            of_text = self.text_loss(*features["video"], text, text_lengths)
+            of_text = self.text_loss(*features["video"], text, text_lengths, heard)
             stats["loss_text"] = of_text.detach()
             loss = loss + self.text_weight * of_text
         if self.units_head is not None:
@@ -230,6 +274,62 @@ def ctc_loss(
     fits = lengths >= windows_needed(labels, label_lengths)
     losses = losses - fits * (sums * valid).sum(1)
     return (losses / label_lengths.clamp(min=1)).mean()
+
+
+def hear(
+    log_probs: torch.Tensor,
+    lengths: torch.Tensor,
+    labels: torch.Tensor,
+    label_lengths: torch.Tensor,
+    seconds: float,
+) -> Heard:
+    """Where the audio says the labels (B, L), by log-posteriors (B, T, 1 + K) of its windows."""
+    start, end = torch.zeros(2, *labels.shape, device=labels.device)
+    sure = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    for row, (windows, count) in enumerate(
+        zip(lengths.tolist(), label_lengths.tolist(), strict=True)
+    ):
+        aligned = align(log_probs[row, :windows].float(), labels[row, :count].tolist(), seconds)
+        if aligned:
+            begins, ends, posteriors = torch.tensor(aligned, device=labels.device).unbind(1)
+            start[row, :count], end[row, :count] = begins, ends
+            sure[row] = posteriors.mean().exp() >= 0.5
+    return Heard(start, end, sure)
+
+
+def misplaced(
+    heard: Heard,
+    labels: torch.Tensor,
+    label_lengths: torch.Tensor,
+    windows: int,
+    seconds: float,
+    size: int,
+) -> torch.Tensor:
+    """Which labels of a transcript are not said in a window, by an audio that is sure.
+
+    Args:
+        heard: where the audio says them.
+        labels: (B, L) from 1, with (B,) lengths.
+        label_lengths: as above.
+        windows: T of the lips, the first beginning at 0.
+        seconds: length of one.
+        size: 1 + K columns, blank first.
+
+    Returns:
+        bool (B, T, 1 + K); False for what the transcript does not hold.
+    """
+    begin = torch.arange(windows, device=labels.device) * seconds  # (T,)
+    near = (begin < heard.end[..., None] + TOLERANCE) & (
+        begin + seconds > heard.start[..., None] - TOLERANCE
+    )  # (B, L, T)
+    said = torch.zeros(len(labels), size, windows, dtype=torch.bool, device=labels.device)
+    asked = torch.zeros(len(labels), size, 1, dtype=torch.bool, device=labels.device)
+    for place in range(labels.shape[1]):  # a token may be said twice
+        rows = (heard.sure & (label_lengths > place)).nonzero()[:, 0]
+        columns = labels[rows, place]
+        said[rows, columns] |= near[rows, place]
+        asked[rows, columns] = True
+    return (asked & ~said).transpose(1, 2)
 
 
 def windows_needed(labels: torch.Tensor, label_lengths: torch.Tensor) -> torch.Tensor:

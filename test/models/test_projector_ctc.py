@@ -12,7 +12,14 @@ from mome.common.frozen import Frozen
 from mome.encoders.visual import VisualEncoder
 from mome.encoders.whisper import WhisperEncoder
 from mome.llm.decoder import MoMELLMDecoder
-from mome.models.projector_ctc import ProjectorCTCModel, ctc_loss, token_error_rate
+from mome.models.projector_ctc import (
+    Heard,
+    ProjectorCTCModel,
+    ctc_loss,
+    hear,
+    misplaced,
+    token_error_rate,
+)
 
 
 def build(lm, whisper, freeze_video=True, **options) -> ProjectorCTCModel:
@@ -97,6 +104,64 @@ def test_in_silence_a_token_costs_the_penalty_in_training_alone(tiny_lm, tiny_wh
     model.eval()
     with torch.no_grad():
         assert float(model(**batch)[0]) == pytest.approx(float(model(**plain)[0]))
+
+
+def test_the_audio_is_heard_where_its_posteriors_are_and_believed_if_they_are_high():
+    path = [0, 2, 0, 0, 3, 3, 0, 2]
+    log_probs = torch.full((3, 8, 5), 0.05)
+    log_probs[:2, range(8), path] = 0.8
+    log_probs[1, 4:6] = torch.tensor([0.96, 0.01, 0.01, 0.01, 0.01])  # not sure of one label
+    labels = torch.tensor([[2, 3, 2], [2, 3, 2], [2, 3, 2]])
+    heard = hear(
+        log_probs.log(), torch.tensor([8, 8, 2]), labels, torch.tensor([3, 3, 3]), seconds=0.08
+    )
+    assert heard.start[0].div(0.08).round().tolist() == [1, 4, 7]
+    assert heard.end[0].div(0.08).round().tolist() == [2, 6, 8]
+    assert heard.sure.tolist() == [True, False, False]  # the last has too few windows
+
+
+def test_labels_are_misplaced_where_the_audio_does_not_say_them():
+    generator = torch.Generator().manual_seed(0)
+    start = 2 * torch.rand(4, 3, generator=generator)
+    heard = Heard(start, start + 0.1, torch.tensor([True, True, False, True]))
+    labels = torch.tensor([[1, 3, 0], [2, 4, 2], [1, 2, 3], [5, 5, 5]])
+    lengths = torch.tensor([2, 3, 3, 3])
+    found = misplaced(heard, labels, lengths, windows=12, seconds=0.2, size=7)
+    expected = torch.zeros_like(found)
+    for row in range(4):
+        for window in range(12):
+            for label in set(labels[row, : lengths[row]].tolist()) if heard.sure[row] else ():
+                expected[row, window, label] = not any(
+                    labels[row, place] == label
+                    and 0.2 * window < start[row, place] + 0.1 + 0.2
+                    and 0.2 * (window + 1) > start[row, place] - 0.2
+                    for place in range(lengths[row])
+                )
+    assert torch.equal(found, expected)
+    assert 0 < found.float().mean() < 1
+
+
+def test_a_misplaced_token_costs_the_lips_the_penalty_in_training(tiny_lm, tiny_whisper):
+    model = build(tiny_lm, tiny_whisper, negatives=0, misplaced_penalty=3.0, text_weight=1.0)
+    plain = build(tiny_lm, tiny_whisper, negatives=0, text_weight=1.0)
+    batch = collate(utterances(3))
+    with torch.no_grad():
+        for rate in ("audio_4", "audio_16"):  # sure of what it hears: the transcripts' own tokens
+            for each in (model, plain):
+                each.projectors[rate].layers[-1].weight.zero_()
+        sure = plain.train()(**batch)[1]
+        assert torch.equal(model.train()(**batch)[1]["loss_v2"], sure["loss_v2"])  # it is not sure
+    placed: list[Heard] = []
+    model.placed = lambda scores, heard, *_: (placed.append(heard), scores - 1.0)[1]
+    with torch.no_grad():
+        wanted = model(**batch)[1]
+    assert len(placed) == 3  # two rates of the lips and their own softmax
+    assert float(wanted["loss_v2"]) > float(sure["loss_v2"])
+    assert float(wanted["loss_a4"]) == pytest.approx(float(sure["loss_a4"]))
+    model.eval()
+    with torch.no_grad():
+        model(**batch)
+    assert len(placed) == 3
 
 
 def test_ctc_of_any_scores_has_the_gradient_of_its_loss():
