@@ -30,6 +30,19 @@ def align_tokens(
     if model.readout is None:
         return [None] * len(transcripts)
     kind, rate = min(pair.rates.items(), key=lambda each: model.window_seconds(*each))
+    return align_rate(model, features, kind, rate, transcripts)
+
+
+@torch.inference_mode()
+def align_rate(
+    model: AVSRModel,
+    features: Features,
+    kind: str,
+    rate: int,
+    transcripts: Sequence[Sequence[int]],
+) -> list[list[Aligned] | None]:
+    """When the tokens of transcripts are said by one modality at one rate; see `align_tokens`."""
+    assert model.readout is not None, "only a readout has posteriors"
     window = model.window_seconds(kind, rate)
     tokens, lengths = model.project(features, kind, rate)
     vocabulary = torch.arange(model.decoder.vocab_size, device=tokens.device)

@@ -1,0 +1,120 @@
+"""When each rate of each modality says the words of a set, beside its finest audio.
+
+  mome-measure-delays --model exp/mome/packed --dump dump --set test
+
+Transcripts are aligned with the CTC posteriors of the projectors. Printed is, by place in sentences
+of the usual number of words, how long after the audio at its finest rate a word is said (median in
+seconds, and the interquartile range), and its posterior there (median). Lips move some tenths of a
+second before and after the sound; a word that comes much later or earlier, always by the same time,
+was learned where it cannot be seen or heard, and its posterior is that of guessing.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from itertools import batched
+from pathlib import Path
+
+import numpy as np
+
+from mome.analysis.parameters import markdown
+from mome.bin.pack import read_clips
+from mome.transcribe.transcriber import Transcriber
+
+BATCH = 8
+# Rate, such as v2 -> (N, W): when each word of N sentences is said, in seconds, and its posterior.
+Said = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="packed model")
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--set", default="test")
+    parser.add_argument("--max_clips", type=int, default=100, help="of the set")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser.parse_args(argv)
+
+
+def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
+    """When words are said, in the sentences of the usual number of words that all rates can say.
+
+    Raises:
+        ValueError: for a model without a readout, or if there is no such sentence.
+    """
+    from mome.transcribe.alignment import align_rate
+
+    model = transcribe.model
+    if model.readout is None:
+        raise ValueError("the model has no readout, whose posteriors say when words are said")
+    clips, texts = read_clips(data, max_clips, model)
+    sentences = [text.lower().split() for text in texts]
+    usual = Counter(map(len, sentences)).most_common(1)[0][0]
+    task = max(model.pairs, key=lambda task: len(model.pairs[task][0].rates))
+    kept = [
+        (clip, words) for clip, words in zip(clips, sentences, strict=True) if len(words) == usual
+    ]
+    rows: dict[str, list[list[tuple[float, float]]]] = {}
+    for group in batched(kept, BATCH):
+        features = transcribe.encode([clip for clip, _ in group], task)
+        # A word is said when its first token is.
+        pieces = [
+            [model.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+            for _, words in group
+        ]
+        tokens = [[token for word in words for token in word] for words in pieces]
+        found = {
+            f"{kind[0]}{rate}": align_rate(model, features, kind, rate, tokens)
+            for kind, rates in model.rates.items()
+            for rate in rates
+        }
+        for place, words in enumerate(pieces):
+            aligned = {name: each[place] for name, each in found.items()}
+            firsts = np.cumsum([0, *map(len, words[:-1])])
+            if all(aligned.values()):
+                for name, of_clip in aligned.items():
+                    said = [
+                        (of_clip[i].start + of_clip[i].end, of_clip[i].log_prob) for i in firsts
+                    ]
+                    rows.setdefault(name, []).append(said)
+    if not rows:
+        raise ValueError(f"{data}: no sentence has the windows that its tokens need at all rates")
+    tables = {name: np.array(found) for name, found in rows.items()}
+    return {name: (table[..., 0] / 2, np.exp(table[..., 1])) for name, table in tables.items()}
+
+
+def table(said: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    """The lines of the table; the first rate is that which the others are compared with."""
+    reference = next(iter(said))
+    count = said[reference][0].shape[1]
+    lines = []
+    for name, (times, posteriors) in said.items():
+        late = times - said[reference][0]
+        quarters = np.quantile(late, [0.25, 0.5, 0.75], axis=0)
+        cells = [
+            f"{quarters[1, place]:+.2f} ({quarters[2, place] - quarters[0, place]:.2f}), "
+            f"{np.median(posteriors[:, place]):.2f}"
+            for place in range(count)
+        ]
+        lines.append([name, *cells])
+    return markdown(["rate", *(f"word {place + 1}" for place in range(count))], lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print."""
+    args = parse(argv)
+    try:
+        transcribe = Transcriber.load(args.model, args.device)
+        said = measure(transcribe, args.dump / args.set, args.max_clips)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-measure-delays: {error}") from None
+    count = len(next(iter(said.values()))[0])
+    print(f"{count} sentences of {args.set}: s after {next(iter(said))} (IQR), posterior\n")
+    print("\n".join(table(said)))
+
+
+if __name__ == "__main__":
+    main()
