@@ -65,21 +65,23 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
             [model.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
             for _, words in group
         ]
-        tokens = [[token for word in words for token in word] for words in pieces]
+        wanted = [[token for word in words for token in word] for words in pieces]
         found = {
-            f"{kind[0]}{rate}": align_rate(model, features, kind, rate, tokens)
+            f"{kind[0]}{rate}": align_rate(model, features, kind, rate, wanted)
             for kind, rates in model.rates.items()
             for rate in rates
         }
         for place, words in enumerate(pieces):
-            aligned = {name: each[place] for name, each in found.items()}
             firsts = np.cumsum([0, *map(len, words[:-1])])
-            if all(aligned.values()):
-                for name, of_clip in aligned.items():
-                    said = [
-                        (of_clip[i].start + of_clip[i].end, of_clip[i].log_prob) for i in firsts
-                    ]
-                    rows.setdefault(name, []).append(said)
+            aligned = {name: each[place] for name, each in found.items()}
+            said = {
+                name: [(tokens[i].start + tokens[i].end, tokens[i].log_prob) for i in firsts]
+                for name, tokens in aligned.items()
+                if tokens
+            }
+            if len(said) == len(found):
+                for name, of_clip in said.items():
+                    rows.setdefault(name, []).append(of_clip)
     if not rows:
         raise ValueError(f"{data}: no sentence has the windows that its tokens need at all rates")
     tables = {name: np.array(found) for name, found in rows.items()}
