@@ -19,9 +19,12 @@ so that whatever the budget, the comparison is as wide as it can be. Each traini
 goes on, so the same command goes on after a budget is used up or a machine was lost. No training
 begins that is not expected to end within the budget, by the mean of those before it.
 
-Writes RESULTS.md and results.json to <expdir>/experiments after every training; --report_only true
-does only that. What follows `--` are options of run.sh for all experiments, such as
--- --snrs -5 --beam 1.
+With --jobs 8 eight of them run side by side, on the GPUs that are there in turns. The first runs
+alone until its own training begins, as it may have to make the warm start that all share.
+
+Writes RESULTS.md and results.json to <expdir>/experiments now and then and at the end;
+--report_only true does only that. One that fails is left out, and named at the end. What follows
+`--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
 """
 
 import argparse
@@ -33,10 +36,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from mome.analysis.experiment_tables import markdown, results
@@ -55,8 +60,11 @@ from mome.bin.run_once import NEUTRAL as NEUTRAL_SETTINGS
 from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
 from mome.common.marks import differences, read_mark
+from mome.common.processes import default_jobs
 
 # Options of run.sh that change no result.
+REPORT_SECONDS = 60  # between two reports on the way
+GROUPS: set[int] = set()  # process groups at work, which end with the runner
 NEUTRAL = NEUTRAL_SETTINGS | {"decode_nj", "train_cmd", "decode_cmd", "decode_batch_size"}
 
 
@@ -70,11 +78,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--train_config", type=Path, default=Path("conf/train.yaml"))
     parser.add_argument("--only", nargs="+", default=[], help="names of experiments; default: all")
     parser.add_argument("--hours", type=float, default=8.0, help="budget of this call")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings or decodings side by side")
     parser.add_argument("--expdir", type=Path, default=Path("exp"))
     parser.add_argument("--dumpdir", type=Path, default=Path("dump"))
     parser.add_argument("--report_only", choices=("true", "false"), default="false")
     parser.add_argument("run_opts", nargs="*", help="after --: options of run.sh")
     args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: at least one is needed")
     args.folder = args.expdir.resolve() / "experiments"
     return args
 
@@ -160,20 +171,23 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
         inputs |= read
 
 
-def run(training: Training, args: argparse.Namespace, lock: int) -> None:
+def run(
+    training: Training, args: argparse.Namespace, lock: int, environment: dict[str, str]
+) -> None:
     """Train, or decode and score what is trained, by the recipe; note what training took.
 
     Args:
         training: what to do next.
         args: of the command line.
         lock: file descriptor of the lock, which the recipe's processes hold as well.
+        environment: variables of those processes.
 
     Raises:
         RuntimeError: if the recipe fails, or does not do what it was asked to; names its log.
     """
     folder = args.folder / training.name
     if is_trained(folder):
-        run_stage(5, training, args, lock, is_decoded)
+        run_stage(5, training, args, lock, environment, is_decoded)
         return
     folder.mkdir(parents=True, exist_ok=True)
     notes = folder / "run.json"
@@ -186,7 +200,7 @@ def run(training: Training, args: argparse.Namespace, lock: int) -> None:
     write_bytes(notes, (json.dumps(what) + "\n").encode())
     config = yaml.safe_dump(training.conf, sort_keys=False)
     (folder / "train.yaml").write_text(config, encoding="utf-8")
-    took = run_stage(4, training, args, lock, is_trained)
+    took = run_stage(4, training, args, lock, environment, is_trained)
     if not resumed:  # of one that was interrupted, the whole is not known
         write_bytes(notes, (json.dumps(what | took) + "\n").encode())
 
@@ -196,6 +210,7 @@ def run_stage(
     training: Training,
     args: argparse.Namespace,
     lock: int,
+    environment: dict[str, str],
     is_done: Callable[[Path], bool],
 ) -> dict[str, float]:
     """Run a stage of the recipe: its seconds and the memory of its largest process.
@@ -217,13 +232,11 @@ def run_stage(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(lock,),
+            env=environment,
         )
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            # Whoever stops the runner stops what it has started.
-            os.killpg(process.pid, signal.SIGTERM)
-            raise
+        GROUPS.add(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        GROUPS.discard(process.pid)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not is_done(folder):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -285,32 +298,101 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"mome-run-experiments: {error}") from None
 
 
+def environments(jobs: int) -> list[dict[str, str]]:
+    """Variables of each job's processes: of several, each has its GPU and its share of cores."""
+    if jobs == 1:
+        return [dict(os.environ)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [*map(str, range(torch.cuda.device_count()))]
+    # Processes that take all cores each slow each other more than those cores help.
+    threads = str(max(1, default_jobs() // jobs))
+    return [
+        {"OMP_NUM_THREADS": threads}
+        | os.environ
+        | ({"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} if gpus else {})
+        for job in range(jobs)
+    ]
+
+
+def wait_until_begun(work: Future, folder: Path) -> None:
+    """Wait until a training itself begins, after what all trainings share, or has failed."""
+    while not (folder / "config.yaml").is_file() and not wait([work], timeout=0.5).done:
+        pass
+
+
 def work(
     listed: ExperimentList, chosen: Sequence[Experiment], args: argparse.Namespace, lock: int
 ) -> None:
     """Train and decode until all is done or the budget is used up.
 
     Raises:
-        ValueError, RuntimeError: see `run`.
+        RuntimeError: at once if nothing succeeds, else at the end, with all that have failed.
     """
-    started = time.monotonic()
+    started = reported = time.monotonic()
     spent: list[float] = []  # seconds of each training that this call has done
-    while todo := left(listed, chosen, args.folder):
-        training = todo[0]
+    free = environments(args.jobs)
+    busy: dict[Future, tuple[Training, bool, dict[str, str], float]] = {}
+    failed: dict[str, str] = {}
+    done = 0
+    with stopping_all(ThreadPoolExecutor(args.jobs)) as pool:
+        while True:
+            while free:
+                names = {training.name for training, *_ in busy.values()} | failed.keys()
+                todo = [t for t in left(listed, chosen, args.folder) if t.name not in names]
+                expected = sum(spent) / len(spent) if spent else 0.0
+                if not todo or time.monotonic() - started + expected > 3600 * args.hours:
+                    break
+                training = todo[0]
+                trained = is_trained(args.folder / training.name)
+                waiting = trainings_left(listed, chosen, args.folder)
+                estimate = f", some {waiting * expected / args.jobs / 60:.0f} min" if spent else ""
+                print(
+                    f"{time.strftime('%H:%M:%S')} {'decoding' if trained else 'training'} "
+                    f"{training.name}; {waiting} trainings are left{estimate}",
+                    flush=True,
+                )
+                environment = free.pop()
+                future = pool.submit(run, training, args, lock, environment)
+                if not busy and not done:
+                    wait_until_begun(future, args.folder / training.name)
+                busy[future] = (training, trained, environment, time.monotonic())
+            if not busy:
+                break
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                training, trained, environment, begun = busy.pop(future)
+                free.append(environment)
+                if error := future.exception():
+                    # The rest of a night is worth more than to stop at one that fails.
+                    if not isinstance(error, (RuntimeError, ValueError, OSError)) or not done:
+                        raise error
+                    failed[training.name] = str(error)
+                    print(error, flush=True)
+                    continue
+                done += 1
+                if not trained:
+                    spent.append(time.monotonic() - begun)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                write_report(listed, chosen, args)
+                reported = time.monotonic()
+    if any(each.name not in failed for each in left(listed, chosen, args.folder)):
         waiting = trainings_left(listed, chosen, args.folder)
-        expected = sum(spent) / len(spent) if spent else 0.0
-        if time.monotonic() - started + expected > 3600 * args.hours:
-            print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
-            return
-        estimate = f", some {waiting * expected / 60:.0f} min" if spent else ""
-        what = "decoding" if is_trained(args.folder / training.name) else "training"
-        now = time.strftime("%H:%M:%S")
-        print(f"{now} {what} {training.name}; {waiting} trainings are left{estimate}", flush=True)
-        begun = time.monotonic()
-        run(training, args, lock)
-        if what == "training":
-            spent.append(time.monotonic() - begun)
+        print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
+    if failed:
         write_report(listed, chosen, args)
+        raise RuntimeError("\n".join(failed.values()))
+
+
+@contextmanager
+def stopping_all(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """Stop what is at work if the runner is stopped or fails."""
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(GROUPS):
+            os.killpg(group, signal.SIGTERM)
+        raise
+    pool.shutdown()
 
 
 if __name__ == "__main__":
