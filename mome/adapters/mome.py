@@ -145,7 +145,8 @@ class MoMEAdapter(Adapter):
     ) -> Iterator[None]:
         """Keep each layer's routing of the forward pass inside.
 
-        Inside, ``balance_loss`` or ``take_routing`` gives what was kept, and ends the recording.
+        Inside, ``balance_loss`` or ``take_routing`` gives what was kept, and ends the recording. A
+        pass that fails leaves nothing behind, which would hold its whole graph in memory.
 
         Args:
             token_mask: (B, S) True for tokens, False for padding.
@@ -157,6 +158,7 @@ class MoMEAdapter(Adapter):
             yield
         finally:
             self.token_mask = self.sequences = None
+            self.routing = [None] * len(self.routing)
 
     def take_routing(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Routing of the recorded pass, first layer to last; ends the recording.

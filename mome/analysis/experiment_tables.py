@@ -24,6 +24,8 @@ from mome.data import test_sets
 from mome.models.rates import TaskPair
 from mome.tasks.packed import namespace
 
+ALL_PAIRS = "all pairs"
+
 
 def finished(listed: ExperimentList, experiment: Experiment, expdir: Path) -> dict[int, list[Path]]:
     """Seed -> folders of its models, of the seeds that are decoded at the learning rate chosen."""
@@ -93,6 +95,7 @@ def results(
             "validation_loss": {f"{rate:g}": round(loss, 4) for rate, loss in losses.items()},
             "learning_rate": best_rate(listed, experiment, expdir),
             "wer": {},
+            "wer_of_all_pairs": {},
         }
         by_seed = finished(listed, experiment, expdir)
         row["seeds"] = list(by_seed)
@@ -106,15 +109,26 @@ def results(
                 for seed, folders in by_seed.items()
             }
             references = read_prepared(dump, name, "text")
-            for pair in sorted(next(iter(heard.values())), key=rate_order):
-                errors, words = errors_by_seed(
+            pairs = sorted(next(iter(heard.values())), key=rate_order)
+            by_pair = {}
+            for pair in pairs:
+                by_pair[pair], words = errors_by_seed(
                     references, {seed: each[pair] for seed, each in heard.items()}
                 )
+            # An utterance is drawn with all that was heard of it, at whatever rates.
+            by_pair[ALL_PAIRS] = {
+                seed: np.sum([by_pair[pair][seed] for pair in pairs], axis=0) for seed in by_seed
+            }
+            for pair, errors in by_pair.items():
+                key = (name, " ".join(pairs) if pair == ALL_PAIRS else pair)
                 if experiment is baseline:
-                    of_baseline[name, pair] = errors
-                other = None if experiment is baseline else of_baseline.get((name, pair))
-                cell = asdict(compare(errors, other, words))
-                row["wer"].setdefault(name, {})[pair] = cell
+                    of_baseline[key] = errors
+                other = None if experiment is baseline else of_baseline.get(key)
+                if pair == ALL_PAIRS:
+                    cell = compare(errors, other, words * len(pairs))
+                    row["wer_of_all_pairs"][name] = asdict(cell)
+                else:
+                    row["wer"].setdefault(name, {})[pair] = asdict(compare(errors, other, words))
         found[experiment.name] = row
     return {"task": listed.task, "baseline": listed.baseline, "experiments": found}
 
@@ -149,12 +163,13 @@ def markdown(found: Mapping[str, Any]) -> str:
         )
         lines += [f"## {test_sets.parse(name).describe()}", ""]
         lines += [
-            f"| method | seeds | {' | '.join(pairs)} |",
-            "| --- | ---: |" + " --- |" * len(pairs),
+            f"| method | seeds | {' | '.join([*pairs, ALL_PAIRS])} |",
+            "| --- | ---: |" + " --- |" * (len(pairs) + 1),
         ]
         for row in rows.values():
             if name in row["wer"]:
                 cells = [_cell(row["wer"][name].get(pair)) for pair in pairs]
+                cells.append(_cell(row["wer_of_all_pairs"][name]))
                 lines.append(f"| {row['title']} | {len(row['seeds'])} | {' | '.join(cells)} |")
         lines.append("")
     lines += ["## Costs", "", "Parameters of the adapter; memory of the host, not of a GPU.", ""]

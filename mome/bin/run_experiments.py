@@ -22,9 +22,9 @@ begins that is not expected to end within the budget, by the mean of those befor
 With --jobs 8 eight of them run side by side, on the GPUs that are there in turns. The first runs
 alone until its own training begins, as it may have to make the warm start that all share.
 
-Writes RESULTS.md and results.json to <expdir>/experiments now and then and at the end;
---report_only true does only that. One that fails is left out, and named at the end. What follows
-`--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
+Writes RESULTS.md, results.json and a picture, wer.png and wer.svg, to <expdir>/experiments now and
+then and at the end; --report_only true does only that. One that fails is left out, and named at the
+end. What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from typing import Any
 import torch
 import yaml
 
+from mome.analysis.experiment_figure import draw
 from mome.analysis.experiment_tables import markdown, results
 from mome.analysis.experiments import (
     Experiment,
@@ -269,7 +270,7 @@ def locked(folder: Path) -> Iterator[int]:
 def write_report(
     listed: ExperimentList, chosen: Sequence[Experiment], args: argparse.Namespace
 ) -> Path:
-    """Write results.json and RESULTS.md of what is finished.
+    """Write results.json, RESULTS.md and the picture wer of what is finished.
 
     Returns:
         the path of the table.
@@ -278,6 +279,7 @@ def write_report(
     found = results(listed, chosen, args.folder, args.dumpdir)
     write_bytes(args.folder / "results.json", (json.dumps(found, indent=1) + "\n").encode())
     write_bytes(args.folder / "RESULTS.md", markdown(found).encode())
+    draw(found, args.folder)
     return args.folder / "RESULTS.md"
 
 

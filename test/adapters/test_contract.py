@@ -1,5 +1,7 @@
 """The contract of adapters: attached and taken off again, alone and together."""
 
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -67,6 +69,25 @@ def test_every_adapter_keeps_the_contract(tiny_lm, name, inference):
     again = random_adapter(lm, name)
     close(prompt_and_step(lm, IDS), adapted)
     again.detach()
+
+
+def test_a_recorded_pass_that_fails_leaves_no_graph_behind(tiny_lm):
+    """As after a lack of memory: what was recorded would keep the pass from being freed."""
+    lm = frozen_lm(tiny_lm)
+    adapter = random_adapter(lm, "mome")
+    kept = []
+
+    def fail(*_):
+        kept.append(weakref.ref(adapter.routing[0][0]))
+        raise MemoryError
+
+    handle = lm.model.norm.register_forward_hook(fail)
+    with pytest.raises(MemoryError), adapter.recording(torch.ones(IDS.shape, dtype=torch.bool)):
+        lm(IDS)
+    handle.remove()
+    gc.collect()
+    assert len(kept) == 1
+    assert kept[0]() is None
 
 
 @pytest.mark.parametrize("inference", [False, True])

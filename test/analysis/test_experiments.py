@@ -168,7 +168,12 @@ def test_a_difference_is_bold_if_its_interval_leaves_out_zero():
     unclear = {"difference": 1.0, "low": -0.2, "high": 2.0}
     alone = {**clear, "spread": None}
     rows = {
-        name: {**row, "title": name, "wer": {"test": {"a4": {**cell, **values}}}}
+        name: {
+            **row,
+            "title": name,
+            "wer": {"test": {"a4": {**cell, **values}}},
+            "wer_of_all_pairs": {"test": {**cell, **values}},
+        }
         for name, values in (
             ("base", none),
             ("clear", clear),

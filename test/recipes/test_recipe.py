@@ -271,6 +271,12 @@ def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
     wer = scored["avsr/test/a4_v2"]["wer"]
     assert mome["wer"]["test"]["a4_v2"]["wers"][0] == pytest.approx(wer)
     assert projectors["wer"]["test"]["a4_v2"]["low"] is not None
+    drawn = (folder / "exp/experiments/wer.svg").read_text()
+    for shown in ("mome", "projectors", "a16_v5"):
+        assert shown in drawn
+    for row in (mome, projectors):
+        means = [row["wer"]["test"][pair]["mean"] for pair in PAIRS["avsr"]]
+        assert row["wer_of_all_pairs"]["test"]["mean"] == pytest.approx(sum(means) / len(means))
     assert not list((folder / "exp/experiments").glob("*/*/.packed.done"))
     values["common"] = {"model_conf": {"pairs_per_step": 1}}
     (folder / "list.yaml").write_text(yaml.safe_dump(values))

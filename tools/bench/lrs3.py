@@ -176,9 +176,10 @@ def train(args: argparse.Namespace, device: str) -> None:
                 median = statistics.median(times)
                 hours = HOURS * EPOCHS / (count * length) * median
                 suffix = ", checkpointing" if checkpointing else ""
+                rate = f"{flops[length] / median / 1e12:.0f}" if length in flops else ""
                 print(
                     f"| {count} of {length:g} s | {name}{suffix} | {median:.3f} | "
-                    f"{flops.get(length, 0) / median / 1e12:.0f} | {memory[0]:.1f} | {hours:.1f} |",
+                    f"{rate} | {memory[0]:.1f} | {hours:.1f} |",
                     flush=True,
                 )
             if not checkpointing:
