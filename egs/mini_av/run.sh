@@ -1,18 +1,41 @@
 #!/usr/bin/env bash
 # mini_av: the whole pipeline on a generated corpus and real pretrained parts, on a CPU.
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
+#   ./run.sh --preset quick            the same with a tenth of the clips and steps, in quick/: a first
+#                                      transcript in minutes, and error rates that say nothing
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+preset=full
+# shellcheck disable=SC2034
+own_options="preset"
+# shellcheck source=utils/own_options.sh
+. ../../utils/own_options.sh
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
-exec ../TEMPLATE/avsr1/avsr.sh \
-    --corpus "${downloads}/mini_av" \
-    --lm "${downloads}/smollm2-135m-instruct" \
-    --audio_model "${downloads}/whisper-tiny.en" \
-    --video_config conf/video_encoder.yaml \
-    --projector_config conf/projectors.yaml \
-    --train_config conf/train.yaml \
-    --trained_on "mini_av: synthetic voices and drawn faces that say sentences of some 50 words" \
-    --beam 1 \
-    "$@"
+options=(
+    --corpus "${downloads}/mini_av"
+    --lm "${downloads}/smollm2-135m-instruct"
+    --audio_model "${downloads}/whisper-tiny.en"
+    --video_config conf/video_encoder.yaml
+    --projector_config conf/projectors.yaml
+    --train_config conf/train.yaml
+    --trained_on "mini_av: synthetic voices and drawn faces that say sentences of some 50 words"
+    --beam 1
+)
+case ${preset} in
+full) ;;
+quick)
+    options+=(
+        --corpus "${downloads}/mini_av_quick"
+        --download_opts "--num_train 240 --num_valid 16 --num_test 12"
+        --datadir quick/data --dumpdir quick/dump --expdir quick/exp
+        --video_config conf/quick/video_encoder.yaml
+        --projector_config conf/quick/projectors.yaml
+        --train_config conf/quick/train.yaml
+        --snrs "" --pack_opts "--max_clips 8"
+    )
+    ;;
+*) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;
+esac
+exec ../TEMPLATE/avsr1/avsr.sh "${options[@]}" "$@"

@@ -135,6 +135,18 @@ def test_a_text_without_words_is_named(tmp_path):
         mini_av.read_transcript(path)
 
 
+def test_the_quick_preset_has_the_models_of_the_whole_recipe():
+    def run(*options):
+        command = [ROOT / "egs/mini_av/run.sh", *options, "--dry_run", "true"]
+        return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+    quick, whole = run("--preset", "quick"), run()
+    assert quick.returncode == 0, quick.stderr
+    assert "GPU memory of training" in quick.stdout
+    assert quick.stdout == whole.stdout
+    assert "--preset 'fast': there are quick and full" in run("--preset=fast").stderr
+
+
 def test_the_command_line_explains_itself():
     result = subprocess.run(
         [sys.executable, str(ROOT / "egs/mini_av/local/data.py"), "download", "--help"],

@@ -3,12 +3,10 @@
 #   stage 0  environment, pretrained models, raw data
 #   stage 1  Kaldi data folders                        -> <datadir>/<set>
 #   stage 2  lip regions and audio                     -> <dumpdir>/<set>
-#   stage 3  noise lists; test copies with noise,      -> <dumpdir>/noise, <dumpdir>/<set>_...,
-#            exchanged streams or corrupted lips          listed in <dumpdir>/test_sets.json
+#   stage 3  noise; noisy and other test copies        -> <dumpdir>/noise, <dumpdir>/<set>_...
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
-#   stage 6  the model as it is given away; two clips  -> <expdir>/<model>/packed
-#            of the test set transcribed by it
+#   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
 # Finished work is not redone, broken work goes on where it stopped, and work that was made with
 # other options is never taken for that asked for. Call it from a recipe's run.sh; any option can be
 # given there or on the command line as --name value.
@@ -148,6 +146,11 @@ if "${dry_run}"; then
     done
     exit
 fi
+
+log "stages ${stage} to ${stop_stage}; finished work is kept, and ${0##*/} --help lists the options"
+for ((number = stage; number <= stop_stage; number++)); do
+    sed -n "s/^#   stage ${number} /  stage ${number} /p" "${BASH_SOURCE[0]}" >&2
+done
 
 if wants 0; then
     log "stage 0: environment, pretrained models, raw data"
