@@ -1,22 +1,21 @@
 #!/usr/bin/env bash
 # Everything that a GPU is to be checked and measured for: tools/bench/gpu.sh [options]
 #   --output DIR     the results, one file a part, written as it goes; default: gpu
-#   --parts LIST     of tests, experts-1b, -3b, -8b, train, decode, devices, recipes; default: all but
-#                    the last two, which need data and a trained model
+#   --parts LIST     of tests, experts-1b, -3b, -8b, products, train, decode, devices, recipes; default:
+#                    all but the last two, which need data and a trained model
 #   --exp DIR        for devices: a trained model of mini_av; default: egs/mini_av/exp/mome
 #   --data DIR       for devices: a set for it; default: egs/mini_av/dump/test
 #   --recipes LIST   for recipes: trained and decoded, stages 4 and 5; default: "mini_av grid"
 #   --train_opts OPTS  further options of lrs3.py --part train
 #   --quick true     two layers and little data, to try the script where there is no GPU
-# A part that fails or takes too long is
-# reported, and the next one runs.
+# A part that fails or takes too long is reported, and the next one runs.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=egs/TEMPLATE/avsr1/path.sh
 . "${root}/egs/TEMPLATE/avsr1/path.sh"
 
 output=gpu
-parts="tests experts-1b experts-3b experts-8b decode train"
+parts="tests experts-1b experts-3b experts-8b products decode train"
 exp=${root}/egs/mini_av/exp/mome
 data=${root}/egs/mini_av/dump/test
 recipes="mini_av grid"
@@ -66,6 +65,11 @@ for name in ${parts}; do
                 sizes+=(--repetitions 5)
             fi
             part "${name}" 120 python experts.py "${sizes[@]}"
+            ;;
+        products)
+            sizes=(--dtype bfloat16)
+            if "${quick}"; then sizes=(--dtype float32 --layers 1 --repetitions 1); fi
+            part products 60 python products.py --lm llama-3.1-8b "${sizes[@]}"
             ;;
         train | decode)
             sizes=()
