@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # mini_av: the whole pipeline on a generated corpus and real pretrained parts, on a CPU.
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
-#   ./run.sh --preset quick            the same with a tenth of the clips and steps, in quick/: a first
-#                                      transcript in minutes, and error rates that say nothing
+#   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
+#                                      quick/: a first transcript in minutes, no error rates to cite
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -39,7 +39,7 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
         for index, row in enumerate(rows):
             shift = 0.7 * ((index + 0.5) / len(rows) - 0.5)
             cells = row["wer"].get(name, {})
-            shown = [pair for pair in pairs if pair in cells and cells[pair]["mean"] < 3 * middle]
+            shown = [pair for pair in pairs if pair in cells and cells[pair]["mean"] <= 3 * middle]
             places = np.array([pairs.index(pair) for pair in shown]) + shift
             means = np.array([cells[pair]["mean"] for pair in shown])
             low, high = (np.array([end(cells[p]["wers"]) for p in shown]) for end in (min, max))
@@ -64,7 +64,7 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
                     ha="center",
                     va="top",
                 )
-        panel.set_ylim(0, 1.25 * top)
+        panel.set(xlim=(-0.6, len(pairs) - 0.4), ylim=(0, 1.25 * top or 1))
         panel.set_xticks(range(len(pairs)), pairs)
         panel.grid(axis="y", alpha=0.3)
         panel.set(

@@ -23,8 +23,9 @@ With --jobs 8 eight of them run side by side, on the GPUs that are there in turn
 alone until its own training begins, as it may have to make the warm start that all share.
 
 Writes RESULTS.md, results.json and a picture, wer.png and wer.svg, to <expdir>/experiments now and
-then and at the end; --report_only true does only that. One that fails is left out, and named at the
-end. What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
+then and at the end; --report_only true does only that. An experiment that fails is left out from
+then on, and named at the end. What follows `--` are options of run.sh for all experiments, such as
+-- --snrs -5 --beam 1.
 """
 
 import argparse
@@ -34,10 +35,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,13 @@ from mome.common.atomic_files import write_bytes
 from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
 
-# Options of run.sh that change no result.
 REPORT_SECONDS = 60  # between two reports on the way
-GROUPS: set[int] = set()  # process groups at work, which end with the runner
-NEUTRAL = NEUTRAL_SETTINGS | {"decode_nj", "train_cmd", "decode_cmd", "decode_batch_size"}
+GRACE_SECONDS = 20  # for what is stopped to end by itself
+# Options of run.sh that change no result. Those of the data are for stages that are not run here;
+# what is trained on is compared by itself.
+NEUTRAL = NEUTRAL_SETTINGS | set(
+    "decode_nj train_cmd decode_cmd decode_batch_size corpus download_opts prepare_opts".split()
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -100,25 +105,24 @@ def revision(recipe: Path) -> str:
 
 def settings_of(training: Training, args: argparse.Namespace) -> dict[str, object]:
     """What decides the result of a training and its decoding, beside the code."""
-    further = [*training.experiment.run_opts, *args.run_opts]
+    further = options_of([*training.experiment.run_opts, *args.run_opts])
+    deciding = [f"--{name} {value}" for name, value in further.items() if name not in NEUTRAL]
     return {
         "task": args.task,
         "dumpdir": str(args.dumpdir),
-        "run_opts": " ".join(without_neutral(further)),
+        "run_opts": " ".join(deciding),
         **config_settings(training.conf),
     }
 
 
-def without_neutral(options: Sequence[str]) -> list[str]:
-    """Options of run.sh without those that change no result, and their values."""
-    kept: list[str] = []
-    skip = False
-    for word in options:
-        if word.startswith("--"):
-            skip = word[2:].partition("=")[0] in NEUTRAL
-        if not skip:
-            kept.append(word)
-    return kept
+def options_of(words: Sequence[str]) -> dict[str, str]:
+    """Options of run.sh, each of which has one value: ``--nj 2 --x=y`` -> {nj: 2, x: y}."""
+    found: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        found[name.replace("-", "_")] = value if equals else next(rest, "")
+    return found
 
 
 def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]:
@@ -136,9 +140,9 @@ def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]
         "train_opts": f"--seed {training.seed}",
     }
     others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force")
-    given = {word.partition("=")[0] for word in training.experiment.run_opts + args.run_opts}
-    if clash := given & {f"--{name}" for name in (*options, *others)}:
-        raise ValueError(f"{min(clash)} cannot be given to run.sh by experiments")
+    given = options_of(training.experiment.run_opts + args.run_opts)
+    if clash := given.keys() & {*options, *others}:
+        raise ValueError(f"--{min(clash)} cannot be given to run.sh by experiments")
     return {name: str(value) for name, value in options.items()}
 
 
@@ -172,15 +176,63 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
         inputs |= read
 
 
+class Processes:
+    """The process groups that the runner has started, which end with it.
+
+    Args:
+        lock: file descriptor of the folder's lock, which they hold as well.
+    """
+
+    def __init__(self, lock: int):
+        self.lock = lock
+        self.groups: set[int] = set()
+        self.stopping = False
+        self.changing = threading.Lock()
+
+    def run(self, command: Sequence[str], **options: Any) -> tuple[int, float]:
+        """Run a command in a group of its own: its exit status and the kilobytes it took at most.
+
+        Raises:
+            RuntimeError: if the runner is being stopped.
+        """
+        with self.changing:
+            if self.stopping:
+                raise RuntimeError("not begun: the runner is being stopped")
+            process = subprocess.Popen(
+                command, start_new_session=True, pass_fds=(self.lock,), **options
+            )
+            self.groups.add(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        with self.changing:
+            self.groups.discard(process.pid)
+        return process.returncode, usage.ru_maxrss
+
+    def stop(self) -> None:
+        """End all of them, by force if they take long; none begins any more."""
+        with self.changing:
+            self.stopping = True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for group in list(self.groups):
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(group, number)
+            ends = time.monotonic() + GRACE_SECONDS
+            while self.groups and time.monotonic() < ends:
+                time.sleep(0.1)
+
+
 def run(
-    training: Training, args: argparse.Namespace, lock: int, environment: dict[str, str]
+    training: Training,
+    args: argparse.Namespace,
+    processes: Processes,
+    environment: dict[str, str],
 ) -> None:
     """Train, or decode and score what is trained, by the recipe; note what training took.
 
     Args:
         training: what to do next.
         args: of the command line.
-        lock: file descriptor of the lock, which the recipe's processes hold as well.
+        processes: that the recipe's are added to.
         environment: variables of those processes.
 
     Raises:
@@ -188,7 +240,7 @@ def run(
     """
     folder = args.folder / training.name
     if is_trained(folder):
-        run_stage(5, training, args, lock, environment, is_decoded)
+        run_stage(5, training, args, processes, environment, is_decoded)
         return
     folder.mkdir(parents=True, exist_ok=True)
     notes = folder / "run.json"
@@ -201,7 +253,7 @@ def run(
     write_bytes(notes, (json.dumps(what) + "\n").encode())
     config = yaml.safe_dump(training.conf, sort_keys=False)
     (folder / "train.yaml").write_text(config, encoding="utf-8")
-    took = run_stage(4, training, args, lock, environment, is_trained)
+    took = run_stage(4, training, args, processes, environment, is_trained)
     if not resumed:  # of one that was interrupted, the whole is not known
         write_bytes(notes, (json.dumps(what | took) + "\n").encode())
 
@@ -210,7 +262,7 @@ def run_stage(
     stage: int,
     training: Training,
     args: argparse.Namespace,
-    lock: int,
+    processes: Processes,
     environment: dict[str, str],
     is_done: Callable[[Path], bool],
 ) -> dict[str, float]:
@@ -226,20 +278,10 @@ def run_stage(
     command += [*training.experiment.run_opts, *args.run_opts]
     started = time.perf_counter()
     with open(log, "a", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=args.recipe,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(lock,),
-            env=environment,
+        code, peak = processes.run(
+            command, cwd=args.recipe, stdout=output, stderr=subprocess.STDOUT, env=environment
         )
-        GROUPS.add(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
-        GROUPS.discard(process.pid)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or not is_done(folder):
+    if code or not is_done(folder):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise RuntimeError(
             f"{training.name} failed ({lines[-1] if lines else 'no word'}); see {log}"
@@ -247,7 +289,7 @@ def run_stage(
     return {
         "seconds": round(time.perf_counter() - started, 1),
         # Linux gives kilobytes.
-        "peak_gigabytes": round(usage.ru_maxrss * 1024 / 1e9, 2),
+        "peak_gigabytes": round(peak * 1024 / 1e9, 2),
     }
 
 
@@ -300,20 +342,32 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"mome-run-experiments: {error}") from None
 
 
-def environments(jobs: int) -> list[dict[str, str]]:
-    """Variables of each job's processes: of several, each has its GPU and its share of cores."""
+def environments(jobs: int, ngpu: int) -> list[dict[str, str]]:
+    """Variables of each job's processes: of several, each has its GPUs and its share of cores.
+
+    Args:
+        jobs: side by side.
+        ngpu: GPUs of a job. More jobs than there are GPUs for take them in turns.
+
+    Raises:
+        ValueError: if a job asks for more GPUs than there are.
+    """
     if jobs == 1:
         return [dict(os.environ)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [*map(str, range(torch.cuda.device_count()))]
+    if ngpu > len(gpus):
+        raise ValueError(f"--ngpu {ngpu}: this machine has {len(gpus)} GPUs")
     # Processes that take all cores each slow each other more than those cores help.
     threads = str(max(1, default_jobs() // jobs))
-    return [
-        {"OMP_NUM_THREADS": threads}
-        | os.environ
-        | ({"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} if gpus else {})
-        for job in range(jobs)
-    ]
+    found = []
+    for job in range(jobs):
+        variables = {"OMP_NUM_THREADS": threads, **os.environ}
+        if ngpu:
+            own = (gpus[(job * ngpu + index) % len(gpus)] for index in range(ngpu))
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        found.append(variables)
+    return found
 
 
 def wait_until_begun(work: Future, folder: Path) -> None:
@@ -328,21 +382,28 @@ def work(
     """Train and decode until all is done or the budget is used up.
 
     Raises:
-        RuntimeError: at once if nothing succeeds, else at the end, with all that have failed.
+        RuntimeError: at the end, with all that have failed, whose experiments are left out from
+            then on; before it if nothing succeeds and two experiments fail.
+        ValueError: see `environments` and `command_line`.
     """
     started = reported = time.monotonic()
     spent: list[float] = []  # seconds of each training that this call has done
-    free = environments(args.jobs)
+    free = environments(args.jobs, int(options_of(args.run_opts).get("ngpu", 0)))
     busy: dict[Future, tuple[Training, bool, dict[str, str], float]] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, str] = {}  # experiment -> what was said
     done = 0
-    with stopping_all(ThreadPoolExecutor(args.jobs)) as pool:
+
+    def remaining() -> list[Training]:
+        names = {training.name for training, *_ in busy.values()}
+        todo = left(listed, chosen, args.folder)
+        return [t for t in todo if t.name not in names and t.experiment.name not in failed]
+
+    processes = Processes(lock)
+    with stopping_all(processes, args.jobs) as pool:
         while True:
-            while free:
-                names = {training.name for training, *_ in busy.values()} | failed.keys()
-                todo = [t for t in left(listed, chosen, args.folder) if t.name not in names]
+            while free and (todo := remaining()):
                 expected = sum(spent) / len(spent) if spent else 0.0
-                if not todo or time.monotonic() - started + expected > 3600 * args.hours:
+                if time.monotonic() - started + expected > 3600 * args.hours:
                     break
                 training = todo[0]
                 trained = is_trained(args.folder / training.name)
@@ -354,7 +415,7 @@ def work(
                     flush=True,
                 )
                 environment = free.pop()
-                future = pool.submit(run, training, args, lock, environment)
+                future = pool.submit(run, training, args, processes, environment)
                 if not busy and not done:
                     wait_until_begun(future, args.folder / training.name)
                 busy[future] = (training, trained, environment, time.monotonic())
@@ -363,36 +424,40 @@ def work(
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 training, trained, environment, begun = busy.pop(future)
                 free.append(environment)
-                if error := future.exception():
+                error = future.exception()
+                if error is None:
+                    done += 1
+                    if not trained:
+                        spent.append(time.monotonic() - begun)
+                elif isinstance(error, (RuntimeError, OSError)):
                     # The rest of a night is worth more than to stop at one that fails.
-                    if not isinstance(error, (RuntimeError, ValueError, OSError)) or not done:
-                        raise error
-                    failed[training.name] = str(error)
                     print(error, flush=True)
-                    continue
-                done += 1
-                if not trained:
-                    spent.append(time.monotonic() - begun)
+                    failed[training.experiment.name] = str(error)
+                else:
+                    raise error
+            if len(failed) > 1 and not done and not busy:
+                break
             if time.monotonic() - reported > REPORT_SECONDS:
-                write_report(listed, chosen, args)
+                with suppress(OSError):  # it is written again at the end
+                    write_report(listed, chosen, args)
                 reported = time.monotonic()
-    if any(each.name not in failed for each in left(listed, chosen, args.folder)):
-        waiting = trainings_left(listed, chosen, args.folder)
-        print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
     if failed:
         write_report(listed, chosen, args)
         raise RuntimeError("\n".join(failed.values()))
+    if remaining():
+        waiting = trainings_left(listed, chosen, args.folder)
+        print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
 
 
 @contextmanager
-def stopping_all(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
-    """Stop what is at work if the runner is stopped or fails."""
+def stopping_all(processes: Processes, jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for so many jobs; what is at work is stopped if the runner is stopped or fails."""
+    pool = ThreadPoolExecutor(jobs)
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for group in list(GROUPS):
-            os.killpg(group, signal.SIGTERM)
+        processes.stop()
         raise
     pool.shutdown()
 

@@ -1,10 +1,15 @@
 """Lists of experiments and the order of work."""
 
 import json
+import warnings
+from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM
 
+from mome.adapters import attach
+from mome.analysis.experiment_figure import draw
 from mome.analysis.experiment_tables import markdown
 from mome.analysis.experiments import (
     best_rate,
@@ -186,6 +191,36 @@ def test_a_difference_is_bold_if_its_interval_leaves_out_zero():
     assert "| clear | 2 | 5.5 ± 0.7<br>**+1.0 [+0.2, +2.0]** |" in table
     assert "| unclear | 2 | 5.5 ± 0.7<br>+1.0 [-0.2, +2.0] |" in table
     assert "| alone | 2 | 5.5<br>+1.0 [+0.2, +2.0] |" in table
+
+
+@pytest.mark.parametrize("wer", [0.0, 2.0])
+def test_the_picture_writes_what_is_far_off_at_its_edge(tmp_path, wer):
+    def row(title, *wers):
+        return {"title": title, "wer": {"test": {"a4": {"wers": wers, "mean": sum(wers) / 2}}}}
+
+    rows = {"a": row("good", wer, wer), "b": row("alike", wer, wer), "c": row("lost", 80, 90)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw({"experiments": rows}, tmp_path)
+    drawn = (tmp_path / "wer.svg").read_text()
+    assert "85 ↑" in drawn
+    assert "<!-- 0 ↑ -->" not in drawn
+    draw({"experiments": {"a": {"title": "waits", "wer": {}}}}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["experiments", "ablations"])
+def test_the_lists_of_grid_name_adapters_that_can_be_made(name, tiny_lm):
+    conf = Path(__file__).parents[2] / "egs/grid/conf"
+    listed = read_list(conf / f"{name}.yaml", conf / "train.yaml")
+    for each in listed.experiments:
+        lm = AutoModelForCausalLM.from_pretrained(tiny_lm)
+        decoder = each.conf["decoder_conf"]
+        given = decoder["adapter_conf"]
+        if "reduction" in given:  # a 256th of so narrow an LM is nothing
+            given = {k: v for k, v in given.items() if k != "reduction"}
+            given["rank" if "lora" in decoder["adapter"] else "bottleneck"] = 2
+        attach(lm, decoder["adapter"], given)
 
 
 def test_a_training_that_diverged_is_never_chosen(files, tmp_path):

@@ -11,10 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from mome.analysis.comparison import errors_by_seed, paired_interval
+from mome.analysis.decoded import decode_folder, read_prepared, read_transcripts
 from mome.data.kaldi import read_scp
 from mome.tasks.packed import load_packed
 
@@ -277,6 +280,25 @@ def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
     for row in (mome, projectors):
         means = [row["wer"]["test"][pair]["mean"] for pair in PAIRS["avsr"]]
         assert row["wer_of_all_pairs"]["test"]["mean"] == pytest.approx(sum(means) / len(means))
+    # Of all pairs, an utterance is drawn with what was heard of it at each of them.
+    dump = Path(paths["dumpdir"])
+    references = read_prepared(dump, "test", "text")
+
+    def errors_of(name: str) -> tuple[np.ndarray, np.ndarray]:
+        folders = [folder / f"exp/experiments/{name}/lr0.002_seed{seed}" for seed in (0, 1)]
+        heard = [read_transcripts(decode_folder(each), "avsr", "test") for each in folders]
+        counts = [
+            errors_by_seed(references, {seed: each[pair] for seed, each in enumerate(heard)})
+            for pair in PAIRS["avsr"]
+        ]
+        return np.array([sum(of[0][seed] for of in counts) for seed in (0, 1)]), counts[0][1]
+
+    (others, words), (base, _) = errors_of("projectors"), errors_of("mome")
+    cell = projectors["wer_of_all_pairs"]["test"]
+    low, high = paired_interval(others, base, words * len(PAIRS["avsr"]))
+    assert (cell["low"], cell["high"]) == pytest.approx((low, high))
+    gap = 100 * (others - base).mean(0).sum() / words.sum() / len(PAIRS["avsr"])
+    assert cell["difference"] == pytest.approx(gap)
     assert not list((folder / "exp/experiments").glob("*/*/.packed.done"))
     values["common"] = {"model_conf": {"pairs_per_step": 1}}
     (folder / "list.yaml").write_text(yaml.safe_dump(values))

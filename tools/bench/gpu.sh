@@ -61,8 +61,9 @@ for name in ${parts}; do
             if "${quick}"; then
                 sizes+=(--dtype float32 --layers 2 --repetitions 1 --prefill 1x10 --step 1x10)
             else
-                sizes+=(--dtype bfloat16 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
-                sizes+=(--repetitions 5)
+                sizes+=(--dtype bfloat16 --repetitions 5 --prefill 1x600 16x600 --step 1x600 16x600 64x600)
+                # What 16 utterances at four rate pairs and beam 15 make.
+                if [ "${name}" = experts-1b ]; then sizes+=(960x100); fi
             fi
             part "${name}" 120 python experts.py "${sizes[@]}"
             ;;

@@ -3,7 +3,7 @@
 #   stage 0  environment, pretrained models, raw data
 #   stage 1  Kaldi data folders                        -> <datadir>/<set>
 #   stage 2  lip regions and audio                     -> <dumpdir>/<set>
-#   stage 3  noise; noisy and other test copies        -> <dumpdir>/noise, <dumpdir>/<set>_...
+#   stage 3  noise; noisy, exchanged, corrupted tests  -> <dumpdir>/noise, <set>_..., test_sets.json
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 #   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
@@ -147,7 +147,7 @@ if "${dry_run}"; then
     exit
 fi
 
-log "stages ${stage} to ${stop_stage}; finished work is kept, and ${0##*/} --help lists the options"
+log "stages ${stage} to ${stop_stage}; finished work is kept; ./run.sh --help lists the options"
 for ((number = stage; number <= stop_stage; number++)); do
     sed -n "s/^#   stage ${number} /  stage ${number} /p" "${BASH_SOURCE[0]}" >&2
 done
