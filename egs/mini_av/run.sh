@@ -24,18 +24,18 @@ options=(
     --beam 1
 )
 case ${preset} in
-full) ;;
-quick)
-    options+=(
-        --corpus "${downloads}/mini_av_quick"
-        --download_opts "--num_train 240 --num_valid 16 --num_test 12"
-        --datadir quick/data --dumpdir quick/dump --expdir quick/exp
-        --video_config conf/quick/video_encoder.yaml
-        --projector_config conf/quick/projectors.yaml
-        --train_config conf/quick/train.yaml
-        --snrs "" --pack_opts "--max_clips 8"
-    )
-    ;;
-*) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;
+    full) ;;
+    quick)
+        options+=(
+            --corpus "${downloads}/mini_av_quick"
+            --download_opts "--num_train 240 --num_valid 16 --num_test 12"
+            --datadir quick/data --dumpdir quick/dump --expdir quick/exp
+            --video_config conf/quick/video_encoder.yaml
+            --projector_config conf/quick/projectors.yaml
+            --train_config conf/quick/train.yaml
+            --snrs "" --pack_opts "--max_clips 8"
+        )
+        ;;
+    *) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;
 esac
 exec ../TEMPLATE/avsr1/avsr.sh "${options[@]}" "$@"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mome.analysis.decoded import rate_order
+from mome.analysis.experiment_tables import pairs_in, sets_in
 from mome.analysis.figures import headless_pyplot, save
 from mome.data import test_sets
 
@@ -25,15 +25,13 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
         output: folder.
     """
     rows = [row for row in found["experiments"].values() if row["wer"]]
-    names = sorted(
-        {name for row in rows for name in row["wer"]}, key=lambda name: test_sets.parse(name).order
-    )
+    names = sets_in(rows)
     if not names:
         return
     plot = headless_pyplot()
     figure, panels = plot.subplots(1, len(names), figsize=(1 + 5 * len(names), 4.5), squeeze=False)
     for panel, name in zip(panels[0], names, strict=True):
-        pairs = sorted({pair for row in rows for pair in row["wer"].get(name, {})}, key=rate_order)
+        pairs = pairs_in(rows, name)
         middle = np.median([c["mean"] for row in rows for c in row["wer"].get(name, {}).values()])
         top = 0.0
         for index, row in enumerate(rows):
@@ -65,11 +63,10 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
                     va="top",
                 )
         panel.set(xlim=(-0.6, len(pairs) - 0.4), ylim=(0, 1.25 * top or 1))
+        panel.set(xlabel="audio and video rate", ylabel="WER, %")
+        panel.set_title(test_sets.parse(name).describe())
         panel.set_xticks(range(len(pairs)), pairs)
         panel.grid(axis="y", alpha=0.3)
-        panel.set(
-            title=test_sets.parse(name).describe(), xlabel="audio and video rate", ylabel="WER, %"
-        )
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
     save(figure, output / "wer.png", output / "wer.svg", dpi=150)

@@ -1,7 +1,7 @@
 """What experiments show: word error rates beside a baseline's, and what each method costs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,17 @@ def sets_of(by_seed: Mapping[int, Sequence[Path]], task: str) -> list[str]:
     return sorted(common, key=lambda name: test_sets.parse(name).order)
 
 
+def sets_in(rows: Collection[Mapping[str, Any]]) -> list[str]:
+    """Names of the test sets that any row of `results` has, in the order of tables."""
+    names = {name for row in rows for name in row["wer"]}
+    return sorted(names, key=lambda name: test_sets.parse(name).order)
+
+
+def pairs_in(rows: Collection[Mapping[str, Any]], name: str) -> list[str]:
+    """The rate pairs at which any row of `results` has a test set, in the order of tables."""
+    return sorted({pair for row in rows for pair in row["wer"].get(name, {})}, key=rate_order)
+
+
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables of `results`."""
     rows = found["experiments"]
@@ -156,11 +167,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "these trainings alone.",
         "",
     ]
-    names = list(dict.fromkeys(name for row in rows.values() for name in row["wer"]))
-    for name in sorted(names, key=lambda name: test_sets.parse(name).order):
-        pairs = sorted(
-            {pair for row in rows.values() for pair in row["wer"].get(name, {})}, key=rate_order
-        )
+    for name in sets_in(rows.values()):
+        pairs = pairs_in(rows.values(), name)
         lines += [f"## {test_sets.parse(name).describe()}", ""]
         lines += [
             f"| method | seeds | {' | '.join([*pairs, ALL_PAIRS])} |",
