@@ -5,12 +5,40 @@ from pathlib import Path
 import pytest
 import torch
 
+from mome.common import precision
 from mome.common.precision import compute_dtype, has_fast_bfloat16
 
 
-def test_fast_bfloat16_is_what_the_kernel_says_of_the_cpu():
+def test_slow_where_the_kernel_says_that_the_cpu_has_no_instructions_for_it():
     flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert has_fast_bfloat16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
+    if flags & {"avx512_bf16", "amx_bf16"}:
+        pytest.skip("this CPU has instructions for bfloat16; the next test is about it")
+    assert not has_fast_bfloat16("cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds", "fast"),
+    [
+        ({"avx512_bf16"}, 0.4, True),  # AMD EPYC
+        ({"avx512_bf16"}, 1.8, False),  # Intel Xeon whose AMX is hidden
+        ({"avx512_bf16"}, 0.95, False),  # no clear gain
+        ({"amx_bf16", "avx512_bf16"}, 0.2, True),
+        ({"avx512"}, 0.2, False),  # not asked: the loops there are no matter of a time
+    ],
+)
+def test_instructions_alone_do_not_make_bfloat16_fast(monkeypatch, flags, seconds, fast):
+    def product_seconds(dtype):
+        return seconds if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(flags, True))
+    monkeypatch.setattr(precision, "product_seconds", product_seconds)
+    assert has_fast_bfloat16.__wrapped__("cpu") == fast
+
+
+def test_a_product_is_timed_in_its_type():
+    """Half a GFLOP takes no less than a microsecond anywhere, and no CPU ten seconds."""
+    for dtype in (torch.float32, torch.bfloat16):
+        assert 1e-6 < precision.product_seconds(dtype) < 10
 
 
 def test_names():
