@@ -1,6 +1,7 @@
 """Lists of experiments and the order of work."""
 
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from mome.adapters import attach
+from mome.analysis.dry_run import build, meta
 from mome.analysis.experiment_figure import draw
 from mome.analysis.experiment_tables import markdown
 from mome.analysis.experiments import (
+    all_trainings,
     best_rate,
     is_trained,
     left,
@@ -21,6 +24,7 @@ from mome.analysis.experiments import (
     validation_loss,
 )
 from mome.bin import run_experiments
+from mome.tasks.config import parse
 
 TRAIN = {
     "model_conf": {"audio_rates": [4, 16], "video_rates": [2, 5], "pairs_per_step": 1},
@@ -80,6 +84,33 @@ def test_a_training_changes_what_the_list_says_and_nothing_else(files):
     assert each[1].conf["model_conf"]["audio_rates"] == [4]
     assert each[1].conf["model_conf"]["video_rates"] == [5]
     assert each[1].conf["decoder_conf"]["adapter"] == "lora"
+
+
+ROOT = Path(__file__).parents[2]
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
+LISTS = sorted(
+    path
+    for path in ROOT.glob("egs/*/conf/*.yaml")
+    if "experiments" in yaml.safe_load(path.read_text())
+)
+
+
+@pytest.mark.parametrize("path", LISTS, ids=[f"{p.parts[-3]}_{p.stem}" for p in LISTS])
+def test_every_model_of_the_lists_here_can_be_built(path, tmp_path):
+    listed = read_list(path, path.with_name("train.yaml"))
+    models = {}
+    for each in all_trainings(listed, listed.experiments):
+        models[each.experiment.name, each.pairs] = each
+    for (name, _), training in models.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(training.conf))
+        args = parse(
+            ["--config", str(tmp_path / f"{name}.yaml"), "--tasks", listed.task]
+            + ["--decoder_conf", f"lm={DOWNLOADS / 'smollm2-135m-instruct'}"]
+            + ["--audio_encoder_conf", f"model={DOWNLOADS / 'whisper-tiny.en'}"]
+        )
+        with meta():
+            model = build(args)
+        assert [pair for _, pair in model.task_pairs] == list(training.pairs)
 
 
 def test_a_single_stream_leaves_the_rates_of_the_other(files):

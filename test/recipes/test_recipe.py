@@ -328,6 +328,35 @@ def test_training_goes_on_from_its_checkpoint(recipe):
             torch.testing.assert_close(mean[name], (before[name] + tensor) / 2)
 
 
+def test_fresh_projectors_have_the_lip_encoder_of_the_warm_start(recipe):
+    folder, options = recipe
+    train = yaml.safe_load((folder / "train.yaml").read_text())
+    plain = yaml.safe_load((RECIPE / "conf/plain.yaml").read_text())
+    train["model_conf"] |= plain["model_conf"]  # without readout
+    (folder / "plain.yaml").write_text(yaml.safe_dump(train))
+    fresh = [
+        "--tag",
+        "plain",
+        "--train_config",
+        folder / "plain.yaml",
+        "--init_projectors",
+        "false",
+    ]
+    stage = ["--stage", "4", "--stop_stage", "4"]
+    run([*options, *stage, *fresh, "--init_projectors", "false"])
+    warm, plain = (
+        yaml.safe_load((folder / "exp" / name / "config.yaml").read_text())
+        for name in ("mome", "plain")
+    )
+    assert warm["init_param"] == [str(folder / "exp/projectors_avsr/valid.loss.best.pth")]
+    assert plain["init_param"] == []
+    encoder = str(folder / "exp/projectors_avsr/video_encoder.safetensors")
+    for config in (warm, plain):
+        assert config["video_encoder_conf"]["weights"] == encoder
+    trained = torch.load(folder / "exp/plain/1epoch.pth", weights_only=True)
+    assert {name.split(".")[0] for name in trained} == {"decoder", "projectors", "norms"}
+
+
 def test_untrained_rates_and_missing_files_are_named(recipe):
     options = [*recipe[1], "--stage", "5"]
     result = run([*options, "--decode_tag", "x", "--decode_opts", "--rates a8_v2"], check=False)

@@ -75,6 +75,8 @@ video_config=              # configuration of the video encoder's pretraining, i
 units_opts=                # further options of mome.bin.make_units, the targets of that
 projector_config=          # configuration of the warm start by CTC of the projectors and of a video
                            # encoder that was pretrained here; no warm start if empty
+init_projectors=true       # false: of the warm start only the lip encoder is taken, and projectors
+                           # begin with random values
 ## Decoding (stage 5)
 inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean of the last epochs
 beam=15                    # hypotheses kept; 1 is greedy
@@ -268,7 +270,9 @@ if wants 4; then
             export_encoder "${warm}" "${warm}/valid.loss.best.pth"
             encoder=${warm}/video_encoder.safetensors needs=${warm}/.exported.done
         fi
-        init=(--ignore_init_mismatch true --init_param "${warm}/valid.loss.best.pth")
+        if "${init_projectors}"; then
+            init=(--ignore_init_mismatch true --init_param "${warm}/valid.loss.best.pth")
+        fi
         needs+=" ${warm}/.done"
     fi
     for model in "${models[@]}"; do
