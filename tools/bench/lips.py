@@ -1,7 +1,6 @@
 """What lip preparation costs: clips a second of the command, and where the time of a clip goes."""
 
 import argparse
-import contextlib
 import statistics
 import subprocess
 import sys
@@ -9,15 +8,13 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from unittest import mock
 
-from timing import machine
+from timing import clocks, machine
 
 from mome.bin import prepare_media
 from mome.data.kaldi import read_scp, write_scp
 from mome.lips import extract, landmarks, mediapipe
 
-# What is timed, by part; a call inside another one counts for its own part only.
 PARTS = {
     "decode video": [(prepare_media, "read_frames")],
     "detect": [(landmarks.FaceTracker, "detect"), (mediapipe.MediaPipeTracker, "detect")],
@@ -27,41 +24,6 @@ PARTS = {
     "audio": [(prepare_media, "read_audio"), (prepare_media, "write_flac")],
     "other": [(prepare_media, "prepare_recording")],
 }
-
-
-@contextlib.contextmanager
-def clocks():
-    """Time the parts while they run: part -> seconds."""
-    spent: dict[str, float] = defaultdict(float)
-    running: list[str] = []
-    last = 0.0
-
-    def switch() -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if running:
-            spent[running[-1]] += now - last
-        last = now
-
-    def timed(part: str, function):
-        def call(*args, **kwargs):
-            switch()
-            running.append(part)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                switch()
-                running.pop()
-
-        return call
-
-    with contextlib.ExitStack() as stack:
-        for part, places in PARTS.items():
-            for owner, name in places:
-                stack.enter_context(
-                    mock.patch.object(owner, name, timed(part, getattr(owner, name)))
-                )
-        yield spent
 
 
 def first_clips(data: Path, output: Path, count: int) -> None:
@@ -96,7 +58,7 @@ def main() -> None:
                 capture_output=True,
             )
             rates.append(args.clips / (time.perf_counter() - started))
-            with clocks() as spent:
+            with clocks(PARTS) as spent:
                 prepare_media.main([*command, "--dump", str(Path(folder, f"parts{repetition}"))])
             for part in PARTS:
                 parts[part].append(spent[part] / args.clips)

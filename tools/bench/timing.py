@@ -1,9 +1,14 @@
 """Time variants of the same work side by side."""
 
+import contextlib
+import inspect
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from tqdm import trange
@@ -27,6 +32,55 @@ def seconds(variants: dict[str, Callable[[], object]], repetitions: int) -> dict
             synchronize()
             times[name].append(time.perf_counter() - started)
     return times
+
+
+@contextlib.contextmanager
+def clocks(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[dict[str, float]]:
+    """Time parts of a program while it runs, in one thread: part -> seconds.
+
+    Args:
+        parts: part -> functions, as the module or class that holds them and their name. A call
+            inside another one counts for its own part only. Of a generator, what it does counts.
+    """
+    spent: dict[str, float] = defaultdict(float)
+    running: list[str] = []
+    last = 0.0
+
+    def switch() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if running:
+            spent[running[-1]] += now - last
+        last = now
+
+    def call(part: str, function: Callable, *args, **kwargs):
+        switch()
+        running.append(part)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            switch()
+            running.pop()
+
+    def steps(part: str, generator: Iterator) -> Iterator:
+        end = object()
+        while (item := call(part, next, generator, end)) is not end:
+            yield item
+
+    def timed(part: str, function: Callable) -> Callable:
+        def run(*args, **kwargs):
+            result = call(part, function, *args, **kwargs)
+            return steps(part, result) if inspect.isgenerator(result) else result
+
+        return run
+
+    with contextlib.ExitStack() as stack:
+        for part, places in parts.items():
+            for owner, name in places:
+                stack.enter_context(
+                    mock.patch.object(owner, name, timed(part, getattr(owner, name)))
+                )
+        yield spent
 
 
 def synchronize() -> None:
