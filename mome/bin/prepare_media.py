@@ -3,7 +3,8 @@
 For each utterance of video.scp, writes lips/<speaker>/<utterance>.mp4 (96x96, grey, 25 frames a
 second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame); besides
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
-with its reason in `excluded`. Finished clips are kept when the command is run again.
+with its reason in `excluded`. Finished clips are kept when the command is run again; a clip is made
+anew if its sources are others than `sources` lists, with their sizes and times of change.
 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
@@ -24,7 +25,6 @@ recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them, or, 
 import argparse
 import re
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,9 +84,26 @@ class Clip:
         return [path for path in (self.audio_output, self.lips_output and self.new_crop) if path]
 
     @property
+    def made_from(self) -> str:
+        """Its sources with size and time of change, and the frames of a segment."""
+        words = [stamp_of(path) for path in dict.fromkeys(self.sources)]
+        if self.span:
+            words.append("frames {} to {}".format(*self.span))
+        return ", ".join(words)
+
+    @property
     def new_crop(self) -> str:
         """Where the crop goes, unless it exists."""
         return "" if self.crop else self.lips_output
+
+
+def stamp_of(path: str) -> str:
+    """A file with its size in bytes and the time of its last change in nanoseconds."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return f"{path} absent"
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -291,14 +308,12 @@ def trackers_of(settings: Settings) -> dict[str, FaceTracker]:
 
 
 def finished(clip: Clip) -> Outcome:
-    """The outcome if all outputs exist, agree and are newer than their sources; else an empty one.
+    """The outcome if all outputs exist and agree, else an empty one.
 
-    How many frames had no face is not known then.
+    What was made from other sources has been deleted by `drop_changed`. How many frames had no face
+    is not known.
     """
     if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
-        return Outcome()
-    newest = max(Path(path).stat().st_mtime for path in clip.sources)
-    if clip.outputs and newest > min(Path(path).stat().st_mtime for path in clip.outputs):
         return Outcome()
     try:
         detector, num_frames = "", 0
@@ -315,6 +330,26 @@ def finished(clip: Clip) -> Outcome:
     except MediaError:
         return Outcome()
     return Outcome(num_frames, detector=detector)
+
+
+def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
+    """Delete the outputs of clips that were made from other sources, and record those of now.
+
+    The record comes before the work, so that a killed run keeps what it has finished.
+
+    Args:
+        dump: folder of the record, ``sources``.
+        clips: all clips of the set.
+        same: whether the settings are those of before; otherwise all outputs are deleted.
+    """
+    record = dump / "sources"
+    known = read_scp(record) if same and record.is_file() else {}
+    sources = {clip.utterance: clip.made_from for clip in clips}
+    for clip in clips:
+        if known.get(clip.utterance) != sources[clip.utterance]:
+            for path in clip.outputs:
+                Path(path).unlink(missing_ok=True)
+    write_scp(record, sources)
 
 
 def find_crop(
@@ -482,12 +517,7 @@ def main(argv: list[str] | None = None) -> None:
     # Where models are changes nothing; which of them found a crop is said in the crop.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
-    if any(clip.span for clip in clips):
-        choices["segments"] = zlib.crc32((args.data / "segments").read_bytes())
-    if not same_settings(args.dump, choices):
-        for clip in clips:
-            for path in clip.outputs:
-                Path(path).unlink(missing_ok=True)
+    drop_changed(args.dump, clips, same_settings(args.dump, choices))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
     for clip in clips:

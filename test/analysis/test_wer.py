@@ -167,6 +167,22 @@ def test_tables_of_a_folder(tmp_path):
         score_bin.main(arguments)
 
 
+@pytest.mark.parametrize("file", ["text", "utt2num_frames", "sources"])
+def test_no_table_is_of_a_set_that_has_changed_since(tmp_path, file):
+    folder = tmp_path / "dump/test"
+    folder.mkdir(parents=True)
+    for name in ("text", "utt2num_frames", "sources"):
+        (folder / name).write_text("a one\nb two\n")
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    (folder / file).write_text("a one\nb 2\n")
+    with pytest.raises(OtherSettings, match=r'"content": .* is .*"content": '):
+        score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    # A set without the list of its sources is that of an earlier version.
+    (folder / "sources").unlink()
+    assert test_sets.settings_of(tmp_path / "dump", "test") == {"prepared": "absent"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

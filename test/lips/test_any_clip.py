@@ -49,6 +49,39 @@ def prepare(data, dump, *options):
     prepare_media.main([str(argument) for argument in arguments])
 
 
+def test_clips_of_other_sources_are_made_anew(tmp_path):
+    """Also if the other file is older than what was made from the first."""
+    frames = talking_head(12, 224)
+    clips = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1", "a_2", "other")}
+    for number, path in enumerate(clips.values()):
+        tone = 0.3 * np.sin(np.arange(7680) * (0.1 + 0.1 * number))
+        write_clip(path, np.roll(frames, 3 * number, axis=0), samples=tone)
+        os.utime(path, (1e9 + number, 1e9 + number))
+    other = clips.pop("other")
+    data, dump = data_folder(tmp_path / "data", clips), tmp_path / "dump"
+    prepare(data, dump)
+    clips["a_1"] = other
+    content = clips["a_2"].read_bytes()
+    clips["a_2"].write_bytes(other.read_bytes())
+    os.utime(clips["a_2"], (1e9, 1e9))
+    before = {path: path.stat().st_mtime_ns for path in dump.glob("*/a/*")}
+    prepare(data_folder(data, clips), dump)
+    changed = {path.stem for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"a_1", "a_2"}
+    prepare(data, tmp_path / "expected")
+    for path in before:
+        assert path.read_bytes() == (tmp_path / "expected" / path.relative_to(dump)).read_bytes()
+    # The record is there before the work, so that a run that ends early is not trusted either.
+    clips["a_2"].write_bytes(content[:2000])
+    with pytest.raises(SystemExit, match="1 of 3 utterances are excluded"):
+        prepare(data, dump)
+    clips["a_2"].write_bytes(content)
+    os.utime(clips["a_2"], (1e9, 1e9))
+    prepare(data, dump)
+    tone = read_audio(read_scp(dump / "wav.scp")["a_2"])
+    assert np.argmax(np.abs(np.fft.rfft(tone))) == pytest.approx(0.3 * 7680 / 2 / np.pi, abs=2)
+
+
 KINDS = [
     ("mp4", "libx264", "aac"),
     ("mov", "mjpeg", "pcm_s16le"),

@@ -201,8 +201,13 @@ if wants 2; then
         # A test set without some of its utterances is another one: that is for the user to allow.
         limit=()
         if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded "${test_max_excluded}"); fi
+        # The contents count, too. Marks of before do not name them, and still hold.
+        inputs=("${datadir}/.done") mark=${dumpdir}/${set}/.done
+        if [ ! -e "${mark}" ] || grep -q '"input .*/text"' "${mark}"; then
+            inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments})
+        fi
         # shellcheck disable=SC2086
-        run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
+        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks[0]}" \
             --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
