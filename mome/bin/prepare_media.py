@@ -18,8 +18,9 @@ the nearest frames; a face is looked for in these frames alone. A recording is r
 With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
 <lip_dir>/<speaker>/<number>.mp4, <lip_dir>/<split>/<speaker>/<number>.mp4 or
 <lip_dir>/<utterance>.mp4; they are read to check them and used in place. For the segment NN of a
-recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them, or, as AV-HuBERT does,
-<lip_dir>/short-<split>/<speaker>/<number>_N.mp4 (<number>.mp4 for a recording in one piece).
+recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them; for a segment N (such as
+0, not 00), as AV-HuBERT does, <lip_dir>/short-<split>/<speaker>/<number>_N.mp4, or <number>.mp4 for
+a recording in one piece. Those of segments must have as many frames, or one more or less.
 """
 
 import argparse
@@ -233,7 +234,9 @@ def make_clip(
     elif clip.crop:
         num_frames = len(read_lips(clip.crop))
     wanted = clip.span[1] - clip.span[0] if clip.span else num_frames
-    if clip.lips_output and abs(num_frames - wanted) > settings.tolerance * LIP_RATE:
+    # A crop of another segment may be about as long: only what has its very frames is this one's.
+    allowed = 1 if clip.crop else settings.tolerance * LIP_RATE
+    if clip.lips_output and abs(num_frames - wanted) > allowed:
         counts = f"{num_frames} frames for a segment of {wanted}"
         raise MediaError(clip.crop or clip.video, counts)
     audio = None
@@ -369,9 +372,10 @@ def find_crop(
         lip_dir / f"{utterance}.mp4",
     ]
     if segmented and len(folders) == 2:
-        part = number.rpartition("_")[2].lstrip("0") or "0"
         short = lip_dir / f"short-{folders[0]}" / folders[1]
-        candidates += [short / f"{whole}_{part}.mp4"] + [short / f"{whole}.mp4"] * (part == "0")
+        candidates.append(short / f"{number}.mp4")
+        if number == f"{whole}_0":
+            candidates.append(short / f"{whole}.mp4")
     return str(next((path for path in candidates if path.is_file()), candidates[0]))
 
 
