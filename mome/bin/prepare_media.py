@@ -3,8 +3,9 @@
 For each utterance of video.scp, writes lips/<speaker>/<utterance>.mp4 (96x96, grey, 25 frames a
 second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame); besides
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
-with its reason in `excluded`. Finished clips are kept when the command is run again; a clip is made
-anew if its sources are others than `sources` lists, with their sizes and times of change.
+with its reason in `excluded`; `excluded_stage1` is the list of the data folder. Finished clips are
+kept when the command is run again; a clip is made anew if its sources are others than `sources`
+lists, with their sizes and times of change.
 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
@@ -25,7 +26,6 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 
 import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +46,15 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
+from mome.data.exclusions import FILE, OF_STAGE_1, check_excluded, write_excluded
+from mome.data.kaldi import (
+    read_scp,
+    read_segments,
+    same_settings,
+    spk2utt_of,
+    write_scp,
+    write_text,
+)
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
@@ -461,6 +469,15 @@ def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
     write_scp(dump / "utt2num_frames", frames)
 
 
+def hand_on(data: Path, dump: Path) -> None:
+    """Copy the list of what stage 1 left out, so that a table can say how complete the set is."""
+    listed = data / FILE
+    if listed.is_file():
+        write_text(dump / OF_STAGE_1, listed.read_text(encoding="utf-8"))
+    else:
+        (dump / OF_STAGE_1).unlink(missing_ok=True)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -541,9 +558,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
     kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
-    log = args.dump / "excluded"
-    write_scp(log, excluded)
-    total = len(kept) + len(excluded)
+    write_excluded(args.dump, excluded.items())
+    hand_on(args.data, args.dump)
     print(
         f"{args.dump}: {len(kept)} utterances, {len(excluded)} excluded,"
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
@@ -555,13 +571,12 @@ def main(argv: list[str] | None = None) -> None:
     reasons = Counter(re.sub(r"[\d.]+", "N", r.partition(": ")[2]) for r in excluded.values())
     for reason, count in reasons.most_common(10):
         print(f"  excluded {count}: {reason}")
-    if not kept or len(excluded) > args.max_excluded * total:
-        sys.exit(
-            f"{len(excluded)} of {total} utterances are excluded, more than --max_excluded"
-            f" {args.max_excluded:g} allows; see {log}, mend what can be, and allow the rest by"
-            f" --max_excluded <share> (--test_max_excluded <share> of a recipe's test sets,"
-            f' --lip_opts "--max_excluded <share>" of the others)'
-        )
+    option, limit = "--max_excluded", args.max_excluded
+    of_recipe = (
+        "--test_max_excluded <share> of a recipe's test sets,"
+        f' --lip_opts "{option} <share>" of the others'
+    )
+    check_excluded(args.dump, len(excluded), len(kept), limit, option, of_recipe)
     write_dump(args.data, args.dump, kept)
 
 

@@ -17,7 +17,6 @@ uses, and AV-HuBERT (Shi et al., 2022) differ, an option says which way is taken
 
 import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
-from mome.data.kaldi import spk2utt_of, write_scp, write_text
+from mome.data.exclusions import check_excluded, write_excluded
+from mome.data.kaldi import spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
@@ -306,28 +306,36 @@ def drop_duplicates(parts: Iterable[Part]) -> None:
         part.utterances = kept
 
 
-def write_set(folder: Path, parts: Sequence[Part], max_excluded: float) -> None:
+def write_set(
+    folder: Path, parts: Sequence[Part], args: argparse.Namespace, test: bool = False
+) -> None:
     """Write a data folder with a file ``excluded``, which lists what is left out and why.
 
     wav.scp and video.scp list recordings if there are segments, otherwise utterances.
 
+    Args:
+        folder: the data folder.
+        parts: what it holds.
+        args: options of `make_parser`.
+        test: whether it is a test set, which has a limit of its own.
+
     Raises:
-        SystemExit: if nothing is left, or more than the share ``max_excluded`` is excluded.
+        SystemExit: if nothing is left, or more than the limit allows is excluded.
     """
     utterances = [utterance for part in parts for utterance in part.utterances]
-    excluded = sorted(pair for part in parts for pair in part.excluded)
-    write_text(folder / "excluded", "".join(f"{name} {why}\n" for name, why in excluded))
+    excluded = [pair for part in parts for pair in part.excluded]
+    write_excluded(folder, excluded)
     hours = sum(u.end - u.start for u in utterances) / 3600
     print(f"{folder}: {len(utterances)} utterances, {hours:.2f} h, {len(excluded)} excluded")
     for why, count in Counter(why.partition(" (")[0] for _, why in excluded).most_common(10):
         print(f"  excluded {count}: {why}")
     for note, count in Counter(note for part in parts for note in part.notes).most_common():
         print(f"  note on {count}: {note}")
-    if not utterances or len(excluded) > max_excluded * (len(utterances) + len(excluded)):
-        sys.exit(
-            f"{folder}: {len(excluded)} excluded beside {len(utterances)} utterances, more than"
-            f" --max_excluded {max_excluded:g} allows; see {folder / 'excluded'}"
-        )
+    option, limit = "--max_excluded", args.max_excluded
+    if test:
+        option, limit = "--test_max_excluded", args.test_max_excluded
+    of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
+    check_excluded(folder, len(excluded), len(utterances), limit, option, of_recipe)
     segmented = not all(utterance.whole for utterance in utterances)
     videos, segments = {}, {}
     for u in utterances:
@@ -383,5 +391,8 @@ def make_parser(
         " Auto-AVSR (and the paper) does",
     )
     command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
+    command.add_argument(
+        "--test_max_excluded", type=float, default=0.0, help="the same of the test set"
+    )
     command.add_argument("--nj", type=int, default=default_jobs(), help="processes")
     return parser, command

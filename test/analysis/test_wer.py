@@ -152,14 +152,17 @@ def test_tables_of_a_folder(tmp_path):
     assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 | 0 |" in table
     assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
-    assert "- Set `test`: 2 utterances in stage 1; stage 2 excludes none." in table
-    (tmp_path / "dump/test/excluded").write_text("c no face\n")
+    assert "- Set `test`: 2 of 2 utterances; what stage 1 excludes is not listed.\n" in table
+    first, second = (tmp_path / "dump/test" / name for name in ("excluded_stage1", "excluded"))
+    first.write_text("")
     score_bin.main(arguments)
-    listed = tmp_path / "dump/test/excluded"
+    assert "- Set `test`: 2 of 2 utterances.\n" in (tmp_path / "exp/RESULTS.md").read_text()
+    first.write_text("test/anna/00001 empty txt\ntest/anna/00001 duplicate id\n")
+    second.write_text("c no face\n")
+    score_bin.main(arguments)
+    said = f"stage 1 excludes 2, see {first}; stage 2 excludes 1, see {second}."
     table = (tmp_path / "exp/RESULTS.md").read_text()
-    assert (
-        f"- Set `test`: 3 utterances in stage 1; stage 2 excludes 1 of them, see {listed}." in table
-    )
+    assert f"- Set `test`: 2 of 5 utterances; {said}\n" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
     score_bin.main([*arguments, "--decode_tag", "x"])
     assert (tmp_path / "exp/RESULTS_x.md").exists()

@@ -595,10 +595,37 @@ def test_lrs3_folders(tmp_path, lrs3, capsys):
     main([*arguments, "--valid_list", str(chosen)])
     assert list(read_scp(tmp_path / "valid/text")) == [f"{SPEAKERS[1]}_50002"]
     assert list(excluded(tmp_path / "valid")) == ["trainval/none/50001"]
-    with pytest.raises(SystemExit, match="6 excluded beside"):
+    with pytest.raises(SystemExit, match=r"6 of 10 utterances are excluded, more than --max_exc"):
         main(["prepare", "--corpus", str(lrs3), "--out", str(tmp_path), "--num_valid", "2"])
     with pytest.raises(SystemExit, match="trainval/ has 6 clips"):
         main([*arguments, "--num_valid", "6"])
+
+
+def test_no_test_set_shrinks_unless_that_is_allowed(tmp_path, lrs3, lrs2):
+    """A clip that stage 1 loses is one of the set's, and stage 2 counts it."""
+    for name, corpus in (("lrs3", lrs3), ("lrs2", lrs2)):
+        copy, out = tmp_path / name, tmp_path / f"{name}_data"
+        shutil.copytree(corpus, copy)
+        folder = next((copy / "test").glob("*")) if name == "lrs3" else copy
+        text = next(folder.glob("*.txt"))
+        if name == "lrs2":
+            listed = (copy / "test.txt").read_text().split()[0]
+            text = copy / "mvlrs_v1/main" / f"{listed}.txt"
+        text.unlink()
+        arguments = ["prepare", "--corpus", str(copy), "--out", str(out), *PREPARE]
+        arguments += ["--num_valid", "2"] if name == "lrs3" else []
+        total = 3 if name == "lrs3" else 2
+        main = recipe_module(name).main
+        with pytest.raises(SystemExit, match=rf"test: 1 of {total} utterances .*--test_max_exclud"):
+            main(arguments)
+        main([*arguments, "--test_max_excluded", "0.5"])
+        assert "mp4 without txt" in (out / "test/excluded").read_text()
+    dump = tmp_path / "dump"
+    prepare(out / "test", dump, "--streams", "audio")
+    assert (dump / "excluded_stage1").read_bytes() == (out / "test/excluded").read_bytes()
+    (out / "test/excluded").unlink()
+    prepare(out / "test", dump, "--streams", "audio")
+    assert not (dump / "excluded_stage1").exists()
 
 
 def test_lrs2_folders(tmp_path, lrs2, capsys):

@@ -204,7 +204,7 @@ if wants 2; then
         # The contents count, too. Marks of before do not name them, and still hold.
         inputs=("${datadir}/.done") mark=${dumpdir}/${set}/.done
         if [ ! -e "${mark}" ] || grep -q '"input .*/text"' "${mark}"; then
-            inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments})
+            inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
         # shellcheck disable=SC2086
         run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" -- \

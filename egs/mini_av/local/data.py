@@ -29,6 +29,7 @@ from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
 from mome.common.processes import default_jobs, map_items
+from mome.data.exclusions import write_excluded
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
 from mome.data.video import video_info
 
@@ -194,6 +195,7 @@ def prepare(args: argparse.Namespace) -> None:
     for split, files in tables.items():
         for name, table in files.items():
             write_scp(args.out / split / name, table)
+        write_excluded(args.out / split, [])  # of what was generated, nothing is left out
         utt2spk = read_scp(args.out / split / "utt2spk")
         write_scp(args.out / split / "spk2utt", spk2utt_of(utt2spk))
         print(
