@@ -25,6 +25,8 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 """
 
 import argparse
+import errno
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -156,8 +158,8 @@ class Made:
 def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outcome]:
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
-    An exception that reading a clip raises, whatever it is, excludes that clip. One that concerns
-    all clips, such as a full disk or a missing model, is raised.
+    An exception that a clip raises, whatever it is, excludes that clip. One that concerns all
+    clips, such as a full disk or a missing model, is raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -167,18 +169,32 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
         try:
             made = make_clip(clip, frames, sound, trackers, settings)
         except Exception as error:
-            reason = reason_of(error)
-            if not isinstance(error, MediaError | FileNotFoundError):
-                reason = f"{clip.video or clip.audio}: {reason}"
-            outcomes[clip] = Outcome(reason=reason)
+            outcomes[clip] = Outcome(reason=explain(error, clip))
             continue
-        if made.audio is not None:
-            write_flac(clip.audio_output, made.audio)
-        if made.lips is not None:
-            write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
-        lost = made.lips.lost if made.lips else 0
-        outcomes[clip] = Outcome(made.num_frames, lost, detector=made.detector)
+        try:
+            outcomes[clip] = write_clip(clip, made)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                raise
+            outcomes[clip] = Outcome(reason=explain(error, clip))
     return [outcomes[clip] for clip in clips]
+
+
+def explain(error: Exception, clip: Clip) -> str:
+    """The reason for which a clip is excluded; it names the file."""
+    reason = reason_of(error)
+    named = isinstance(error, MediaError | FileNotFoundError)
+    return reason if named else f"{clip.video or clip.audio}: {reason}"
+
+
+def write_clip(clip: Clip, made: Made) -> Outcome:
+    """Write the outputs of a clip; errors as of `write_flac` and `write_lips`."""
+    if made.audio is not None:
+        write_flac(clip.audio_output, made.audio)
+    if made.lips is not None:
+        write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
+    lost = made.lips.lost if made.lips else 0
+    return Outcome(made.num_frames, lost, detector=made.detector)
 
 
 def read_once() -> Callable[[str], np.ndarray]:
@@ -322,11 +338,11 @@ def finished(clip: Clip) -> Outcome:
     """The outcome if all outputs exist and agree, else an empty one.
 
     What was made from other sources has been deleted by `drop_changed`. How many frames had no face
-    is not known.
+    is not known. Whatever cannot be read is not finished; making it again says why.
     """
-    if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
-        return Outcome()
     try:
+        if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
+            return Outcome()
         detector, num_frames = "", 0
         if clip.lips_output:
             info = video_info(clip.crop or clip.lips_output)
@@ -338,7 +354,7 @@ def finished(clip: Clip) -> Outcome:
                 return Outcome()
         elif clip.crop:
             num_frames = 0  # nothing was written that says it has been read
-    except MediaError:
+    except Exception:
         return Outcome()
     return Outcome(num_frames, detector=detector)
 
@@ -358,8 +374,8 @@ def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
     sources = {clip.utterance: clip.made_from for clip in clips}
     for clip in clips:
         if known.get(clip.utterance) != sources[clip.utterance]:
-            for path in clip.outputs:
-                Path(path).unlink(missing_ok=True)
+            for path in filter(os.path.isfile, clip.outputs):
+                Path(path).unlink()
     write_scp(record, sources)
 
 

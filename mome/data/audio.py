@@ -55,9 +55,11 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
         samples = samples.mean(axis=1)
     if len(samples) == 0:
         raise MediaError(path, "the audio has no samples")
+    samples = resample(samples, source_rate, rate)
+    # Afterwards, as sums of the filter may exceed what float32 holds.
     if not np.isfinite(samples).all():
         raise MediaError(path, "the audio has samples that are not finite")
-    return resample(samples, source_rate, rate)
+    return samples
 
 
 def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:

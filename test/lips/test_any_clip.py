@@ -145,6 +145,28 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
     }
 
 
+def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_path):
+    """Samples that overflow in the filter of another rate; an id that is too long for a file."""
+    names = ["a_0", "a_1", "a_2", "a_" + 250 * "x"]
+    clips = {name: tmp_path / f"{number}.mp4" for number, name in enumerate(names)}
+    wavs = {name: tmp_path / f"{number}.wav" for number, name in enumerate(names)}
+    for name in names:
+        write_clip(clips[name], talking_head(12, 224), audio=False)
+        soundfile.write(wavs[name], 0.1 * np.sin(np.arange(23040) / 9), 48000)
+    huge = np.where(np.arange(23040) // 7 % 2, 3e38, -3e38)
+    soundfile.write(wavs["a_1"], huge, 48000, subtype="FLOAT")
+    soundfile.write(wavs["a_2"], huge[:7680], 16000, subtype="FLOAT")  # only loud
+    data = data_folder(tmp_path / "data", clips, wavs)
+    for _ in range(2):  # the second time beside what is finished
+        prepare(data, tmp_path / "dump", "--max_excluded", "0.5")
+        assert list(read_scp(tmp_path / "dump/wav.scp")) == ["a_0", "a_2"]
+        excluded = read_scp(tmp_path / "dump/excluded")
+        assert excluded["a_1"] == f"{wavs['a_1']}: the audio has samples that are not finite"
+        assert "File name too long" in excluded[names[-1]]
+    heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_2"])
+    assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
+
+
 def test_the_streams_asked_for_are_those_that_are_needed(tmp_path):
     rng = np.random.default_rng(0)
     faceless = rng.integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
