@@ -27,8 +27,6 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 import argparse
 import errno
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +46,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.exclusions import FILE, OF_STAGE_1, check_excluded, write_excluded
+from mome.data.exclusions import FILE, OF_STAGE_1, check_excluded, print_reasons, write_excluded
 from mome.data.kaldi import (
     read_scp,
     read_segments,
@@ -285,8 +283,10 @@ def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) 
         seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
         if not clip.lips_output:
             raise MediaError(clip.audio, f"sound and segment differ in length: {seconds}")
-        rate = f"; see the frame rate of {clip.crop}" if clip.crop else ""
-        raise MediaError(clip.audio, f"audio and video differ in length: {seconds}{rate}")
+        rate = "; see its frame rate" if clip.crop else ""
+        raise MediaError(
+            clip.crop or clip.audio, f"audio and video differ in length: {seconds}{rate}"
+        )
     audio = limit_peak(fit_length(audio, length))
     if np.abs(audio).max() < (1 - FULL_SCALE) / 2:
         raise MediaError(
@@ -583,10 +583,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     if others := sum(bool(outcome.detector) for outcome in kept.values()):
         print(f"  {others} of them by the other detector; see {args.dump / 'detectors'}")
-    # Reasons that differ in numbers only are counted together.
-    reasons = Counter(re.sub(r"[\d.]+", "N", r.partition(": ")[2]) for r in excluded.values())
-    for reason, count in reasons.most_common(10):
-        print(f"  excluded {count}: {reason}")
+    print_reasons(excluded.items())
     option, limit = "--max_excluded", args.max_excluded
     of_recipe = (
         "--test_max_excluded <share> of a recipe's test sets,"

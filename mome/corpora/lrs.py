@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
-from mome.data.exclusions import check_excluded, write_excluded
+from mome.data.exclusions import check_excluded, print_reasons, write_excluded
 from mome.data.kaldi import spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, reason_of, video_info
 
@@ -327,8 +327,7 @@ def write_set(
     write_excluded(folder, excluded)
     hours = sum(u.end - u.start for u in utterances) / 3600
     print(f"{folder}: {len(utterances)} utterances, {hours:.2f} h, {len(excluded)} excluded")
-    for why, count in Counter(why.partition(" (")[0] for _, why in excluded).most_common(10):
-        print(f"  excluded {count}: {why}")
+    print_reasons(excluded)
     for note, count in Counter(note for part in parts for note in part.notes).most_common():
         print(f"  note on {count}: {note}")
     option, limit = "--max_excluded", args.max_excluded

@@ -1,5 +1,7 @@
 """What a stage leaves out of a set, and why: a list beside the set, and a limit."""
 
+import re
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +16,22 @@ def write_excluded(folder: Path, excluded: Collection[tuple[str, str]]) -> None:
     """List utterances or files, each with its reason, in ``<folder>/excluded``."""
     lines = sorted(f"{name} {why}\n" for name, why in excluded)
     write_text(folder / FILE, "".join(lines))
+
+
+def print_reasons(excluded: Collection[tuple[str, str]]) -> None:
+    """Print how many are left out for each kind of reason, the most frequent first."""
+    for kind, count in Counter(kind_of(why) for _, why in excluded).most_common():
+        print(f"  excluded {count}: {kind}")
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the file that it is about, what stands in brackets, and numbers."""
+    if reason.endswith(" does not exist"):
+        return "does not exist"
+    file, _, why = reason.partition(": ")
+    reason = why if why and re.search("[./]", file) else reason
+    reason = re.sub(r" \([^()]*\)", "", reason)
+    return re.sub(r"(?<!mp)\d+(\.\d+)?", "N", reason)  # mp4 is no number
 
 
 def count_excluded(path: Path) -> int | None:

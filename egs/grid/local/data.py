@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mome.common.download import download as download_file
 from mome.common.processes import map_items
-from mome.data.exclusions import check_excluded, write_excluded
+from mome.data.exclusions import check_excluded, print_reasons, write_excluded
 from mome.data.kaldi import spk2utt_of, write_scp
 
 RECORD = "https://zenodo.org/api/records/3625687"
@@ -137,6 +137,7 @@ def prepare(args: argparse.Namespace) -> None:
         write_excluded(args.out / name, excluded[name])
         count = len(tables[name]["text"])
         print(f"{args.out / name}: {count} utterances, {len(excluded[name])} excluded")
+        print_reasons(excluded[name])
         if name == "test":
             option, limit = "--test_max_excluded", args.test_max_excluded
             of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
