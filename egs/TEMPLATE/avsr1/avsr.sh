@@ -181,7 +181,8 @@ if wants 1; then
     log "stage 1: data folders"
     # shellcheck disable=SC2086
     run_once --mark "${datadir}/.done" --elsewhere=--datadir -- \
-        python local/data.py prepare --corpus "${corpus}" --out "${datadir}" ${prepare_opts}
+        python local/data.py prepare --corpus "${corpus}" --out "${datadir}" --nj "${nj}" \
+        ${prepare_opts}
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         python -m mome.bin.validate_data_dir "${datadir}/${set}"
     done
@@ -239,7 +240,7 @@ if wants 3; then
         # shellcheck disable=SC2086
         python -m mome.bin.corrupt_lips --dump "${dumpdir}" --sets ${corrupt_sets:-${test_sets}} \
             --kinds ${corruptions} --nj "${nj}" --seed "${seed}" --force "${force}" \
-            2>&1 | tee -a "${dumpdir}/corrupt.log"
+            ${parallel:+--parallel "${parallel}"} 2>&1 | tee -a "${dumpdir}/corrupt.log"
     fi
     took 3
 fi

@@ -168,6 +168,9 @@ def main(argv: list[str] | None = None) -> None:
     second.add_argument(
         "--test_max_excluded", type=float, default=0.0, help="share of the test set left out"
     )
+    second.add_argument(
+        "--nj", type=int, default=1, help="as of every recipe; names are read in one process"
+    )
     args = parser.parse_args(argv)
     {"download": download, "prepare": prepare}[args.command](args)
 
