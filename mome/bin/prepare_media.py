@@ -13,6 +13,9 @@ with audio alone, they need neither video nor face, and lip.scp is not written.
 A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
 its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
 
+--exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
+cannot be used, but are no part of the share that --max_excluded limits.
+
 With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
 the nearest frames; a face is looked for in these frames alone. A recording is read once.
 
@@ -485,6 +488,21 @@ def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
     write_scp(dump / "utt2num_frames", frames)
 
 
+def read_unwanted(path: Path | None) -> dict[str, str]:
+    """The utterances that a file asks to leave out, with their reasons; none without a file.
+
+    Raises:
+        SystemExit: if it does not exist or is no list of ids.
+    """
+    if path is None:
+        return {}
+    try:
+        listed = read_scp(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"--exclude: {error}") from None
+    return {utterance: f"{path}: {reason or 'listed'}" for utterance, reason in listed.items()}
+
+
 def hand_on(data: Path, dump: Path) -> None:
     """Copy the list of what stage 1 left out, so that a table can say how complete the set is."""
     listed = data / FILE
@@ -526,6 +544,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--tolerance", type=float, default=0.2, help="s that audio and video may differ in length"
     )
     parser.add_argument("--max_excluded", type=float, default=0.1, help="share of utterances")
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        help="utterances left out, an id a line, and after it a reason; not part of that share",
+    )
+    parser.add_argument(
+        "--max_seconds", type=float, help="longer clips are left out; not part of that share either"
+    )
     return parser.parse_args(argv)
 
 
@@ -554,6 +580,10 @@ def main(argv: list[str] | None = None) -> None:
     # Where models are changes nothing; which of them found a crop is said in the crop.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
+    unwanted = read_unwanted(args.exclude)
+    asked = {u: unwanted[u] for u in {c.utterance for c in clips} | set(excluded) if u in unwanted}
+    clips = [clip for clip in clips if clip.utterance not in asked]
+    excluded = {u: reason for u, reason in excluded.items() if u not in asked}
     drop_changed(args.dump, clips, same_settings(args.dump, choices))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
@@ -574,16 +604,23 @@ def main(argv: list[str] | None = None) -> None:
     }
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
     kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
-    write_excluded(args.dump, excluded.items())
+    if args.max_seconds:
+        limit = args.max_seconds * LIP_RATE
+        long = [clip for clip, outcome in kept.items() if outcome.num_frames > limit]
+        reason = f"longer than --max_seconds {args.max_seconds:g}"
+        asked |= {clip.utterance: f"{clip.audio or clip.video}: {reason}" for clip in long}
+        kept = {clip: outcome for clip, outcome in kept.items() if clip.utterance not in asked}
+    left_out = (excluded | asked).items()
+    write_excluded(args.dump, left_out)
     hand_on(args.data, args.dump)
     print(
-        f"{args.dump}: {len(kept)} utterances, {len(excluded)} excluded,"
+        f"{args.dump}: {len(kept)} utterances, {len(left_out)} excluded,"
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
         f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
     )
     if others := sum(bool(outcome.detector) for outcome in kept.values()):
         print(f"  {others} of them by the other detector; see {args.dump / 'detectors'}")
-    print_reasons(excluded.items())
+    print_reasons(left_out)
     option, limit = "--max_excluded", args.max_excluded
     of_recipe = (
         "--test_max_excluded <share> of a recipe's test sets,"

@@ -56,6 +56,8 @@ def check_excluded(
         SystemExit: with the list and the remedy.
     """
     total = kept + excluded
+    if not total:
+        raise SystemExit(f"{folder}: no utterance is left; see {folder / FILE}")
     if not kept or excluded > limit * total:
         raise SystemExit(
             f"{folder}: {excluded} of {total} utterances are excluded, more than {option} {limit:g}"

@@ -48,6 +48,50 @@ STAGE_1 = ["--stage", "1", "--stop_stage", "1"]
 STAGES = ["--stage", "1", "--stop_stage", "2", "--streams", "audio"]
 
 
+def test_utterances_are_left_out_on_demand(recipe):
+    listed = recipe / "unwanted"
+    listed.write_text("anna-2 mumbled\nanna-3\n")
+    options = [*STAGES, "--exclude", listed]
+    said = run(recipe, *options)
+    for name in ("train", "valid", "test"):
+        assert list(read_scp(recipe / "dump" / name / "text")) == ["anna-1"]
+        assert read_scp(recipe / "dump" / name / "excluded") == {"anna-2": f"{listed}: mumbled"}
+    assert "  excluded 1: mumbled\n" in said
+    # What the file says counts, as do the options.
+    listed.write_text("anna-1\n")
+    said = run(recipe, *options, check=False)
+    assert f"input {listed.name}: was " in said.replace(f"{recipe}/", "")
+    run(recipe, *options, "--force", "true")
+    assert read_scp(recipe / "dump/test/excluded") == {"anna-1": f"{listed}: listed"}
+    said = run(recipe, *options, "--train_max_seconds", "1", check=False)
+    assert "--max_seconds: was not given, is 1" in said
+    options = [*STAGES, "--force", "true", "--train_max_seconds"]
+    run(recipe, *options, "1")
+    assert list(read_scp(recipe / "dump/test/text")) == ["anna-1", "anna-2"]
+    assert list(read_scp(recipe / "dump/train/text")) == ["anna-1"]
+    (reason,) = read_scp(recipe / "dump/train/excluded").values()
+    assert reason.endswith("anna/2.mp4: longer than --max_seconds 1")
+    said = run(recipe, *options, "0.1", check=False)
+    assert "dump/train: no utterance is left; see dump/train/excluded" in said
+    said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
+    assert "--exclude: " in said
+    assert "nowhere" in said
+
+
+def test_changed_data_are_seen(recipe):
+    """A list of stage 1 that names another file: stage 2 is another one, and its result too."""
+    run(recipe, *STAGES)
+    before = {path: path.stat().st_mtime_ns for path in recipe.glob("dump/*/audio/*/*")}
+    shutil.copy(recipe / "corpus/train/anna/1.mp4", recipe / "other.mp4")
+    videos = read_scp(recipe / "data/test/video.scp")
+    write_scp(recipe / "data/test/video.scp", videos | {"anna-2": recipe / "other.mp4"})
+    assert "data/test/video.scp: was " in run(recipe, *STAGES, check=False)
+    run(recipe, *STAGES, "--force", "true")
+    changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == [recipe / "dump/test/audio/anna/anna-2.flac"]
+    assert "done already: dump/test/.done" in run(recipe, *STAGES)
+
+
 def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):
     said = run(recipe, *STAGE_1, "--nj", "0", check=False)
     assert "nj=0: at least one job is needed" in said
