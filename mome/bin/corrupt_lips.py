@@ -106,9 +106,8 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         )
         for u, path in lips.items()
     ]
-    new = map_items(
-        partial(corrupt_clip, seed=args.seed), clips, args.nj, f"corrupted lips of {data.name}"
-    )
+    corrupt_one = partial(corrupt_clip, seed=args.seed)
+    new = map_items(corrupt_one, clips, args.nj, f"corrupted lips of {data.name}", args.parallel)
     for folder in folders.values():
         crops = {u: str(folder / name) for u, name in names.items()}
         copy_data_dir(data, folder, {"lip.scp": crops})
@@ -128,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", choices=("true", "false"), default="false")
     parser.add_argument("--nj", type=int, default=1, help="processes")
+    parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     args = parser.parse_args(argv)
     for name in args.sets:
         corrupt_set(args.dump / name, args)

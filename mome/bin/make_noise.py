@@ -165,6 +165,7 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
         **(others_settings(train) if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
         "prepared": fingerprint(train / ".done"),
+        **test_sets.content_of(train),
         "recordings": zlib.crc32("\n".join(read_scp(train / "wav.scp")).encode()),
     }
 

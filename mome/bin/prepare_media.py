@@ -3,7 +3,9 @@
 For each utterance of video.scp, writes lips/<speaker>/<utterance>.mp4 (96x96, grey, 25 frames a
 second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a frame); besides
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
-with its reason in `excluded`. Finished clips are kept when the command is run again.
+with its reason in `excluded`; `excluded_stage1` is the list of the data folder. Finished clips are
+kept when the command is run again; a clip is made anew if its sources are others than `sources`
+lists, with their sizes and times of change.
 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
@@ -11,21 +13,23 @@ with audio alone, they need neither video nor face, and lip.scp is not written.
 A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
 its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
 
+--exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
+cannot be used, but are no part of the share that --max_excluded limits.
+
 With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
 the nearest frames; a face is looked for in these frames alone. A recording is read once.
 
 With --lip_dir the crops exist already, for instance from Auto-AVSR or AV-HuBERT, as
 <lip_dir>/<speaker>/<number>.mp4, <lip_dir>/<split>/<speaker>/<number>.mp4 or
 <lip_dir>/<utterance>.mp4; they are read to check them and used in place. For the segment NN of a
-recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them, or, as AV-HuBERT does,
-<lip_dir>/short-<split>/<speaker>/<number>_N.mp4 (<number>.mp4 for a recording in one piece).
+recording <number> they are <number>_NN.mp4 there, as Auto-AVSR names them; for a segment N (such as
+0, not 00), as AV-HuBERT does, <lip_dir>/short-<split>/<speaker>/<number>_N.mp4, or <number>.mp4 for
+a recording in one piece. Those of segments must have as many frames, or one more or less.
 """
 
 import argparse
-import re
-import sys
-import zlib
-from collections import Counter
+import errno
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +49,15 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
+from mome.data.exclusions import FILE, OF_STAGE_1, check_excluded, print_reasons, write_excluded
+from mome.data.kaldi import (
+    read_scp,
+    read_segments,
+    same_settings,
+    spk2utt_of,
+    write_scp,
+    write_text,
+)
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
@@ -84,9 +96,26 @@ class Clip:
         return [path for path in (self.audio_output, self.lips_output and self.new_crop) if path]
 
     @property
+    def made_from(self) -> str:
+        """Its sources with size and time of change, and the frames of a segment."""
+        words = [stamp_of(path) for path in dict.fromkeys(self.sources)]
+        if self.span:
+            words.append("frames {} to {}".format(*self.span))
+        return ", ".join(words)
+
+    @property
     def new_crop(self) -> str:
         """Where the crop goes, unless it exists."""
         return "" if self.crop else self.lips_output
+
+
+def stamp_of(path: str) -> str:
+    """A file with its size in bytes and the time of its last change in nanoseconds."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return f"{path} absent"
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -130,8 +159,8 @@ class Made:
 def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outcome]:
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
-    An exception that reading a clip raises, whatever it is, excludes that clip. One that concerns
-    all clips, such as a full disk or a missing model, is raised.
+    An exception that a clip raises, whatever it is, excludes that clip. One that concerns all
+    clips, such as a full disk or a missing model, is raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -141,18 +170,32 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
         try:
             made = make_clip(clip, frames, sound, trackers, settings)
         except Exception as error:
-            reason = reason_of(error)
-            if not isinstance(error, MediaError | FileNotFoundError):
-                reason = f"{clip.video or clip.audio}: {reason}"
-            outcomes[clip] = Outcome(reason=reason)
+            outcomes[clip] = Outcome(reason=explain(error, clip))
             continue
-        if made.audio is not None:
-            write_flac(clip.audio_output, made.audio)
-        if made.lips is not None:
-            write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
-        lost = made.lips.lost if made.lips else 0
-        outcomes[clip] = Outcome(made.num_frames, lost, detector=made.detector)
+        try:
+            outcomes[clip] = write_clip(clip, made)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                raise
+            outcomes[clip] = Outcome(reason=explain(error, clip))
     return [outcomes[clip] for clip in clips]
+
+
+def explain(error: Exception, clip: Clip) -> str:
+    """The reason for which a clip is excluded; it names the file."""
+    reason = reason_of(error)
+    named = isinstance(error, MediaError | FileNotFoundError)
+    return reason if named else f"{clip.video or clip.audio}: {reason}"
+
+
+def write_clip(clip: Clip, made: Made) -> Outcome:
+    """Write the outputs of a clip; errors as of `write_flac` and `write_lips`."""
+    if made.audio is not None:
+        write_flac(clip.audio_output, made.audio)
+    if made.lips is not None:
+        write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
+    lost = made.lips.lost if made.lips else 0
+    return Outcome(made.num_frames, lost, detector=made.detector)
 
 
 def read_once() -> Callable[[str], np.ndarray]:
@@ -216,7 +259,9 @@ def make_clip(
     elif clip.crop:
         num_frames = len(read_lips(clip.crop))
     wanted = clip.span[1] - clip.span[0] if clip.span else num_frames
-    if clip.lips_output and abs(num_frames - wanted) > settings.tolerance * LIP_RATE:
+    # A crop of another segment may be about as long: only what has its very frames is this one's.
+    allowed = 1 if clip.crop else settings.tolerance * LIP_RATE
+    if clip.lips_output and abs(num_frames - wanted) > allowed:
         counts = f"{num_frames} frames for a segment of {wanted}"
         raise MediaError(clip.crop or clip.video, counts)
     audio = None
@@ -241,8 +286,10 @@ def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) 
         seconds = f"{len(audio) / RATE:.2f} s and {num_frames / LIP_RATE:.2f} s"
         if not clip.lips_output:
             raise MediaError(clip.audio, f"sound and segment differ in length: {seconds}")
-        rate = f"; see the frame rate of {clip.crop}" if clip.crop else ""
-        raise MediaError(clip.audio, f"audio and video differ in length: {seconds}{rate}")
+        rate = "; see its frame rate" if clip.crop else ""
+        raise MediaError(
+            clip.crop or clip.audio, f"audio and video differ in length: {seconds}{rate}"
+        )
     audio = limit_peak(fit_length(audio, length))
     if np.abs(audio).max() < (1 - FULL_SCALE) / 2:
         raise MediaError(
@@ -291,16 +338,14 @@ def trackers_of(settings: Settings) -> dict[str, FaceTracker]:
 
 
 def finished(clip: Clip) -> Outcome:
-    """The outcome if all outputs exist, agree and are newer than their sources; else an empty one.
+    """The outcome if all outputs exist and agree, else an empty one.
 
-    How many frames had no face is not known then.
+    What was made from other sources has been deleted by `drop_changed`. How many frames had no face
+    is not known. Whatever cannot be read is not finished; making it again says why.
     """
-    if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
-        return Outcome()
-    newest = max(Path(path).stat().st_mtime for path in clip.sources)
-    if clip.outputs and newest > min(Path(path).stat().st_mtime for path in clip.outputs):
-        return Outcome()
     try:
+        if not all(Path(path).is_file() for path in (*clip.sources, *clip.outputs)):
+            return Outcome()
         detector, num_frames = "", 0
         if clip.lips_output:
             info = video_info(clip.crop or clip.lips_output)
@@ -312,9 +357,29 @@ def finished(clip: Clip) -> Outcome:
                 return Outcome()
         elif clip.crop:
             num_frames = 0  # nothing was written that says it has been read
-    except MediaError:
+    except Exception:
         return Outcome()
     return Outcome(num_frames, detector=detector)
+
+
+def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
+    """Delete the outputs of clips that were made from other sources, and record those of now.
+
+    The record comes before the work, so that a killed run keeps what it has finished.
+
+    Args:
+        dump: folder of the record, ``sources``.
+        clips: all clips of the set.
+        same: whether the settings are those of before; otherwise all outputs are deleted.
+    """
+    record = dump / "sources"
+    known = read_scp(record) if same and record.is_file() else {}
+    sources = {clip.utterance: clip.made_from for clip in clips}
+    for clip in clips:
+        if known.get(clip.utterance) != sources[clip.utterance]:
+            for path in filter(os.path.isfile, clip.outputs):
+                Path(path).unlink()
+    write_scp(record, sources)
 
 
 def find_crop(
@@ -334,9 +399,10 @@ def find_crop(
         lip_dir / f"{utterance}.mp4",
     ]
     if segmented and len(folders) == 2:
-        part = number.rpartition("_")[2].lstrip("0") or "0"
         short = lip_dir / f"short-{folders[0]}" / folders[1]
-        candidates += [short / f"{whole}_{part}.mp4"] + [short / f"{whole}.mp4"] * (part == "0")
+        candidates.append(short / f"{number}.mp4")
+        if number == f"{whole}_0":
+            candidates.append(short / f"{whole}.mp4")
     return str(next((path for path in candidates if path.is_file()), candidates[0]))
 
 
@@ -422,6 +488,30 @@ def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
     write_scp(dump / "utt2num_frames", frames)
 
 
+def read_unwanted(path: Path | None) -> dict[str, str]:
+    """The utterances that a file asks to leave out, with their reasons; none without a file.
+
+    Raises:
+        SystemExit: if it does not exist or is no list of ids.
+    """
+    if path is None:
+        return {}
+    try:
+        listed = read_scp(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"--exclude: {error}") from None
+    return {utterance: f"{path}: {reason or 'listed'}" for utterance, reason in listed.items()}
+
+
+def hand_on(data: Path, dump: Path) -> None:
+    """Copy the list of what stage 1 left out, so that a table can say how complete the set is."""
+    listed = data / FILE
+    if listed.is_file():
+        write_text(dump / OF_STAGE_1, listed.read_text(encoding="utf-8"))
+    else:
+        (dump / OF_STAGE_1).unlink(missing_ok=True)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -454,6 +544,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--tolerance", type=float, default=0.2, help="s that audio and video may differ in length"
     )
     parser.add_argument("--max_excluded", type=float, default=0.1, help="share of utterances")
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        help="utterances left out, an id a line, and after it a reason; not part of that share",
+    )
+    parser.add_argument(
+        "--max_seconds", type=float, help="longer clips are left out; not part of that share either"
+    )
     return parser.parse_args(argv)
 
 
@@ -482,12 +580,11 @@ def main(argv: list[str] | None = None) -> None:
     # Where models are changes nothing; which of them found a crop is said in the crop.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
-    if any(clip.span for clip in clips):
-        choices["segments"] = zlib.crc32((args.data / "segments").read_bytes())
-    if not same_settings(args.dump, choices):
-        for clip in clips:
-            for path in clip.outputs:
-                Path(path).unlink(missing_ok=True)
+    unwanted = read_unwanted(args.exclude)
+    asked = {u: unwanted[u] for u in {c.utterance for c in clips} | set(excluded) if u in unwanted}
+    clips = [clip for clip in clips if clip.utterance not in asked]
+    excluded = {u: reason for u, reason in excluded.items() if u not in asked}
+    drop_changed(args.dump, clips, same_settings(args.dump, choices))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
     for clip in clips:
@@ -507,27 +604,29 @@ def main(argv: list[str] | None = None) -> None:
     }
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
     kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
-    log = args.dump / "excluded"
-    write_scp(log, excluded)
-    total = len(kept) + len(excluded)
+    if args.max_seconds:
+        limit = args.max_seconds * LIP_RATE
+        long = [clip for clip, outcome in kept.items() if outcome.num_frames > limit]
+        reason = f"longer than --max_seconds {args.max_seconds:g}"
+        asked |= {clip.utterance: f"{clip.audio or clip.video}: {reason}" for clip in long}
+        kept = {clip: outcome for clip, outcome in kept.items() if clip.utterance not in asked}
+    left_out = (excluded | asked).items()
+    write_excluded(args.dump, left_out)
+    hand_on(args.data, args.dump)
     print(
-        f"{args.dump}: {len(kept)} utterances, {len(excluded)} excluded,"
+        f"{args.dump}: {len(kept)} utterances, {len(left_out)} excluded,"
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
         f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
     )
     if others := sum(bool(outcome.detector) for outcome in kept.values()):
         print(f"  {others} of them by the other detector; see {args.dump / 'detectors'}")
-    # Reasons that differ in numbers only are counted together.
-    reasons = Counter(re.sub(r"[\d.]+", "N", r.partition(": ")[2]) for r in excluded.values())
-    for reason, count in reasons.most_common(10):
-        print(f"  excluded {count}: {reason}")
-    if not kept or len(excluded) > args.max_excluded * total:
-        sys.exit(
-            f"{len(excluded)} of {total} utterances are excluded, more than --max_excluded"
-            f" {args.max_excluded:g} allows; see {log}, mend what can be, and allow the rest by"
-            f" --max_excluded <share> (--test_max_excluded <share> of a recipe's test sets,"
-            f' --lip_opts "--max_excluded <share>" of the others)'
-        )
+    print_reasons(left_out)
+    option, limit = "--max_excluded", args.max_excluded
+    of_recipe = (
+        "--test_max_excluded <share> of a recipe's test sets,"
+        f' --lip_opts "{option} <share>" of the others'
+    )
+    check_excluded(args.dump, len(excluded), len(kept), limit, option, of_recipe)
     write_dump(args.data, args.dump, kept)
 
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEUTRAL = frozenset(
     "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
     " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb"
-    " out dump output output_dir landmarks other_landmarks max_excluded".split()
+    " out dump output output_dir landmarks other_landmarks max_excluded test_max_excluded".split()
 )
 
 

@@ -15,6 +15,7 @@ from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
+from mome.data.exclusions import FILE, OF_STAGE_1, count_excluded
 from mome.data.kaldi import read_scp
 from mome.models.rates import TASKS
 
@@ -53,13 +54,21 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
     """For each test set that is decoded, itself or as a copy: how much of it there is."""
     lines = []
     for base in sorted({test_sets.parse(name).base for name in names}):
-        text, listed = dump / base / "text", dump / base / "excluded"
+        text = dump / base / "text"
         if not text.is_file():
             continue  # a copy was scored, and the set itself is no longer there
-        kept = len(read_scp(text))
-        missing = len(read_scp(listed)) if listed.is_file() else 0
-        what = f"excludes {missing} of them, see {listed}" if missing else "excludes none"
-        lines.append(f"- Set `{base}`: {kept + missing} utterances in stage 1; stage 2 {what}.")
+        kept = total = len(read_scp(text))
+        said = []
+        for stage, file in ((1, OF_STAGE_1), (2, FILE)):
+            count = count_excluded(dump / base / file)
+            total += count or 0
+            if count:
+                said.append(f"stage {stage} excludes {count}, see {dump / base / file}")
+            elif stage == 1 and count is None:
+                said.append("what stage 1 excludes is not listed")
+        lines.append(
+            f"- Set `{base}`: {kept} of {total} utterances{''.join(f'; {s}' for s in said)}."
+        )
     return lines
 
 

@@ -17,7 +17,6 @@ uses, and AV-HuBERT (Shi et al., 2022) differ, an option says which way is taken
 
 import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +26,13 @@ from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
-from mome.data.kaldi import spk2utt_of, write_scp, write_text
+from mome.data.exclusions import check_excluded, print_reasons, write_excluded
+from mome.data.kaldi import spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
 PAUSE = 0.4  # s between words, at which AV-HuBERT cuts
+WHOLE = 15.0  # s: it does not cut a recording whose last word ends before
 TOLERANCE = 0.2  # s that words may lie beyond the end of their recording
 MARK = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|<[^<>]*>")
 BRACKETS = str.maketrans("", "", "{}[]<>")
@@ -147,50 +148,58 @@ def _read_lines(path: Path) -> list[str]:
 
 def segment_words(
     words: Sequence[Word], duration: float, max_seconds: float, split: str = "length"
-) -> tuple[list[Chunk], list[Word]]:
-    """Cut a recording at word boundaries into segments of at most ``max_seconds``.
+) -> list[Chunk]:
+    """Cut a recording at word boundaries, with the places of segments that crops are named by.
 
     Args:
-        words: in order.
+        words: in order, one at least.
         duration: of the recording, in seconds.
-        max_seconds: a recording whose last word ends before this stays in one piece.
+        max_seconds: length of a segment that ``length`` fills.
         split: ``length``: as many words to a segment as fit, from the first word's start to the
-            last one's end (Auto-AVSR). ``pause``: at each pause of more than 0.4 s, in its middle
-            (AV-HuBERT); what is still too long is cut by length.
+            last one's end, the first segment from the recording's start (Auto-AVSR). ``pause``: in
+            the middle of each pause of more than 0.4 s, unless the last word ends before 15 s, and
+            nowhere else (AV-HuBERT).
 
     Returns:
-        segments, and words that are longer than a segment, which are in none.
+        segments, of which some may be longer than ``max_seconds``: of a word that is, or without a
+        pause. One without words has a number and nothing else.
     """
-    long = [word for word in words if word.end - word.start >= max_seconds]
-    if words and not long and words[-1].end < max_seconds:
-        return [Chunk(tuple(words), 0.0, min(duration, max_seconds))], []
-    groups: list[list[Word]] = []
-    begin, previous = 0.0, None
+    if split == "pause":
+        return _split_at_pauses(words, duration)
+    groups: list[list[Word]] = [[]]
+    begin = 0.0
     for word in words:
-        fresh = not groups or word in long or previous in long
-        paused = split == "pause" and previous and word.start - previous.end > PAUSE
-        if fresh or paused or word.end >= begin + max_seconds:
+        if word.end >= begin + max_seconds:
             groups.append([])
-            # The silence before the first word belongs to it, if there is room.
-            first = previous is None and split == "length" and word.end < max_seconds
-            begin = 0.0 if first else word.start
+            begin = word.start
         groups[-1].append(word)
-        previous = word
-    chunks = []
-    bounds = [None, *(0.5 * (a[-1].end + b[0].start) for a, b in pairwise(groups)), None]
-    for place, group in enumerate(groups):
-        if group[0] in long:
-            continue
-        start, end = group[0].start, group[-1].end
-        if split == "pause":
-            left, right = bounds[place], bounds[place + 1]
-            wide = 0.0 if left is None else left, duration if right is None else right
-            if wide[1] - wide[0] < max_seconds:
-                start, end = wide
-        elif place == 0 and end < max_seconds:
-            start = 0.0
-        chunks.append(Chunk(tuple(group), start, end))
-    return chunks, long
+    if len(groups) == 1:
+        return [Chunk(tuple(words), 0.0, min(duration, max_seconds))]
+    starts = [0.0, *(group[0].start for group in groups[1:])]
+    ends = [group[-1].end if group else 0.0 for group in groups]
+    return [Chunk(tuple(g), a, b) for g, a, b in zip(groups, starts, ends, strict=True)]
+
+
+def _split_at_pauses(words: Sequence[Word], duration: float) -> list[Chunk]:
+    groups: list[list[Word]] = [[words[0]]]
+    for previous, word in pairwise(words):
+        if words[-1].end >= WHOLE and word.start - previous.end > PAUSE:
+            groups.append([])
+        groups[-1].append(word)
+    # AV-HuBERT hands these times on in thousandths of a second.
+    cuts = [round((a[-1].end + b[0].start) / 2, 3) for a, b in pairwise(groups)]
+    bounds = pairwise([0.0, *cuts, duration])
+    return [Chunk(tuple(g), a, b) for g, (a, b) in zip(groups, bounds, strict=True)]
+
+
+def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
+    """First frame of a segment and the one after its last, in a recording of ``num_frames``.
+
+    Times are cut off, not rounded, as both predecessors do: where a product is a little below a
+    whole number, their crops begin a frame earlier, too.
+    """
+    to_the_end = chunk.end >= num_frames / LIP_RATE
+    return int(chunk.start * LIP_RATE), num_frames if to_the_end else int(chunk.end * LIP_RATE)
 
 
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
@@ -241,13 +250,12 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
         return result
     if normalise_text(" ".join(word.text for word in words)) != normalise_text(text):
         result.notes.append("text and word timings disagree; the timed words are taken")
-    chunks, long = segment_words(words, duration, max_seconds, split)
-    reason = f"a word of {max_seconds:g} s or more"
-    result.excluded += [(f"{clip.name}:{word.text}", reason) for word in long]
-    for number, chunk in enumerate(chunks):
-        # Whole frames, rounded down as Auto-AVSR does; 1e-6 makes up for floating-point rounding.
-        first, last = (int(t * LIP_RATE + 1e-6) for t in (chunk.start, chunk.end))
-        last = min(last, frames)
+    for number, chunk in enumerate(segment_words(words, duration, max_seconds, split)):
+        if not chunk.words:
+            continue
+        # What is left out keeps its number, so that the others have those of their crops.
+        segment = f"{number:02d}" if split == "length" else str(number)
+        first, last = frames_of(chunk, frames)
         spoken = normalise_text(" ".join(word.text for word in chunk.words), marks)
         if not spoken:
             reason = "no words"
@@ -255,12 +263,14 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
             reason = "words beyond the end of the recording"
         elif last <= first:
             reason = "shorter than a frame"
+        elif last - first > max_seconds * LIP_RATE:
+            reason = f"longer than {max_seconds:g} s"
         else:
             times = first / LIP_RATE, last / LIP_RATE
-            utterance = Utterance(f"{name}_{number:02d}", clip, spoken, *times, False)
+            utterance = Utterance(f"{name}_{segment}", clip, spoken, *times, False)
             result.utterances.append(utterance)
             continue
-        result.excluded.append((f"{clip.name}_{number:02d}", reason))
+        result.excluded.append((f"{clip.name}_{segment}", reason))
     return result
 
 
@@ -268,7 +278,7 @@ def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = Fa
     """Utterances of clips, cut into segments or whole, with the options of `make_parser`.
 
     Ids are ``<speaker>_<number>`` and for segments ``<speaker>_<number>_<NN>``, the names that
-    Auto-AVSR gives its mouth crops.
+    Auto-AVSR gives its mouth crops, or at pauses ``<speaker>_<number>_<N>``, as AV-HuBERT does.
     """
     options = {"max_seconds": args.max_seconds, "split": args.split, "marks": args.marks}
     make = partial(make_utterances, cut=cut, **options)
@@ -296,28 +306,35 @@ def drop_duplicates(parts: Iterable[Part]) -> None:
         part.utterances = kept
 
 
-def write_set(folder: Path, parts: Sequence[Part], max_excluded: float) -> None:
+def write_set(
+    folder: Path, parts: Sequence[Part], args: argparse.Namespace, test: bool = False
+) -> None:
     """Write a data folder with a file ``excluded``, which lists what is left out and why.
 
     wav.scp and video.scp list recordings if there are segments, otherwise utterances.
 
+    Args:
+        folder: the data folder.
+        parts: what it holds.
+        args: options of `make_parser`.
+        test: whether it is a test set, which has a limit of its own.
+
     Raises:
-        SystemExit: if nothing is left, or more than the share ``max_excluded`` is excluded.
+        SystemExit: if nothing is left, or more than the limit allows is excluded.
     """
     utterances = [utterance for part in parts for utterance in part.utterances]
-    excluded = sorted(pair for part in parts for pair in part.excluded)
-    write_text(folder / "excluded", "".join(f"{name} {why}\n" for name, why in excluded))
+    excluded = [pair for part in parts for pair in part.excluded]
+    write_excluded(folder, excluded)
     hours = sum(u.end - u.start for u in utterances) / 3600
     print(f"{folder}: {len(utterances)} utterances, {hours:.2f} h, {len(excluded)} excluded")
-    for why, count in Counter(why.partition(" (")[0] for _, why in excluded).most_common(10):
-        print(f"  excluded {count}: {why}")
+    print_reasons(excluded)
     for note, count in Counter(note for part in parts for note in part.notes).most_common():
         print(f"  note on {count}: {note}")
-    if not utterances or len(excluded) > max_excluded * (len(utterances) + len(excluded)):
-        sys.exit(
-            f"{folder}: {len(excluded)} excluded beside {len(utterances)} utterances, more than"
-            f" --max_excluded {max_excluded:g} allows; see {folder / 'excluded'}"
-        )
+    option, limit = "--max_excluded", args.max_excluded
+    if test:
+        option, limit = "--test_max_excluded", args.test_max_excluded
+    of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
+    check_excluded(folder, len(excluded), len(utterances), limit, option, of_recipe)
     segmented = not all(utterance.whole for utterance in utterances)
     videos, segments = {}, {}
     for u in utterances:
@@ -355,14 +372,15 @@ def make_parser(
         "--max_seconds",
         type=float,
         default=16.0,
-        help="longest segment of pretrain/: 16 in Auto-AVSR (and the paper), 15 in AV-HuBERT",
+        help="longest segment of pretrain/, 16 in Auto-AVSR (and the paper); what --split pause"
+        " leaves longer is excluded",
     )
     command.add_argument(
         "--split",
         choices=("length", "pause"),
         default="length",
         help="cut pretrain/ wherever a segment is full, as Auto-AVSR (and the paper) does, or at"
-        " pauses, as AV-HuBERT does",
+        " pauses, as AV-HuBERT does; crops of theirs (--lip_dir) need the same",
     )
     command.add_argument(
         "--marks",
@@ -372,5 +390,8 @@ def make_parser(
         " Auto-AVSR (and the paper) does",
     )
     command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
+    command.add_argument(
+        "--test_max_excluded", type=float, default=0.0, help="the same of the test set"
+    )
     command.add_argument("--nj", type=int, default=default_jobs(), help="processes")
     return parser, command

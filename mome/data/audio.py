@@ -55,9 +55,41 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
         samples = samples.mean(axis=1)
     if len(samples) == 0:
         raise MediaError(path, "the audio has no samples")
+    samples = resample(samples, source_rate, rate)
+    # Afterwards, as sums of the filter may exceed what float32 holds.
     if not np.isfinite(samples).all():
         raise MediaError(path, "the audio has samples that are not finite")
-    return resample(samples, source_rate, rate)
+    return samples
+
+
+def readable_samples(path: str | Path, rate: int = RATE) -> int | None:
+    """Length of a recording of which `read_samples` can read a part: WAV or FLAC at this rate.
+
+    Returns:
+        its samples; None if it has to be read as a whole, by `read_audio`.
+    """
+    if not str(path).lower().endswith((".wav", ".flac")):
+        return None
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError:
+        return None
+    return info.frames if info.samplerate == rate else None
+
+
+def read_samples(path: str | Path, start: int, count: int) -> np.ndarray:
+    """Read a part of a recording, with errors as of `read_audio`; see `readable_samples`.
+
+    Returns:
+        float32 (count,), or less at the end of the file; several channels are averaged.
+    """
+    try:
+        samples, _ = soundfile.read(str(path), count, start, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+    if not np.isfinite(samples).all():
+        raise MediaError(path, "the audio has samples that are not finite")
+    return samples.mean(axis=1)
 
 
 def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:

@@ -6,6 +6,7 @@ et al., Interspeech 2022).
 
 import numpy as np
 
+SILENT = "the noise is empty or silent; remove it from the list"
 MEAN, STD = 0.421, 0.165  # of lip pixels in [0, 1], from AV-HuBERT
 
 
@@ -27,16 +28,25 @@ def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.nd
     Raises:
         ValueError: for a noise that is empty or silent throughout.
     """
-    if len(noise) == 0 or not np.any(noise):
-        raise ValueError("the noise is empty or silent; remove it from the list")
+    if len(noise) == 0:
+        raise ValueError(SILENT)
     # A noise longer than the speech is not wrapped around, which would leave a discontinuity.
     last = len(noise) - length if len(noise) > length else len(noise) - 1
     offset = int(rng.integers(last + 1))
     cut = np.take(noise, np.arange(offset, offset + length), mode="wrap")
-    if not np.any(cut):
-        offset = int(np.argmax(np.abs(noise)))
-        cut = np.take(noise, np.arange(offset, offset + length), mode="wrap")
-    return cut
+    return cut if np.any(cut) else cut_loudest(noise, length)
+
+
+def cut_loudest(noise: np.ndarray, length: int) -> np.ndarray:
+    """Take ``length`` samples from the loudest one on, repeating the noise where it is too short.
+
+    Raises:
+        ValueError: for a noise that is silent throughout.
+    """
+    if not np.any(noise):
+        raise ValueError(SILENT)
+    offset = int(np.argmax(np.abs(noise)))
+    return np.take(noise, np.arange(offset, offset + length), mode="wrap")
 
 
 def add_noise(
@@ -60,7 +70,11 @@ def add_noise(
     Raises:
         ValueError: for a noise that is empty or silent.
     """
-    cut = cut_noise(noise, len(speech), rng)
+    return mix(speech, cut_noise(noise, len(speech), rng), snr_db)
+
+
+def mix(speech: np.ndarray, cut: np.ndarray, snr_db: float) -> np.ndarray:
+    """`add_noise` of noise that has been cut: (N,) and (N,) to float32 (N,)."""
     gain = np.sqrt(power(speech) / (power(cut) * 10 ** (snr_db / 10)))
     return (speech + gain * cut).astype(np.float32)
 

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Collection, Iterator, KeysView, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from mome.data.activity import HOP, speech_activity
-from mome.data.audio import read_audio
+from mome.data.audio import read_audio, read_samples, readable_samples
 from mome.data.augment import (
-    add_noise,
     center_crop,
+    cut_loudest,
+    cut_noise,
     mask_audio,
     mask_video,
+    mix,
     normalize,
     random_crop,
 )
@@ -66,10 +67,18 @@ def list_noises(noise_scp: str, kinds: Collection[str] = ()) -> list[list[str]]:
     return [by_kind[kind] for kind in sorted(kinds or by_kind)]
 
 
-@lru_cache(maxsize=32)
-def read_noise(path: str) -> np.ndarray:
-    """Read a recording of noise; the 32 last used ones are cached."""
-    return read_audio(path)
+def read_noise(path: str, length: int, rng: np.random.Generator) -> np.ndarray:
+    """What `cut_noise` takes of a recording, float32 (length,), of which no more is read.
+
+    As a whole are read those that are shorter, of another rate or format, or silent in this part.
+    """
+    total = readable_samples(path)
+    if total is None or total <= length:
+        return cut_noise(read_audio(path), length, rng)
+    cut = read_samples(path, int(rng.integers(total - length + 1)), length)
+    if len(cut) == length and np.any(cut):
+        return cut
+    return cut_loudest(read_audio(path), length)
 
 
 def lead_in(data: dict[str, str | np.ndarray], frames: int) -> dict[str, str | np.ndarray]:
@@ -209,8 +218,8 @@ class AVSRPreprocessor:
             snr = self.noise_snrs[rng.integers(len(self.noise_snrs))]
             if snr is not None:
                 paths = self.noises[rng.integers(len(self.noises))]
-                noise = read_noise(paths[rng.integers(len(paths))])
-                speech = add_noise(speech, noise, snr, rng)
+                path = paths[rng.integers(len(paths))]
+                speech = mix(speech, read_noise(path, len(speech), rng), snr)
         return speech
 
     def prepare_lips(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -23,6 +23,7 @@ from mome.data.corrupt import describe as describe_corruption
 from mome.data.noise import KINDS
 
 STREAMS = ("audio", "video")
+CONTENT = ("text", "utt2num_frames", "sources")  # of a prepared set
 NAME = re.compile(
     rf"(?P<base>.+?)(_swap(?P<swap>{'|'.join(STREAMS)}))?"
     r"(_(?P<noise>[a-z]+)_snr(?P<snr>-?\d+(\.\d+)?))?"
@@ -179,9 +180,24 @@ def read_list(dump: Path) -> dict[str, dict[str, object]]:
 
 
 def settings_of(dump: Path, name: str) -> dict[str, object]:
-    """What a set was made with: a copy's settings, or the fingerprint of a prepared set's mark."""
+    """What a set was made with: a copy's settings, or those of a prepared set and what it holds."""
     copies = read_list(dump)
-    return copies.get(name) or {"prepared": fingerprint(dump / name / ".done")}
+    return copies.get(name) or {
+        "prepared": fingerprint(dump / name / ".done"),
+        **content_of(dump / name),
+    }
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """A digest of a prepared set's transcripts, lengths and sources; nothing without ``sources``.
+
+    Sets that were prepared before there was this list do not say what they were made from; what was
+    decoded of them, or made from them, holds.
+    """
+    if not (folder / "sources").is_file():
+        return {}
+    digests = " ".join(fingerprint(folder / file) for file in CONTENT)
+    return {"content": hashlib.sha256(digests.encode()).hexdigest()}
 
 
 def source_of(dump: Path, name: str) -> str:

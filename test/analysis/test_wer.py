@@ -152,19 +152,38 @@ def test_tables_of_a_folder(tmp_path):
     assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 | 0 |" in table
     assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
     assert "guessing" in table
-    assert "- Set `test`: 2 utterances in stage 1; stage 2 excludes none." in table
-    (tmp_path / "dump/test/excluded").write_text("c no face\n")
+    assert "- Set `test`: 2 of 2 utterances; what stage 1 excludes is not listed.\n" in table
+    first, second = (tmp_path / "dump/test" / name for name in ("excluded_stage1", "excluded"))
+    first.write_text("")
     score_bin.main(arguments)
-    listed = tmp_path / "dump/test/excluded"
+    assert "- Set `test`: 2 of 2 utterances.\n" in (tmp_path / "exp/RESULTS.md").read_text()
+    first.write_text("test/anna/00001 empty txt\ntest/anna/00001 duplicate id\n")
+    second.write_text("c no face\n")
+    score_bin.main(arguments)
+    said = f"stage 1 excludes 2, see {first}; stage 2 excludes 1, see {second}."
     table = (tmp_path / "exp/RESULTS.md").read_text()
-    assert (
-        f"- Set `test`: 3 utterances in stage 1; stage 2 excludes 1 of them, see {listed}." in table
-    )
+    assert f"- Set `test`: 2 of 5 utterances; {said}\n" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
     score_bin.main([*arguments, "--decode_tag", "x"])
     assert (tmp_path / "exp/RESULTS_x.md").exists()
     with pytest.raises(SystemExit, match="exp/decode holds no transcripts"):
         score_bin.main(arguments)
+
+
+@pytest.mark.parametrize("file", ["text", "utt2num_frames", "sources"])
+def test_no_table_is_of_a_set_that_has_changed_since(tmp_path, file):
+    folder = tmp_path / "dump/test"
+    folder.mkdir(parents=True)
+    for name in ("text", "utt2num_frames", "sources"):
+        (folder / name).write_text("a one\nb two\n")
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    (folder / file).write_text("a one\nb 2\n")
+    with pytest.raises(OtherSettings, match=r'"content": .* is .*"content": '):
+        score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    # A set without the list of its sources is that of an earlier version.
+    (folder / "sources").unlink()
+    assert test_sets.settings_of(tmp_path / "dump", "test") == {"prepared": "absent"}
 
 
 @pytest.mark.parametrize(

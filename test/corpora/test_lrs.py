@@ -124,50 +124,129 @@ def random_words(rng: np.random.Generator, longest: float = 1.0) -> tuple[list[W
 
 
 @pytest.mark.parametrize("split", ["length", "pause"])
-def test_segments_hold_every_word_once_and_are_short_enough(split):
+def test_segments_hold_every_word_once_in_order(split):
     rng = np.random.default_rng(0)
     pieces = longs = 0
     for trial in range(400):
         words, duration = random_words(rng, longest=1.0 if trial % 2 else 9.0)
-        chunks, long = segment_words(words, duration, 8.0, split)
-        assert [w for chunk in chunks for w in chunk.words] == [w for w in words if w not in long]
-        assert all(word.end - word.start >= 8.0 for word in long)
+        chunks = [c for c in segment_words(words, duration, 8.0, split) if c.words]
+        assert [w for chunk in chunks for w in chunk.words] == words
         for chunk in chunks:
             assert 0 <= chunk.start <= chunk.words[0].start
             assert chunk.words[-1].end <= chunk.end <= duration + 1e-9
-            assert chunk.end - chunk.start <= 8.0
-            # A word that is in no segment is not heard in any.
-            assert all(w.end <= chunk.start or w.start >= chunk.end for w in long)
+            # What is longer than a segment is one word; at pauses, AV-HuBERT sets no limit.
+            if split == "length" and chunk.end - chunk.start > 8.0:
+                assert len(chunk.words) == 1
+                longs += 1
         for one, other in pairwise(chunks):
             assert one.end <= other.start + 1e-9
         pieces += len(chunks)
-        longs += len(long)
     assert pieces > 800
-    assert longs > 100
+    assert longs > 100 or split == "pause"
 
 
-def test_segments_are_those_of_auto_avsr():
-    """Its rule, word by word: a segment is closed by the word that ends 16 s after its start."""
+def by_auto_avsr(words: list[Word], num_frames: int) -> list[tuple[str, int, int]]:
+    """Its rule word by word: the words, first and last frame of all segments, by number.
+
+    A segment is closed by the word that ends 16 s after its start or later; a recording in one
+    piece is not cut. It stops at a recording whose first word ends after 16 s, which the segment
+    without words before it stands for.
+    """
+    found, spoken, begin, last = [], [], 0.0, 0.0
+    for word in words:
+        if word.end < begin + 16:
+            spoken.append(word.text)
+        else:
+            found.append((" ".join(spoken), begin, last))
+            begin, spoken = word.start, [word.text]
+        last = word.end
+    found.append((" ".join(spoken), begin, last))
+    if len(found) == 1:
+        return [(found[0][0], 0, num_frames)]
+    return [(text, int(start * 25), int(end * 25)) for text, start, end in found]
+
+
+def by_av_hubert(words: list[Word], num_frames: int) -> list[tuple[str, int, int]]:
+    """Its rule word by word, as `by_auto_avsr`; times pass through a file, in thousandths."""
+    if words[-1].end < 15:
+        return [(" ".join(word.text for word in words), 0, num_frames)]
+    sentences = []
+    for word in words:
+        if sentences and not word.start - sentences[-1][-1].end > 0.4:
+            sentences[-1].append(word)
+        else:
+            sentences.append([word])
+    found = []
+    for place, sentence in enumerate(sentences):
+        start, end = 0.0, 24.0 * 3600
+        if place > 0:
+            start = (sentence[0].start + sentences[place - 1][-1].end) / 2
+        if place + 1 < len(sentences):
+            end = (sentence[-1].end + sentences[place + 1][0].start) / 2
+        first, last = (int(float(f"{time:.3f}") * 25) for time in (start, end))
+        found.append((" ".join(word.text for word in sentence), first, min(last, num_frames)))
+    return found
+
+
+def talk(rng: np.random.Generator) -> tuple[list[Word], int]:
+    """Words of a talk of some ten seconds to two minutes, some of them long, and its frames."""
+    count = int(rng.integers(20, 250))
+    gaps = rng.choice(
+        [0, 0.05, 0.2, 0.4, 0.41, 0.6, 3], count, p=[0.6, 0.2, 0.1, 0.03, 0.03, 0.03, 0.01]
+    )
+    lengths = np.where(rng.random(count) < 0.003, 17.0, np.round(rng.uniform(0.1, 0.5, count), 2))
+    ends = np.cumsum(gaps + lengths) + rng.choice([0.0, 0.3, 16.5], p=[0.5, 0.4, 0.1])
+    words = [
+        Word(f"W{place}", round(float(end - length), 2), round(float(end), 2))
+        for place, (end, length) in enumerate(zip(ends, lengths, strict=True))
+    ]
+    return words, int(np.ceil((words[-1].end + rng.uniform(0, 0.5)) * 25))
+
+
+@pytest.mark.parametrize(("split", "rule"), [("pause", by_av_hubert), ("length", by_auto_avsr)])
+def test_segments_are_those_of_the_predecessors_with_their_numbers(split, rule):
+    """By its number a crop of theirs is found: words and frames must be those of that number."""
     rng = np.random.default_rng(1)
-    for _ in range(200):
-        words, duration = random_words(rng)
-        expected = [[0.0, 0.0, []]]
-        for word in words:
-            if word.end >= expected[-1][0] + 16:
-                expected.append([word.start, 0.0, []])
-            expected[-1][1] = word.end
-            expected[-1][2].append(word)
-        if len(expected) == 1:
-            expected[0][1] = min(duration, 16.0)
-        chunks, _ = segment_words(words, duration, 16.0)
-        assert [[c.start, c.end, list(c.words)] for c in chunks] == expected
+    segments = longer = 0
+    for _ in range(2000):
+        words, num_frames = talk(rng)
+        expected = dict(enumerate(rule(words, num_frames)))
+        if split == "length" and len(expected) == 1:
+            # A silent end is cut off; its crop, which is longer, is refused.
+            expected[0] = (*expected[0][:2], min(num_frames, 400))
+        chunks = enumerate(segment_words(words, num_frames / 25, 16.0, split))
+        found = {
+            number: (" ".join(word.text for word in chunk.words), *lrs.frames_of(chunk, num_frames))
+            for number, chunk in chunks
+        }
+        assert found == expected
+        segments += len(found)
+        longer += sum(last - first > 400 for _, first, last in found.values())
+    assert segments > 5000
+    assert longer > 200
 
 
-def test_pauses_are_cut_in_their_middle():
-    words = [Word("a", 0.5, 1.0), Word("b", 2.0, 3.0), Word("c", 3.2, 4.0), Word("d", 6.0, 7.0)]
-    chunks, _ = segment_words(words, 7.5, 5.0, "pause")
-    assert [(c.start, c.end) for c in chunks] == [(0.0, 1.5), (1.5, 5.0), (5.0, 7.5)]
-    assert segment_words(words, 7.5, 8.0, "pause")[0][0].words == tuple(words)
+@pytest.mark.parametrize(("split", "numbers"), [("pause", "0 1 2"), ("length", "00 01 02")])
+def test_what_is_too_long_is_named_and_keeps_its_number(tmp_path, split, numbers):
+    video = tmp_path / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=500, size=16, audio=False)
+    words = [Word("A", 0.5, 2.0), Word("B", 3.0, 14.0), Word("C", 15.0, 16.0), Word("D", 16.1, 19)]
+    video.with_suffix(".txt").write_text(text_file("A B C D", words))
+    part = lrs.make_utterances(Clip("pretrain", "anna", "00001", video), True, 7.0, split, "drop")
+    first, long, last = numbers.split()
+    assert [u.id for u in part.utterances] == [f"anna_00001_{first}", f"anna_00001_{last}"]
+    assert part.excluded == [(f"pretrain/anna/00001_{long}", "longer than 7 s")]
+
+
+@pytest.mark.parametrize(("gap", "cut"), [(0.39, False), (0.41, True)])
+def test_pauses_of_more_than_two_fifths_of_a_second_are_cut_in_their_middle(gap, cut):
+    words = [Word("a", 0.5, 1.0), Word("b", 1.0 + gap, 3.0), Word("c", 14.0, 15.0)]
+    ends = [chunk.end for chunk in segment_words(words, 15.5, 16.0, "pause")]
+    assert ends == [*[pytest.approx(1.0 + gap / 2)] * cut, 8.5, 15.5]
+    # One that ends a little earlier stays whole.
+    words[-1] = Word("c", 14.0, 14.99)
+    assert [c.words for c in segment_words(words, 15.5, 16.0, "pause")] == [tuple(words)]
 
 
 def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
@@ -341,25 +420,46 @@ def test_a_truncated_recording_costs_all_its_segments(tmp_path, recording):
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "ids", "others"),
     [
-        ("pretrain/anna/00001_00", "pretrain/anna/00001_01"),  # Auto-AVSR
-        ("short-pretrain/anna/00001_0", "short-pretrain/anna/00001_1"),  # AV-HuBERT
+        (("pretrain/anna/00001_00", "pretrain/anna/00001_01"), "00 01", "0 1"),  # Auto-AVSR
+        (
+            ("short-pretrain/anna/00001_0", "short-pretrain/anna/00001_1"),
+            "0 1",
+            "00 01",
+        ),  # AV-HuBERT
     ],
 )
-def test_crops_of_segments_are_found_by_their_predecessors_names(tmp_path, recording, names):
-    crops = tmp_path / "crops"
+def test_crops_of_segments_are_found_by_their_predecessors_names(
+    tmp_path, recording, names, ids, others
+):
+    def data_of(numbers):
+        """The recording with segments of these numbers."""
+        data = tmp_path / f"data {numbers}"
+        shutil.copytree(recording[0], data)
+        new = dict(zip(read_scp(data / "text"), numbers.split(), strict=True))
+        for file in ("segments", "text", "utt2spk"):
+            table = read_scp(data / file)
+            write_scp(data / file, {f"anna_00001_{new[u]}": table[u] for u in table})
+        return data
+
+    crops, data = tmp_path / "crops", data_of(ids)
     paths = [crops / f"{name}.mp4" for name in names]
     for path, length in zip(paths, (20, 39), strict=True):
         write_lips(path, np.full((length, 96, 96), 128, np.uint8))
     # The crop of the whole recording must not be taken for that of a segment.
     write_lips(crops / "pretrain/anna/00001.mp4", np.full((60, 96, 96), 128, np.uint8))
-    prepare(recording[0], tmp_path / "dump", "--lip_dir", crops)
+    prepare(data, tmp_path / "dump", "--lip_dir", crops)
     assert list(read_scp(tmp_path / "dump/lip.scp").values()) == [str(path) for path in paths]
-    write_lips(paths[1], np.full((30, 96, 96), 128, np.uint8))
-    prepare(recording[0], tmp_path / "dump", "--lip_dir", crops, "--max_excluded", "0.5")
-    reason = read_scp(tmp_path / "dump/excluded")["anna_00001_01"]
-    assert reason.endswith("30 frames for a segment of 39")
+    for length, kept in ((37, 1), (38, 2), (40, 2), (41, 1)):
+        write_lips(paths[1], np.full((length, 96, 96), 128, np.uint8))
+        prepare(data, tmp_path / "dump", "--lip_dir", crops, "--max_excluded", "0.5")
+        assert len(read_scp(tmp_path / "dump/lip.scp")) == kept
+    (reason,) = read_scp(tmp_path / "dump/excluded").values()
+    assert reason == f"{paths[1]}: 41 frames for a segment of 39"
+    # The numbers of one rule are no names of the other's crops.
+    with pytest.raises(SystemExit, match="2 of 2 utterances are excluded"):
+        prepare(data_of(others), tmp_path / "other", "--lip_dir", crops)
 
 
 # The recipes.
@@ -484,7 +584,7 @@ def test_lrs3_folders(tmp_path, lrs3, capsys):
     }
     assert excluded(tmp_path / "train_30h") == small
     assert "corrupt or truncated" in small[f"{one}/50023"]
-    long = {f"pretrain/{SPEAKERS[0]}/00010:THEN": "a word of 3 s or more"}
+    long = {f"pretrain/{SPEAKERS[0]}/00010_01": "longer than 3 s"}
     assert excluded(tmp_path / "train_433h") == small | long
     assert "6 excluded" in capsys.readouterr().out
     # The validation clips follow the seed, or a list.
@@ -495,10 +595,37 @@ def test_lrs3_folders(tmp_path, lrs3, capsys):
     main([*arguments, "--valid_list", str(chosen)])
     assert list(read_scp(tmp_path / "valid/text")) == [f"{SPEAKERS[1]}_50002"]
     assert list(excluded(tmp_path / "valid")) == ["trainval/none/50001"]
-    with pytest.raises(SystemExit, match="6 excluded beside"):
+    with pytest.raises(SystemExit, match=r"6 of 10 utterances are excluded, more than --max_exc"):
         main(["prepare", "--corpus", str(lrs3), "--out", str(tmp_path), "--num_valid", "2"])
     with pytest.raises(SystemExit, match="trainval/ has 6 clips"):
         main([*arguments, "--num_valid", "6"])
+
+
+def test_no_test_set_shrinks_unless_that_is_allowed(tmp_path, lrs3, lrs2):
+    """A clip that stage 1 loses is one of the set's, and stage 2 counts it."""
+    for name, corpus in (("lrs3", lrs3), ("lrs2", lrs2)):
+        copy, out = tmp_path / name, tmp_path / f"{name}_data"
+        shutil.copytree(corpus, copy)
+        folder = next((copy / "test").glob("*")) if name == "lrs3" else copy
+        text = next(folder.glob("*.txt"))
+        if name == "lrs2":
+            listed = (copy / "test.txt").read_text().split()[0]
+            text = copy / "mvlrs_v1/main" / f"{listed}.txt"
+        text.unlink()
+        arguments = ["prepare", "--corpus", str(copy), "--out", str(out), *PREPARE]
+        arguments += ["--num_valid", "2"] if name == "lrs3" else []
+        total = 3 if name == "lrs3" else 2
+        main = recipe_module(name).main
+        with pytest.raises(SystemExit, match=rf"test: 1 of {total} utterances .*--test_max_exclud"):
+            main(arguments)
+        main([*arguments, "--test_max_excluded", "0.5"])
+        assert "mp4 without txt" in (out / "test/excluded").read_text()
+    dump = tmp_path / "dump"
+    prepare(out / "test", dump, "--streams", "audio")
+    assert (dump / "excluded_stage1").read_bytes() == (out / "test/excluded").read_bytes()
+    (out / "test/excluded").unlink()
+    prepare(out / "test", dump, "--streams", "audio")
+    assert not (dump / "excluded_stage1").exists()
 
 
 def test_lrs2_folders(tmp_path, lrs2, capsys):

@@ -1,5 +1,6 @@
 """mome.data.noise and mome.bin.make_noise."""
 
+import tracemalloc
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from mome.bin.make_noise import Mixture, make_mixture
 from mome.bin.make_noise import main as noise_main
 from mome.data.audio import read_audio, write_flac
-from mome.data.augment import snr_of
+from mome.data.augment import cut_noise, snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import (
     Babble,
@@ -22,7 +23,7 @@ from mome.data.noise import (
     split_utterances,
 )
 from mome.data.preprocessor import SNRS as TRAINING_SNRS
-from mome.data.preprocessor import AVSRPreprocessor
+from mome.data.preprocessor import AVSRPreprocessor, read_noise
 from mome.data.test_sets import read_list
 
 SNRS = (-5, 0, 5, 10, 15)
@@ -292,6 +293,33 @@ def test_training_draws_snrs_and_kinds_with_equal_chance(dump, tmp_path):
     assert max(abs(count - 100) for count in counts) < 5 * np.sqrt(700 / 7 * 6 / 7)
     share = kinds.count("music") / len(kinds)
     assert abs(share - 0.5) < 5 * np.sqrt(0.25 / len(kinds))
+
+
+@pytest.mark.parametrize("kind", ["long.flac", "long.wav", "stereo.wav", "short.flac", "slow.wav"])
+def test_a_part_is_read_that_is_the_same_as_of_the_whole(tmp_path, kind):
+    """Workers of training kept whole recordings, which for MUSAN is a gigabyte each."""
+    rng = np.random.default_rng(0)
+    seconds, rate = (0.5 if "short" in kind else 60), (8000 if "slow" in kind else 16000)
+    samples = rng.normal(0, 0.1, (round(seconds * rate), 2 if "stereo" in kind else 1))
+    path = str(tmp_path / kind)
+    soundfile.write(path, samples, rate)
+    for seed in range(5):
+        expected = cut_noise(read_audio(path), 16000, np.random.default_rng(seed))
+        tracemalloc.start()
+        part = read_noise(path, 16000, np.random.default_rng(seed))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert part.dtype == np.float32
+        np.testing.assert_array_equal(part, expected)
+        assert most < 1_000_000 or "slow" in kind
+    # A part without sound is taken elsewhere, as of the whole, and silence throughout is named.
+    samples[: len(samples) - 10] = 0
+    soundfile.write(path, samples, rate)
+    expected = cut_noise(read_audio(path), 16000, np.random.default_rng(0))
+    np.testing.assert_array_equal(read_noise(path, 16000, np.random.default_rng(0)), expected)
+    soundfile.write(path, 0 * samples, rate)
+    with pytest.raises(ValueError, match="the noise is empty or silent"):
+        read_noise(path, 16000, np.random.default_rng(0))
 
 
 def test_the_snr_in_training_is_that_of_the_masked_speech(dump):

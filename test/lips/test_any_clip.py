@@ -49,6 +49,39 @@ def prepare(data, dump, *options):
     prepare_media.main([str(argument) for argument in arguments])
 
 
+def test_clips_of_other_sources_are_made_anew(tmp_path):
+    """Also if the other file is older than what was made from the first."""
+    frames = talking_head(12, 224)
+    clips = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1", "a_2", "other")}
+    for number, path in enumerate(clips.values()):
+        tone = 0.3 * np.sin(np.arange(7680) * (0.1 + 0.1 * number))
+        write_clip(path, np.roll(frames, 3 * number, axis=0), samples=tone)
+        os.utime(path, (1e9 + number, 1e9 + number))
+    other = clips.pop("other")
+    data, dump = data_folder(tmp_path / "data", clips), tmp_path / "dump"
+    prepare(data, dump)
+    clips["a_1"] = other
+    content = clips["a_2"].read_bytes()
+    clips["a_2"].write_bytes(other.read_bytes())
+    os.utime(clips["a_2"], (1e9, 1e9))
+    before = {path: path.stat().st_mtime_ns for path in dump.glob("*/a/*")}
+    prepare(data_folder(data, clips), dump)
+    changed = {path.stem for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"a_1", "a_2"}
+    prepare(data, tmp_path / "expected")
+    for path in before:
+        assert path.read_bytes() == (tmp_path / "expected" / path.relative_to(dump)).read_bytes()
+    # The record is there before the work, so that a run that ends early is not trusted either.
+    clips["a_2"].write_bytes(content[:2000])
+    with pytest.raises(SystemExit, match="1 of 3 utterances are excluded"):
+        prepare(data, dump)
+    clips["a_2"].write_bytes(content)
+    os.utime(clips["a_2"], (1e9, 1e9))
+    prepare(data, dump)
+    tone = read_audio(read_scp(dump / "wav.scp")["a_2"])
+    assert np.argmax(np.abs(np.fft.rfft(tone))) == pytest.approx(0.3 * 7680 / 2 / np.pi, abs=2)
+
+
 KINDS = [
     ("mp4", "libx264", "aac"),
     ("mov", "mjpeg", "pcm_s16le"),
@@ -110,6 +143,28 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         "anna_1": f"{videos['anna_1']}: video in a codec that FFmpeg does not know; convert it",
         "anna_2": f"{videos['anna_2']}: RuntimeError: of a kind that nobody expects",
     }
+
+
+def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_path):
+    """Samples that overflow in the filter of another rate; an id that is too long for a file."""
+    names = ["a_0", "a_1", "a_2", "a_" + 250 * "x"]
+    clips = {name: tmp_path / f"{number}.mp4" for number, name in enumerate(names)}
+    wavs = {name: tmp_path / f"{number}.wav" for number, name in enumerate(names)}
+    for name in names:
+        write_clip(clips[name], talking_head(12, 224), audio=False)
+        soundfile.write(wavs[name], 0.1 * np.sin(np.arange(23040) / 9), 48000)
+    huge = np.where(np.arange(23040) // 7 % 2, 3e38, -3e38)
+    soundfile.write(wavs["a_1"], huge, 48000, subtype="FLOAT")
+    soundfile.write(wavs["a_2"], huge[:7680], 16000, subtype="FLOAT")  # only loud
+    data = data_folder(tmp_path / "data", clips, wavs)
+    for _ in range(2):  # the second time beside what is finished
+        prepare(data, tmp_path / "dump", "--max_excluded", "0.5")
+        assert list(read_scp(tmp_path / "dump/wav.scp")) == ["a_0", "a_2"]
+        excluded = read_scp(tmp_path / "dump/excluded")
+        assert excluded["a_1"] == f"{wavs['a_1']}: the audio has samples that are not finite"
+        assert "File name too long" in excluded[names[-1]]
+    heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_2"])
+    assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
 
 def test_the_streams_asked_for_are_those_that_are_needed(tmp_path):

@@ -374,7 +374,7 @@ def test_too_many_exclusions_fail(tmp_path, corpus):
     assert not (tmp_path / "dump" / "lip.scp").exists()
 
 
-def test_crops_that_exist_are_used(tmp_path, corpus):
+def test_crops_that_exist_are_used(tmp_path, corpus, capsys):
     lip_dir = tmp_path / "crops"
     crop = np.full((12, 96, 96), 128, np.uint8)
     write_lips(lip_dir / "anna" / "00001.mp4", crop)
@@ -389,6 +389,7 @@ def test_crops_that_exist_are_used(tmp_path, corpus):
     excluded = read_scp(dump / "excluded")
     assert "64x64 pixels, not a crop of 96x96" in excluded["bert_00001"]
     assert "carl/mute.mp4 does not exist" in excluded["carl_mute"]
+    assert "  excluded 5: does not exist\n" in capsys.readouterr().out
     assert not (dump / "lips").exists()
 
 
@@ -405,7 +406,7 @@ def test_crops_made_elsewhere_in_colour_or_of_another_size_or_rate(tmp_path, cor
     assert set(read_scp(dump / "lip.scp")) == {"anna_00001", "carl_faceless"}
     assert set(read_scp(dump / "utt2num_frames").values()) == {"12"}
     excluded = read_scp(dump / "excluded")
-    assert "0.48 s and 0.24 s; see the frame rate of" in excluded["anna_00002"]
+    assert "0.48 s and 0.24 s; see its frame rate" in excluded["anna_00002"]
     assert "crops/anna_00002.mp4" in excluded["anna_00002"]
     assert "crops/bert_00001.mp4: 88x88 pixels, not a crop of 96x96" in excluded["bert_00001"]
 

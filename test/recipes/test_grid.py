@@ -167,7 +167,14 @@ def test_splits(tmp_path):
     assert speakers["train"] == speakers["valid"]
     assert len(speakers["train"]) == 29
     assert not speakers["train"] & speakers["test"]
-    assert list(read_scp(tmp_path / "unseen/excluded")) == ["s04_Thumbs"]
+    listed = {name: list(read_scp(tmp_path / "unseen" / name / "excluded")) for name in speakers}
+    assert listed == {"train": ["s04_Thumbs"], "valid": [], "test": []}
+    # Of a test speaker it may be a clip that the set lacks.
+    (corpus / "s20/bbaa 1a.mpg").touch()
+    with pytest.raises(SystemExit, match=r"test: 1 of 49 utterances .*--test_max_excluded 0 allo"):
+        grid.main([*command, str(tmp_path / "unseen")])
+    grid.main([*command, str(tmp_path / "unseen"), "--test_max_excluded", "0.1"])
+    assert list(read_scp(tmp_path / "unseen/test/excluded")) == ["s20_bbaa_1a"]
     grid.main([*command, str(tmp_path / "known"), "--split", "overlapped", "--num_test", "3"])
     utterances = {
         name: list(read_scp(tmp_path / "known" / name / "text"))

@@ -276,7 +276,7 @@ def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
             clip.touch()
             clip.with_suffix(".txt").write_text("Good  morning\n")
     command = [sys.executable, recipe / "local/data.py", "prepare"]
-    command += ["--corpus", tmp_path / "corpus", "--out", tmp_path / "data"]
+    command += ["--corpus", tmp_path / "corpus", "--out", tmp_path / "data", "--nj", "2"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(UTILS.parent)})
     assert (tmp_path / "data/train/text").read_text().split("\n") == [
         *("s1-1 Good morning", "s10-1 Good morning", "s2-1 Good morning", "")

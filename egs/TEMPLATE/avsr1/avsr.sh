@@ -51,6 +51,8 @@ streams=                   # what stage 2 prepares, of audio and video; default:
                            # video_config need, or both if both are there already
 lip_opts=                  # further options of mome.bin.prepare_media
 test_max_excluded=0        # share of a test set that stage 2 may exclude, without a face for example
+exclude=                   # file of utterances that stage 2 leaves out of any set: an id a line, a reason
+train_max_seconds=         # clips of the training set that are longer are left out
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
 musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
@@ -181,7 +183,8 @@ if wants 1; then
     log "stage 1: data folders"
     # shellcheck disable=SC2086
     run_once --mark "${datadir}/.done" --elsewhere=--datadir -- \
-        python local/data.py prepare --corpus "${corpus}" --out "${datadir}" ${prepare_opts}
+        python local/data.py prepare --corpus "${corpus}" --out "${datadir}" --nj "${nj}" \
+        ${prepare_opts}
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         python -m mome.bin.validate_data_dir "${datadir}/${set}"
     done
@@ -201,13 +204,22 @@ if wants 2; then
         # A test set without some of its utterances is another one: that is for the user to allow.
         limit=()
         if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded "${test_max_excluded}"); fi
+        if [ "${set}" = "${train_set}" ]; then
+            limit+=(${train_max_seconds:+--max_seconds "${train_max_seconds}"})
+        fi
+        # The contents count, too. Marks of before do not name them, and still hold.
+        inputs=("${datadir}/.done" ${exclude:+"${exclude}"}) mark=${dumpdir}/${set}/.done
+        if [ ! -e "${mark}" ] || grep -q '"input .*/text"' "${mark}"; then
+            inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
+        fi
         # shellcheck disable=SC2086
-        run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
+        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks[0]}" \
             --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
             "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
-            ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts} "${limit[@]}"
+            ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"} \
+            ${lip_opts} "${limit[@]}"
         python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
@@ -234,7 +246,7 @@ if wants 3; then
         # shellcheck disable=SC2086
         python -m mome.bin.corrupt_lips --dump "${dumpdir}" --sets ${corrupt_sets:-${test_sets}} \
             --kinds ${corruptions} --nj "${nj}" --seed "${seed}" --force "${force}" \
-            2>&1 | tee -a "${dumpdir}/corrupt.log"
+            ${parallel:+--parallel "${parallel}"} 2>&1 | tee -a "${dumpdir}/corrupt.log"
     fi
     took 3
 fi

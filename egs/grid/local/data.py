@@ -21,10 +21,12 @@ from pathlib import Path
 
 from mome.common.download import download as download_file
 from mome.common.processes import map_items
+from mome.data.exclusions import check_excluded, print_reasons, write_excluded
 from mome.data.kaldi import spk2utt_of, write_scp
 
 RECORD = "https://zenodo.org/api/records/3625687"
 SPEAKERS = [number for number in range(1, 35) if number != 21]
+SETS = ("train", "valid", "test")
 UNSEEN = (1, 2, 20, 22)  # tested by LipNet (Assael et al., 2016) and its successors
 OVERLAPPED = 255  # sentences of each speaker that LipNet tests where speakers are known
 WORDS = (
@@ -105,11 +107,11 @@ def split_of(codes: list[str], speaker: int, args: argparse.Namespace) -> dict[s
 def prepare(args: argparse.Namespace) -> None:
     """Write the data folders train, valid and test."""
     tables: dict[str, dict[str, dict[str, str]]] = {}
-    excluded = {}
+    excluded: dict[str, list[tuple[str, str]]] = {name: [] for name in SETS}
     folders = [args.corpus / f"s{number}" for number in SPEAKERS]
     found = [folder for folder in folders if folder.is_dir()]
-    if len(found) < len(folders):
-        print(f"{args.corpus}: {len(found)} of {len(folders)} speakers are there")
+    if missing := [folder.name for folder in folders if folder not in found]:
+        print(f"{args.corpus}: {len(missing)} speakers are not there: {', '.join(missing)}")
     for folder in found:
         number = int(folder.name[1:])
         speaker = f"s{number:02d}"  # equally long, so that speakers and utterances sort alike
@@ -118,7 +120,9 @@ def prepare(args: argparse.Namespace) -> None:
             try:
                 words[path.stem] = sentence(path.stem)
             except ValueError as error:
-                excluded[f"{speaker}_{path.stem}"] = str(error)
+                tested = args.split == "unseen" and number in UNSEEN
+                name = f"{speaker}_{path.stem}".replace(" ", "_")
+                excluded["test" if tested else "train"].append((name, f"{path}: {error}"))
         for code, name in split_of(sorted(words), number, args).items():
             row = {
                 "video.scp": str(folder / f"{code}.mpg"),
@@ -127,17 +131,20 @@ def prepare(args: argparse.Namespace) -> None:
             }
             for file, value in row.items():
                 tables.setdefault(name, {}).setdefault(file, {})[f"{speaker}_{code}"] = value
-    for name in ("train", "valid", "test"):
+    for name in SETS:
         if name not in tables:
             raise SystemExit(f"{args.corpus}: no clips for {name}; run stage 0 to fetch speakers")
+        write_excluded(args.out / name, excluded[name])
+        count = len(tables[name]["text"])
+        print(f"{args.out / name}: {count} utterances, {len(excluded[name])} excluded")
+        print_reasons(excluded[name])
+        if name == "test":
+            option, limit = "--test_max_excluded", args.test_max_excluded
+            of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
+            check_excluded(args.out / name, len(excluded[name]), count, limit, option, of_recipe)
         for file, table in tables[name].items():
             write_scp(args.out / name / file, table)
-        spk2utt = spk2utt_of(tables[name]["utt2spk"])
-        write_scp(args.out / name / "spk2utt", spk2utt)
-        count = len(tables[name]["utt2spk"])
-        print(f"{args.out / name}: {count} utterances, {len(spk2utt)} speakers")
-    write_scp(args.out / "excluded", excluded)
-    print(f"{args.out / 'excluded'}: {len(excluded)} clips")
+        write_scp(args.out / name / "spk2utt", spk2utt_of(tables[name]["utt2spk"]))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -158,6 +165,12 @@ def main(argv: list[str] | None = None) -> None:
     second.add_argument("--num_test", type=int, default=OVERLAPPED, help="a speaker, if overlapped")
     second.add_argument("--num_valid", type=int, default=20, help="a speaker of training")
     second.add_argument("--seed", type=int, default=0)
+    second.add_argument(
+        "--test_max_excluded", type=float, default=0.0, help="share of the test set left out"
+    )
+    second.add_argument(
+        "--nj", type=int, default=1, help="as of every recipe; names are read in one process"
+    )
     args = parser.parse_args(argv)
     {"download": download, "prepare": prepare}[args.command](args)
 

@@ -84,10 +84,10 @@ def prepare(args: argparse.Namespace) -> None:
     everything = {clip.name for folder in clips.values() for clip in folder.values()}
     print(f"{root}: {len(everything - listed)} clips are in no list and therefore left out")
     drop_duplicates(parts.values())
-    write_set(args.out / "test", [parts["test"]], args.max_excluded)
-    write_set(args.out / "valid", [parts["val"]], args.max_excluded)
-    write_set(args.out / "train_main", [parts["train"]], args.max_excluded)
-    write_set(args.out / "train", [parts["train"], parts["pretrain"]], args.max_excluded)
+    write_set(args.out / "test", [parts["test"]], args, test=True)
+    write_set(args.out / "valid", [parts["val"]], args)
+    write_set(args.out / "train_main", [parts["train"]], args)
+    write_set(args.out / "train", [parts["train"], parts["pretrain"]], args)
 
 
 def main(argv: list[str] | None = None) -> None:

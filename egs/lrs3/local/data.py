@@ -45,10 +45,10 @@ def prepare(args: argparse.Namespace) -> None:
         parts[name].excluded += alone
     drop_duplicates(parts.values())
     valid = hold_out(parts["trainval"], args)
-    write_set(args.out / "test", [parts["test"]], args.max_excluded)
-    write_set(args.out / "valid", [valid], args.max_excluded)
-    write_set(args.out / "train_30h", [parts["trainval"]], args.max_excluded)
-    write_set(args.out / "train_433h", [parts["trainval"], parts["pretrain"]], args.max_excluded)
+    write_set(args.out / "test", [parts["test"]], args, test=True)
+    write_set(args.out / "valid", [valid], args)
+    write_set(args.out / "train_30h", [parts["trainval"]], args)
+    write_set(args.out / "train_433h", [parts["trainval"], parts["pretrain"]], args)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -29,6 +29,7 @@ from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
 from mome.common.processes import default_jobs, map_items
+from mome.data.exclusions import write_excluded
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
 from mome.data.video import video_info
 
@@ -171,29 +172,35 @@ def read_transcript(path: Path) -> str:
     return " ".join(words)
 
 
+def row_of(video: Path) -> dict[str, str]:
+    """What the data folder says of a clip: file -> value."""
+    return {
+        "video.scp": str(video),
+        "wav.scp": str(video),
+        "text": read_transcript(video.with_suffix(".txt")),
+        "utt2spk": video.parent.name,
+        "utt2dur": f"{video_info(video).seconds:.2f}",
+    }
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Write the Kaldi data folders train, valid and test."""
     if not (args.corpus / "valid.speakers").exists():
         raise FileNotFoundError(f"{args.corpus}: no corpus there; run stage 0 first")
     held_out = set((args.corpus / "valid.speakers").read_text().split())
     tables: dict[str, dict[str, dict[str, str]]] = {split: {} for split in SPLITS}
-    for folder in ("trainval", "test"):
-        for video in sorted((args.corpus / folder).glob("*/*.mp4")):
-            speaker = video.parent.name
-            split = "test" if folder == "test" else "valid" if speaker in held_out else "train"
-            utterance = f"{speaker}_{video.stem}"
-            row = {
-                "video.scp": str(video),
-                "wav.scp": str(video),
-                "text": read_transcript(video.with_suffix(".txt")),
-                "utt2spk": speaker,
-                "utt2dur": f"{video_info(video).seconds:.2f}",
-            }
-            for name, value in row.items():
-                tables[split].setdefault(name, {})[utterance] = value
+    videos = sorted(args.corpus.glob("trainval/*/*.mp4"))
+    videos += sorted(args.corpus.glob("test/*/*.mp4"))
+    rows = map_items(row_of, videos, args.nj, "read clips")
+    for video, row in zip(videos, rows, strict=True):
+        speaker, folder = video.parent.name, video.parents[1].name
+        split = "test" if folder == "test" else "valid" if speaker in held_out else "train"
+        for name, value in row.items():
+            tables[split].setdefault(name, {})[f"{speaker}_{video.stem}"] = value
     for split, files in tables.items():
         for name, table in files.items():
             write_scp(args.out / split / name, table)
+        write_excluded(args.out / split, [])  # of what was generated, nothing is left out
         utt2spk = read_scp(args.out / split / "utt2spk")
         write_scp(args.out / split / "spk2utt", spk2utt_of(utt2spk))
         print(
@@ -220,6 +227,7 @@ def main(argv: list[str] | None = None) -> None:
     second = commands.add_parser("prepare", help="write Kaldi data folders")
     second.add_argument("--corpus", type=Path, required=True)
     second.add_argument("--out", type=Path, required=True)
+    second.add_argument("--nj", type=int, default=1, help="processes")
     args = parser.parse_args(argv)
     {"download": download, "prepare": prepare}[args.command](args)
 

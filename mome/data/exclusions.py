@@ -1,0 +1,66 @@
+"""What a stage leaves out of a set, and why: a list beside the set, and a limit."""
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+from mome.data.kaldi import write_text
+
+FILE = "excluded"
+# The list of stage 1, which stage 2 hands on beside its own.
+OF_STAGE_1 = "excluded_stage1"
+
+
+def write_excluded(folder: Path, excluded: Collection[tuple[str, str]]) -> None:
+    """List utterances or files, each with its reason, in ``<folder>/excluded``."""
+    lines = sorted(f"{name} {why}\n" for name, why in excluded)
+    write_text(folder / FILE, "".join(lines))
+
+
+def print_reasons(excluded: Collection[tuple[str, str]]) -> None:
+    """Print how many are left out for each kind of reason, the most frequent first."""
+    for kind, count in Counter(kind_of(why) for _, why in excluded).most_common():
+        print(f"  excluded {count}: {kind}")
+
+
+def kind_of(reason: str) -> str:
+    """A reason without the file that it is about, what stands in brackets, and numbers."""
+    if reason.endswith(" does not exist"):
+        return "does not exist"
+    file, _, why = reason.partition(": ")
+    reason = why if why and re.search("[./]", file) else reason
+    reason = re.sub(r" \([^()]*\)", "", reason)
+    return re.sub(r"(?<!mp)\d+(\.\d+)?", "N", reason)  # mp4 is no number
+
+
+def count_excluded(path: Path) -> int | None:
+    """How many a list names; None if there is none."""
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+
+
+def check_excluded(
+    folder: Path, excluded: int, kept: int, limit: float, option: str, of_recipe: str
+) -> None:
+    """See that no more than a share ``limit`` of a set is left out, and not all of it.
+
+    Args:
+        folder: of the set and its list.
+        excluded: how many are left out.
+        kept: how many are not.
+        limit: largest share.
+        option: that sets the limit.
+        of_recipe: how it is given to a recipe.
+
+    Raises:
+        SystemExit: with the list and the remedy.
+    """
+    total = kept + excluded
+    if not total:
+        raise SystemExit(f"{folder}: no utterance is left; see {folder / FILE}")
+    if not kept or excluded > limit * total:
+        raise SystemExit(
+            f"{folder}: {excluded} of {total} utterances are excluded, more than {option} {limit:g}"
+            f" allows; see {folder / FILE}, mend what can be, and allow the rest by"
+            f" {option} <share> ({of_recipe})"
+        )

@@ -1,0 +1,46 @@
+"""mome.data.exclusions: reasons that are the same but for their file count together."""
+
+import pytest
+
+from mome.data.exclusions import check_excluded, count_excluded, print_reasons, write_excluded
+
+SAME = [
+    ("does not exist", ["data/a b.mp4 does not exist", "/x/y.wav does not exist"]),
+    (
+        "audio and video differ in length: N s and N s",
+        ["a/1.mp4: audio and video differ in length: 1.20 s and 0.48 s"] * 2
+        + ["b 2/1.mp4: audio and video differ in length: 3.00 s and 10.48 s"],
+    ),
+    (
+        "mp4: corrupt or truncated file; copy it again",
+        [
+            f"mp4: corrupt or truncated file ({why}); copy it again"
+            for why in ("End", "Invalid data")
+        ],
+    ),
+    ("duplicate id", ["duplicate id (of test/a/1)", "duplicate id (of test/b/2)"]),
+    ("RuntimeError: of a kind", ["a.mp4: RuntimeError: of a kind"]),
+    ("no words", ["data/test/text: no words", "no words"]),
+]
+
+
+def test_reasons_count_together(capsys):
+    excluded = [(f"u{n}", why) for n, why in enumerate(w for _, whys in SAME for w in whys)]
+    print_reasons(excluded)
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == sorted(f"  excluded {len(whys)}: {kind}" for kind, whys in SAME)
+    assert lines[0].startswith("  excluded 3: audio")
+
+
+def test_lists_are_counted_and_limits_hold(tmp_path):
+    assert count_excluded(tmp_path / "excluded") is None
+    write_excluded(tmp_path, [("b", "no words"), ("a", "x y"), ("b", "no face")])
+    assert (tmp_path / "excluded").read_text() == "a x y\nb no face\nb no words\n"
+    assert count_excluded(tmp_path / "excluded") == 3
+    check_excluded(tmp_path, 1, 9, 0.1, "--max_excluded", "as it is")
+    with pytest.raises(
+        SystemExit, match=r"2 of 11 .* more than --x 0\.1 allows; .*--x <share> \(y\)"
+    ):
+        check_excluded(tmp_path, 2, 9, 0.1, "--x", "y")
+    with pytest.raises(SystemExit, match="2 of 2 utterances are excluded"):
+        check_excluded(tmp_path, 2, 0, 1.0, "--x", "y")

@@ -1,0 +1,109 @@
+"""avsr.sh's data stages, on small clips in the layout that the template's local/data.py reads."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import write_clip
+
+from mome.data.kaldi import read_scp, write_scp
+from mome.data.video import write_lips
+
+TEMPLATE = Path(__file__).parents[2] / "egs/TEMPLATE"
+
+
+def run(folder: Path, *options, check: bool = True) -> str:
+    """Call avsr.sh in a recipe's folder; returns what it says."""
+    command = [TEMPLATE / "avsr1/avsr.sh", "--corpus", folder / "corpus", "--nj", "1", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode == 0) == check, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe of three sets of sound, two clips of 0.6 and 1.2 s in each."""
+    shutil.copytree(TEMPLATE / "recipe/local", tmp_path / "local")
+    for name in ("train", "valid", "test"):
+        for number in (1, 2):
+            path = tmp_path / "corpus" / name / "anna" / f"{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_clip(path, num_frames=0, audio_seconds=0.6 * number)
+            path.with_suffix(".txt").write_text("PLACE RED\n")
+    return tmp_path
+
+
+STAGE_1 = ["--stage", "1", "--stop_stage", "1"]
+STAGES = ["--stage", "1", "--stop_stage", "2", "--streams", "audio"]
+
+
+def test_utterances_are_left_out_on_demand(recipe):
+    listed = recipe / "unwanted"
+    listed.write_text("anna-2 mumbled\nanna-3\n")
+    options = [*STAGES, "--exclude", listed]
+    said = run(recipe, *options)
+    for name in ("train", "valid", "test"):
+        assert list(read_scp(recipe / "dump" / name / "text")) == ["anna-1"]
+        assert read_scp(recipe / "dump" / name / "excluded") == {"anna-2": f"{listed}: mumbled"}
+    assert "  excluded 1: mumbled\n" in said
+    # What the file says counts, as do the options.
+    listed.write_text("anna-1\n")
+    said = run(recipe, *options, check=False)
+    assert f"input {listed.name}: was " in said.replace(f"{recipe}/", "")
+    run(recipe, *options, "--force", "true")
+    assert read_scp(recipe / "dump/test/excluded") == {"anna-1": f"{listed}: listed"}
+    said = run(recipe, *options, "--train_max_seconds", "1", check=False)
+    assert "--max_seconds: was not given, is 1" in said
+    options = [*STAGES, "--force", "true", "--train_max_seconds"]
+    run(recipe, *options, "1")
+    assert list(read_scp(recipe / "dump/test/text")) == ["anna-1", "anna-2"]
+    assert list(read_scp(recipe / "dump/train/text")) == ["anna-1"]
+    (reason,) = read_scp(recipe / "dump/train/excluded").values()
+    assert reason.endswith("anna/2.mp4: longer than --max_seconds 1")
+    said = run(recipe, *options, "0.1", check=False)
+    assert "dump/train: no utterance is left; see dump/train/excluded" in said
+    said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
+    assert "--exclude: " in said
+    assert "nowhere" in said
+
+
+def test_changed_data_are_seen(recipe):
+    """A list of stage 1 that names another file: stage 2 is another one, and its result too."""
+    run(recipe, *STAGES)
+    before = {path: path.stat().st_mtime_ns for path in recipe.glob("dump/*/audio/*/*")}
+    shutil.copy(recipe / "corpus/train/anna/1.mp4", recipe / "other.mp4")
+    videos = read_scp(recipe / "data/test/video.scp")
+    write_scp(recipe / "data/test/video.scp", videos | {"anna-2": recipe / "other.mp4"})
+    assert "data/test/video.scp: was " in run(recipe, *STAGES, check=False)
+    run(recipe, *STAGES, "--force", "true")
+    changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == [recipe / "dump/test/audio/anna/anna-2.flac"]
+    assert "done already: dump/test/.done" in run(recipe, *STAGES)
+
+
+def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):
+    said = run(recipe, *STAGE_1, "--nj", "0", check=False)
+    assert "nj=0: at least one job is needed" in said
+    run(recipe, *STAGE_1, "--nj", "2")
+    folder = recipe / "dump/test"
+    write_lips(folder / "a.mp4", np.full((12, 96, 96), 128, np.uint8))
+    for file, value in (("lip.scp", folder / "a.mp4"), ("utt2num_frames", 12), ("text", "red")):
+        write_scp(folder / file, {"anna-1": value})
+    for file, value in (("utt2spk", "anna"), ("utt2dur", 0.48)):
+        write_scp(folder / file, {"anna-1": value})
+    options = ["--stage", "3", "--stop_stage", "3", "--streams", "video", "--corruptions", "drop"]
+    said = run(recipe, *options, "--parallel", "nowhere.yaml", check=False)
+    assert "nowhere.yaml" in said
+    run(recipe, *options)
+    assert list(read_scp(recipe / "dump/test_drop1/lip.scp")) == ["anna-1"]
