@@ -6,7 +6,8 @@ prompts of several tasks and rate pairs have in common; all are searched side by
 text files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
 
 What is decoded with the same weights and settings is kept. With others it is an error, whichever
-sets are asked for, or with --force true it is deleted first: no table mixes them.
+sets are asked for: no table mixes them. With --force true what is asked for is decoded anew, and
+what was decoded with others is deleted first.
 
 With --part i/n only the i-th of n parts of every set is decoded, as one of n jobs, into
 <output>/split<n>/<i>; mome.bin.merge_decoding joins the parts.
@@ -242,10 +243,14 @@ def decode_sets(
     for test_set in wanted:
         data, task_pairs = args.dump / test_set.name, []
         for each in task_pairs_of(model, args.rates):
-            name = Path(each.task, test_set.name, str(each.pair), "text")
+            name = Path(each.task, test_set.name, str(each.pair))
             if each.task not in test_set.tasks:
                 continue
-            if (args.output / name).exists() or (output / name).exists():
+            folders = [where / name for where in (args.output, output)]
+            if args.force == "true":
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if any((folder / "text").exists() for folder in folders):
                 logging.info("%s %s is decoded already", test_set.name, each)
             else:
                 task_pairs.append(each)

@@ -7,9 +7,9 @@
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 #   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
-# Finished work is not redone, broken work goes on where it stopped, and work that was made with
-# other options is never taken for that asked for. Call it from a recipe's run.sh; any option can be
-# given there or on the command line as --name value.
+# Finished work is not redone unless --force true asks for it, broken work goes on where it stopped,
+# and work that was made with other options is never taken for that asked for. Call it from a
+# recipe's run.sh; any option can be given there or on the command line as --name value.
 set -euo pipefail
 
 template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,7 +21,7 @@ template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ## Stages
 stage=0                    # the first
 stop_stage=6               # the last
-force=false                # true: redo what was made with other options than these
+force=false                # true: do the stages asked for anew, with these options; downloads stay
 dry_run=false              # true: only say what the models cost; no data or weights needed
 seed=0                     # of all that is drawn at random
 ## Folders
@@ -179,12 +179,11 @@ fi
 
 if wants 1; then
     log "stage 1: data folders"
+    folders=()
+    for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
     # shellcheck disable=SC2086
-    run_once --mark "${datadir}/.done" --elsewhere=--datadir -- \
+    run_once --mark "${datadir}/.done" --elsewhere=--datadir --valid "${folders[@]}" -- \
         python local/data.py prepare --corpus "${corpus}" --out "${datadir}" ${prepare_opts}
-    for set in "${train_set}" "${valid_set}" ${test_sets}; do
-        python -m mome.bin.validate_data_dir "${datadir}/${set}"
-    done
     took 1
 fi
 
@@ -202,13 +201,13 @@ if wants 2; then
         limit=()
         if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded "${test_max_excluded}"); fi
         # shellcheck disable=SC2086
-        run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" -- \
+        run_once --mark "${dumpdir}/${set}/.done" --elsewhere=--dumpdir --needs "${datadir}/.done" \
+            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks[0]}" \
             --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
             "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
             ${lip_dir:+--lip_dir "${lip_dir}"} ${lip_opts} "${limit[@]}"
-        python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
                 --output "${dumpdir}/${set}/lips.png"
