@@ -4,13 +4,17 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+# How many threads libraries start, which they read when they are imported.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
@@ -60,7 +64,8 @@ def map_items[Item, Result](
     with ProcessPoolExecutor(
         min(nj, len(items)), mp_context=context, initializer=_start_worker
     ) as pool:
-        futures = [pool.submit(function, item) for item in items]
+        with one_thread_each():
+            futures = [pool.submit(function, item) for item in items]
         try:
             return _gather(futures, as_completed(futures), items, desc)
         except BaseException:
@@ -122,6 +127,21 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
     if len(shown) > 500:
         shown = shown[:500] + "..."
     return WorkerError(f"{desc or 'job'}: {shown}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let processes that are started inside the context compute in one thread each."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mome.common.processes import WorkerError, map_items
+from mome.common.processes import THREADS, WorkerError, map_items
 from mome.data.audio import write_flac
 from mome.data.kaldi import spk2utt_of, write_scp
 
@@ -37,6 +37,21 @@ def test_failure_names_work_item_and_reason(nj):
     with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this") as caught:
         map_items(partial(square_but, bad=7), range(20), nj, "squares")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def threads_of(_: int) -> tuple[list[str | None], int]:
+    """What libraries are told in this process, and how many threads one of them has."""
+    import torch  # after the variables are set, as what a worker computes with is
+
+    return [os.environ.get(name) for name in THREADS], torch.get_num_threads()
+
+
+def test_workers_compute_in_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert map_items(threads_of, range(2), 2) == [(["1", "1", "1"], 1)] * 2
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 def test_nothing_to_do_and_no_job():
