@@ -116,7 +116,7 @@ def test_validation_decides_whether_work_is_done(tmp_path, monkeypatch, caplog, 
     command = ["--mark", ".done", "--valid", "data", "--", "sh", "-c", line]
     then = ["--mark", "next.done", "--needs", ".done", "--", "touch", "next"]
     Path("source").mkdir()
-    tables = {"utt2spk": "a s\n", "spk2utt": "s a\n", "wav.scp": "a a.wav\n", "text": "b red\n"}
+    tables = {"utt2spk": "a a\n", "spk2utt": "a a\n", "wav.scp": "a a.wav\n", "text": "b red\n"}
     for name, content in tables.items():
         Path("source", name).write_text(content)
     with pytest.raises(SystemExit, match=r"what \.done marks is not valid, see above: mend"):
