@@ -38,6 +38,7 @@ from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.transcript_length import default_max_new_tokens
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"
@@ -64,7 +65,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--rates", nargs="+", help="rate pairs such as a4_v2 a16 v5; default: all trained"
     )
     parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
-    parser.add_argument("--max_new_tokens", type=int, default=32)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="longest transcript; default: a quarter more than the longest of the training, and at "
+        "least 32",
+    )
     parser.add_argument(
         "--length_penalty",
         type=float,
@@ -91,6 +97,11 @@ def part(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 1 <= I <= N, such as 2/8")
     return int(number), int(count)
+
+
+def are_cut(unfinished: int, count: int) -> bool:
+    """Whether so many of a set's transcripts are without an end that it must be said."""
+    return unfinished > UNFINISHED * count
 
 
 def task_pairs_of(model: AVSRModel, rates: list[str] | None) -> list[TaskPair]:
@@ -211,7 +222,10 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
     try:
         check_trained(args.config, args.weights)
-        tasks = yaml.safe_load(args.config.read_text())["model_conf"].get("tasks", ["avsr"])
+        config = yaml.safe_load(args.config.read_text())
+        tasks = config["model_conf"].get("tasks", ["avsr"])
+        if args.max_new_tokens is None:
+            args.max_new_tokens = default_max_new_tokens(config)
         wanted = test_sets.select(args, tasks)
         settings = {
             "weights": file_digest(args.weights),
@@ -259,7 +273,7 @@ def decode_sets(
         results, unfinished, seconds = decode_set(model, training, data, task_pairs, args)
         logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
         for each, texts in results.items():
-            if unfinished[each] > UNFINISHED * len(texts):
+            if are_cut(unfinished[each], len(texts)):
                 logging.warning(
                     "%s %s: %d of %d transcripts do not end within --max_new_tokens %d",
                     *(data.name, each, unfinished[each], len(texts), args.max_new_tokens),

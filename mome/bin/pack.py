@@ -33,6 +33,7 @@ from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
 from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
+from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
     LOW,
@@ -220,6 +221,9 @@ def main(argv: list[str] | None = None) -> None:
             transcribe = Transcriber.load(
                 bare, args.device, imports=allowed, downloads=folders_of(config)
             )
+        spoken = read_scp(args.dump / args.train_set / "text").values()
+        info["max_new_tokens"] = longest_allowed(spoken, transcribe.model.tokenizer)
+        transcribe.info["max_new_tokens"] = info["max_new_tokens"]
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         measured = measure(transcribe, clips, texts, args.beam)
         info["calibration"] = calibrate(measured)

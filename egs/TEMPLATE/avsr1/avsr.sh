@@ -82,6 +82,8 @@ inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean 
 beam=15                    # hypotheses kept; 1 is greedy
 length_penalty=0           # exponent of the length that divides a hypothesis' log-probability: 0 for
                            # the likeliest transcript; Transformers' default is 1
+max_new_tokens=            # tokens of a transcript; default: a quarter more than the longest of the
+                           # training set has, and at least 32
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
 ## Packing (stage 6)
@@ -296,6 +298,7 @@ if wants 5; then
             --test_sets ${test_sets} --snrs ${snrs} ${test_noise:+--kinds ${test_noise}}
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
             --beam "${beam}" --length_penalty "${length_penalty}" --ngpu "$((ngpu > 0))"
+            ${max_new_tokens:+--max_new_tokens "${max_new_tokens}"}
             --batch_size "${decode_batch_size}" ${decode_opts})
         if [ "${jobs}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
             "${decode[@]}" 2>&1 | tee -a "${out}.log"
