@@ -24,12 +24,12 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp
 from mome.llm.beam import beam_search
@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
     try:
         check_trained(args.config, args.weights)
-        config = yaml.safe_load(args.config.read_text())
+        config = read_yaml(args.config)
         tasks = config["model_conf"].get("tasks", ["avsr"])
         if args.max_new_tokens is None:
             args.max_new_tokens = default_max_new_tokens(config)

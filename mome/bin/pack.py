@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.wer import normalise, score
+from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
@@ -188,7 +188,7 @@ def calibrate(measured: Measured) -> dict[str, Any]:
 
 def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
     """Add the TFLOPs for a second of speech to each row, from clips of a usual length."""
-    model = dry_run.build(namespace(yaml.safe_load(config.read_text(encoding="utf-8"))))
+    model = dry_run.build(namespace(read_yaml(config)))
     encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
     pairs = {(each.task, str(each.pair)): each for each in model.task_pairs}
     for row in rows:
@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
-            allowed = yaml.safe_load(config.read_text(encoding="utf-8")).get("imports") or ()
+            allowed = read_yaml(config).get("imports") or ()
             transcribe = Transcriber.load(
                 bare, args.device, imports=allowed, downloads=folders_of(config)
             )

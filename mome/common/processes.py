@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mome.common.yaml_files import read_yaml
+
 # How many threads libraries start, which they read when they are imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -60,6 +62,7 @@ def map_items[Item, Result](
         WorkerError: if a call raises an error, or ends its process; the message names the item,
             and the calls that have not started are cancelled.
         RuntimeError: if a cluster is asked for and Dask is not installed.
+        ValueError: if nj is less than 1, or the cluster's file is no YAML.
     """
     items = list(items)
     if nj < 1:
@@ -173,7 +176,7 @@ def _client(cluster: str) -> Any:
     from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
     from omegaconf import OmegaConf
 
-    return build_client(OmegaConf.load(cluster))
+    return build_client(OmegaConf.create(read_yaml(cluster)))
 
 
 def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:

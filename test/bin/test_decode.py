@@ -77,6 +77,7 @@ def test_more_than_one_transcript_in_a_hundred_must_end(unfinished, said):
 
 def test_cut_transcripts_are_counted_and_a_warning_says_so(training, dump, tmp_path, caplog):
     config = yaml.safe_load((training / "config.yaml").read_text())
+    config["use_preprocessor"] = True
     config["train_data_path_and_name_and_type"] = [[str(dump / "train/text"), "text", "text"]]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
