@@ -7,12 +7,13 @@ in the decoder registry of ESPnet's ASR task and the type ``lips`` in its data t
 import argparse
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.optimizers.optim_groups import configure_optimizer
+from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
 from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
 from espnet2.train import dataset
@@ -154,30 +155,39 @@ class AVSRTask(AbsTask):
     def build_optimizers(
         cls, args: argparse.Namespace, model: torch.nn.Module
     ) -> list[torch.optim.Optimizer]:
-        """One optimiser; norms and biases are not decayed when ``exclude_weight_decay`` is set.
+        """One optimiser.
+
+        Projectors have their own learning rate by ``projector_lr_scale``; norms and biases, also
+        theirs, are not decayed when ``exclude_weight_decay`` is set.
 
         Raises:
-            ValueError: if ``--init_param`` gives some projectors of the model but not all.
+            ValueError: if ``--init_param`` gives some projectors of the model but not all, or if
+                projectors have another learning rate than one that is not given.
         """
         # ESPnet calls no other step of a task in training alone, before it initialises the model.
         check_warm_start(model, args.init_param)
-        optim_class = optim_classes[args.optim]
         if args.exclude_weight_decay:
-            return [
-                configure_optimizer(
-                    model, optim_class, args.optim_conf, args.exclude_weight_decay_conf
-                )
-            ]
-        projectors: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
+            add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                (projectors if name.startswith("projectors.") else others).append(parameter)
-        groups = [{"params": others}] if others else []
-        if projectors:
-            rate = args.optim_conf["lr"] * args.projector_lr_scale
-            groups.append({"params": projectors, "lr": rate})
-        return [optim_class(groups, **args.optim_conf)]
+                # ESPnet's hooks mark what is not decayed by this attribute.
+                kind = name.startswith("projectors."), hasattr(parameter, "_optim")
+                groups.setdefault(kind, []).append(parameter)
+        options: list[dict[str, Any]] = []
+        for projects, undecayed in sorted(groups):
+            group: dict[str, Any] = {"params": groups[projects, undecayed]}
+            if projects and args.projector_lr_scale != 1:
+                if "lr" not in args.optim_conf:
+                    raise ValueError(
+                        f"projector_lr_scale {args.projector_lr_scale:g} is a multiple of"
+                        f" optim_conf.lr, which is not given"
+                    )
+                group["lr"] = args.optim_conf["lr"] * args.projector_lr_scale
+            if undecayed:
+                group["weight_decay"] = 0.0
+            options.append(group)
+        return [optim_classes[args.optim](options, **args.optim_conf)]
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
