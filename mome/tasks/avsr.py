@@ -22,9 +22,11 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.utils.types import str2bool, str_or_none
 
+from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.llm.decoder import MoMELLMDecoder
+from mome.models.avsr import AVSRModel
 from mome.tasks.batches import RandomTies
 from mome.tasks.build import (
     audio_encoder_choices,
@@ -162,10 +164,12 @@ class AVSRTask(AbsTask):
 
         Raises:
             ValueError: if ``--init_param`` gives some projectors of the model but not all, or if
-                projectors have another learning rate than one that is not given.
+                projectors have another learning rate than one that is not given, or if gradients
+                would pass through float16 without a scaled loss.
         """
         # ESPnet calls no other step of a task in training alone, before it initialises the model.
         check_warm_start(model, args.init_param)
+        check_float16(model, args.use_amp)
         if args.exclude_weight_decay:
             add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
@@ -192,7 +196,26 @@ class AVSRTask(AbsTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
         """The model of a configuration; see :func:`mome.tasks.build.build_model`."""
-        return build_model(args)
+        with built_for("cuda" if getattr(args, "ngpu", 0) else "cpu"):
+            return build_model(args)
+
+
+def check_float16(model: torch.nn.Module, use_amp: bool) -> None:
+    """See that the loss is scaled where gradients pass through float16, in which they vanish.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    # A frozen encoder, which has no such attribute, gets no gradients.
+    encoder = getattr(model, "video_encoder", None)
+    types = {"video_encoder_conf.dtype": getattr(encoder, "dtype", None)}
+    if isinstance(model, AVSRModel):
+        types["decoder_conf.lm_dtype"] = model.decoder.lm.inner.dtype
+    if not use_amp and (halves := [key for key, dtype in types.items() if dtype == torch.float16]):
+        raise ValueError(
+            f"{' and '.join(halves)}: gradients through float16, which auto takes on GPUs without"
+            f" bfloat16, vanish unless the loss is scaled: train with --use_amp true, or in float32"
+        )
 
 
 def check_trained(*paths: str | Path) -> None:
@@ -223,7 +246,8 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
         FileNotFoundError: if either file is missing.
     """
     check_trained(config, weights)
-    model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
+    with built_for(device):
+        model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
     if args.model == "avsr" and model.decoder.adapter is not None:
         model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
     return model.eval(), args

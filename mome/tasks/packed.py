@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mome.common.marks import file_digest
+from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
 from mome.pretrained.places import download_folders
 
@@ -411,7 +412,8 @@ def load_packed(
                 f"and allow it by --import for each"
             )
         try:
-            model = build_model(args)
+            with built_for(device):
+                model = build_model(args)
         except TypeError as error:
             # What a class says of an argument that it does not have.
             raise PackedModelError(

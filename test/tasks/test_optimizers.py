@@ -12,6 +12,7 @@ LR = 0.01
 
 def optimizer_of(model, **changes):
     values = {"optim": "adamw", "optim_conf": {"lr": LR, "weight_decay": 0.1}, "init_param": []}
+    values |= {"use_amp": False, "projector_lr_scale": 1.0}
     values |= {"exclude_weight_decay": False, "exclude_weight_decay_conf": {}}
     (optimizer,) = AVSRTask.build_optimizers(Namespace(**{**values, **changes}), model)
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
@@ -33,6 +34,17 @@ def test_projectors_have_their_rate_whether_biases_are_decayed_or_not(
         assert group["lr"] == pytest.approx(rate), name
         undecayed = exclude and (name.endswith("bias") or name.startswith("norms."))
         assert group["weight_decay"] == (0 if undecayed else 0.1), name
+
+
+def test_gradients_do_not_vanish_in_float16(tiny_lm, tiny_whisper):
+    half = build(tiny_lm, tiny_whisper, lm_dtype="float16")
+    with pytest.raises(ValueError, match=r"decoder_conf\.lm_dtype: gradients through float16"):
+        optimizer_of(half)
+    optimizer_of(half, use_amp=True)
+    # What is frozen gets none.
+    optimizer_of(build(tiny_lm, tiny_whisper, video_dtype="float16"))
+    with pytest.raises(ValueError, match=r"video_encoder_conf\.dtype: gradients"):
+        optimizer_of(build(tiny_lm, tiny_whisper, freeze_video=False, video_dtype="float16"))
 
 
 def test_a_multiple_of_no_rate_is_refused(tiny_lm, tiny_whisper):
