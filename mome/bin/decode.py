@@ -32,12 +32,13 @@ from mome.common.marks import OtherSettings, demand_same, file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp
-from mome.llm.beam import beam_search
+from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.trainer import lacks_memory
 from mome.tasks.transcript_length import default_max_new_tokens
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
@@ -163,6 +164,10 @@ def decode_set(
     Returns:
         transcripts of each task pair, how many of them ended by the limit of tokens, and the
         seconds of all.
+
+    Raises:
+        FileNotFoundError: for a stream that the folder lacks.
+        MemoryError: if the memory of the GPU or the machine does not suffice; names the batch.
     """
     device = "cuda" if args.ngpu else "cpu"
     sources = [
@@ -193,16 +198,16 @@ def decode_set(
     for utterances, batch in tqdm(loader, desc=data.name, unit="batch"):
         batch = {key: value.to(device) for key, value in batch.items()}
         started = time.perf_counter()
-        hypotheses = beam_search(
-            model.decoder.lm.inner,
-            *model.prompts(model.encode(**batch), task_pairs),
-            beam=args.beam,
-            max_new_tokens=args.max_new_tokens,
-            eos_id=model.decoder.eos_id,
-            length_penalty=args.length_penalty,
-            no_repeat_ngram_size=args.no_repeat_ngram_size,
-            adapter=model.decoder.adapter,
-        )
+        try:
+            hypotheses = search(model, batch, task_pairs, args)
+        except RuntimeError as error:  # CUDA's OutOfMemoryError is one too
+            if not lacks_memory(error):
+                raise
+            raise MemoryError(
+                f"out of memory with the {len(utterances)} utterances {', '.join(utterances)}, at"
+                f" {len(task_pairs)} tasks and rate pairs at once: lower --decode_batch_size"
+                f" (--batch_size of mome.bin.decode) or --beam ({str(error).splitlines()[0]})"
+            ) from error
         seconds += time.perf_counter() - started
         for each, candidates in zip(task_pairs, hypotheses, strict=True):
             for utterance, best in zip(utterances, candidates, strict=True):
@@ -210,6 +215,25 @@ def decode_set(
                 results[each][utterance] = " ".join(text.split())
                 unfinished[each] += not best[0].finished
     return results, unfinished, seconds
+
+
+def search(
+    model: AVSRModel,
+    batch: dict[str, torch.Tensor],
+    task_pairs: list[TaskPair],
+    args: argparse.Namespace,
+) -> list[list[list[Hypothesis]]]:
+    """The hypotheses of each task pair and utterance of a batch, best first."""
+    return beam_search(
+        model.decoder.lm.inner,
+        *model.prompts(model.encode(**batch), task_pairs),
+        beam=args.beam,
+        max_new_tokens=args.max_new_tokens,
+        eos_id=model.decoder.eos_id,
+        length_penalty=args.length_penalty,
+        no_repeat_ngram_size=args.no_repeat_ngram_size,
+        adapter=model.decoder.adapter,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -240,7 +264,10 @@ def main(argv: list[str] | None = None) -> None:
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
-    decode_sets(args, wanted, settings, output, command)
+    try:
+        decode_sets(args, wanted, settings, output, command)
+    except MemoryError as error:
+        raise SystemExit(str(error) or "out of memory") from None
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from mome.bin.decode import are_cut, check_decoded
@@ -14,6 +15,7 @@ from mome.common.marks import OtherSettings
 from mome.data import test_sets as sets
 from mome.data.audio import write_flac
 from mome.data.kaldi import write_scp
+from mome.models.avsr import AVSRModel
 
 SETTINGS = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
 COPY = sets.noisy("test", "babble", 0)
@@ -96,6 +98,28 @@ def test_cut_transcripts_are_counted_and_a_warning_says_so(training, dump, tmp_p
     assert decode("default", "--num_workers", 0)["settings"]["max_new_tokens"] == 32
     write_scp(dump / "train/text", {"u0": "red " * 50})
     assert decode("long", "--num_workers", 0)["settings"]["max_new_tokens"] == 64
+
+
+def test_a_lack_of_memory_names_the_utterances_and_what_helps(
+    training, dump, tmp_path, monkeypatch
+):
+    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
+    options += ["--output", tmp_path / "decode", "--batch_size", 2]
+    monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
+    with pytest.raises(
+        SystemExit, match=r"utterances u\d, u\d, at 1 .*--decode_batch_size.* or --b"
+    ):
+        decode_main(list(map(str, options)))
+
+    def broken(self, **batch):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(AVSRModel, "encode", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        decode_main(list(map(str, options)))
 
 
 def test_parts_are_merged_if_their_settings_agree(tmp_path):
