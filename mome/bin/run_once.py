@@ -197,8 +197,8 @@ def main(argv: list[str] | None = None) -> None:
         write_mark(args.mark, settings, "started")
         if run_logged(command, log, args.show):
             logging.error(
-                "failed: %s; see %s; the same command%s goes on from there",
-                *(shlex.join(command), log, " without --force true" if force else ""),
+                "failed: %s; see %s; the same command goes on from there%s",
+                *(shlex.join(command), log, ", without --force true" if force else ""),
             )
             raise SystemExit(1)
         write_mark(args.mark, settings, "made")
