@@ -19,6 +19,7 @@ from mome.data.kaldi import read_scp
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
+RATES = {"word": "WER", "character": "CER"}
 
 
 def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
@@ -67,13 +68,15 @@ def markdown(
     scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict], sets: Sequence[str]
 ) -> str:
     """The tables; ``sets`` are the lines about completeness."""
-    lines = ["# Word error rates", ""]
+    units = {score.unit for score in scores.values()}
+    rate = " or ".join(RATES[unit] for unit in RATES if unit in units)
+    lines = ["# Character error rates" if units == {"character"} else "# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
     if size := settings.get("no_repeat_ngram_size"):
         penalty += f", no {size} tokens twice"
     lines += [
-        f"WER in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
+        f"{rate} in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
         f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
         f"SHA-256 {settings['weights'][:12]}. Scored text: "
         f"{NORMALISATION}.",
@@ -81,6 +84,12 @@ def markdown(
         *sets,
         "",
     ]
+    if "character" in units:
+        lines += [
+            "CER: in sets of a script without blanks between words each character counts as a word,"
+            " also where it says WER or words below; blanks count nothing.",
+            "",
+        ]
     for task in TASKS:
         rows = sorted({name for t, name, _ in scores if t == task}, key=order)
         pairs = sorted({pair for t, _, pair in scores if t == task}, key=rate_order)
@@ -93,7 +102,9 @@ def markdown(
             for pair in pairs:
                 cell = scores.get((task, name, pair))
                 cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
-            lines.append(f"| {test_sets.parse(name).describe()} | " + " | ".join(cells) + " |")
+            of_characters = any(s.unit != "word" for (_, n, _), s in scores.items() if n == name)
+            row = test_sets.parse(name).describe() + " (CER)" * of_characters
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
         for name, value in guesses.items():
             guessed = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
             lines.append(f"| guessing: {name} |" + f" {guessed} |" * len(pairs))

@@ -114,6 +114,33 @@ def test_missing_utterances_and_empty_references_are_named():
         score({"a": "..."}, {"a": "x"})
 
 
+@pytest.mark.parametrize(
+    ("said", "heard", "errors", "characters"),
+    [
+        ("今天天气很好", "今天天汽很好", 1, 6),  # one character of six, and not the whole sentence
+        ("今天 天气 很好", "今天天气很 好", 0, 6),  # blanks count nothing
+        ("打开wifi吧", "打开wife", 2, 4),  # words of another script are words
+        ("สวัสดีครับ", "สวัสดีครบ", 1, 10),
+        ("きょうは、いい天気。", "きょうわいい天気", 1, 8),
+    ],
+)
+def test_characters_are_scored_where_words_have_no_blanks_between(said, heard, errors, characters):
+    result = score({"a": said, "b": said}, {"a": heard, "b": said})
+    assert result.unit == "character"
+    assert (result.substitutions + result.deletions + result.insertions) == errors
+    assert result.words == 2 * characters
+    assert result.wer == pytest.approx(100 * errors / (2 * characters))
+    assert result.low <= result.wer <= result.high
+    if "wifi" not in said:
+        assert result.cer == pytest.approx(result.wer)
+
+
+def test_words_are_scored_where_they_have_blanks_between():
+    for text in ("오늘 날씨가 좋다", "привет мир", "नमस्ते दुनिया", "play 天 now please"):
+        result = score({"a": text}, {"a": text})
+        assert (result.unit, result.words) == ("word", len(text.split()))
+
+
 def test_guessing_knows_the_training_texts_alone():
     train = ["bin blue now", "bin red now", "set blue again"]
     guesses = guess(train, {"u": "bin blue now", "v": "set red again"})
@@ -165,6 +192,19 @@ def test_tables_of_a_folder(tmp_path):
     assert (tmp_path / "exp/RESULTS_x.md").exists()
     with pytest.raises(SystemExit, match="exp/decode holds no transcripts"):
         score_bin.main(arguments)
+
+
+def test_the_table_of_a_set_without_blanks_shows_character_error_rates(tmp_path):
+    decoded(tmp_path, "a4_v2", "a 今天天汽很好\nb 你好\n")
+    (tmp_path / "dump/test/text").write_text("a 今天天气很好\nb 你好\n")
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    score_bin.main(arguments)
+    table = (tmp_path / "exp/RESULTS.md").read_text()
+    assert table.startswith("# Character error rates\n\nCER in %, with the 95 %")
+    assert "| test, clean (CER) | 12.5 [0.0, 16.7] |\n" in table
+    assert json.loads((tmp_path / "exp/scores.json").read_text())["avsr/test/a4_v2"]["unit"] == (
+        "character"
+    )
 
 
 @pytest.mark.parametrize(
