@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 import pytest
+import torch
 from tiny_avsr import build
 
 from mome.tasks.avsr import AVSRTask
@@ -32,7 +33,8 @@ def test_projectors_have_their_rate_whether_biases_are_decayed_or_not(
     for name, group in found.items():
         rate = LR * scale if name.startswith("projectors.") else LR
         assert group["lr"] == pytest.approx(rate), name
-        undecayed = exclude and (name.endswith("bias") or name.startswith("norms."))
+        module = model.get_submodule(name.rpartition(".")[0])
+        undecayed = exclude and (name.endswith("bias") or isinstance(module, torch.nn.LayerNorm))
         assert group["weight_decay"] == (0 if undecayed else 0.1), name
 
 
