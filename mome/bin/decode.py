@@ -31,7 +31,7 @@ from tqdm import tqdm
 from mome.common.marks import OtherSettings, demand_same, file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
-from mome.data.kaldi import read_scp, write_scp
+from mome.data.kaldi import read_scp, write_scp, write_text
 from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
@@ -321,7 +321,7 @@ def decode_sets(
                 "reference": os.path.relpath(data / "text"),
                 "command": command,
             }
-            (folder / "decode.json").write_text(json.dumps(how, indent=2) + "\n")
+            write_text(folder / "decode.json", json.dumps(how, indent=2) + "\n")
             # The transcripts come last: their presence says that the condition is done.
             write_scp(folder / "text", texts)
 

@@ -15,7 +15,7 @@ from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
-from mome.data.kaldi import read_scp
+from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
@@ -163,10 +163,10 @@ def main(argv: list[str] | None = None) -> None:
         guesses = guess(train, read_scp(args.dump / name / "text"))
     sets = completeness(args.dump, [name for _, name, _ in scores])
     table = markdown(scores, guesses, how, sets)
-    (args.expdir / f"RESULTS{tag}.md").write_text(table, encoding="utf-8")
+    write_text(args.expdir / f"RESULTS{tag}.md", table)
     values = {"/".join(key): value.as_dict() for key, value in scores.items()}
     values |= {f"guess/{key}": value.as_dict() for key, value in guesses.items()}
-    (args.expdir / f"scores{tag}.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_text(args.expdir / f"scores{tag}.json", json.dumps(values, indent=2) + "\n")
     print(table.split("## Details")[0])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import jiwer
 import numpy as np
@@ -205,6 +206,25 @@ def test_the_table_of_a_set_without_blanks_shows_character_error_rates(tmp_path)
     assert json.loads((tmp_path / "exp/scores.json").read_text())["avsr/test/a4_v2"]["unit"] == (
         "character"
     )
+
+
+def test_a_full_disk_leaves_the_former_results(tmp_path):
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    score_bin.main(arguments)
+    files = [tmp_path / "exp/RESULTS.md", tmp_path / "exp/scores.json"]
+    before = [path.read_bytes() for path in files]
+    decoded(tmp_path, "a16_v5", "a one\nb\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="nothing is half-written"):
+            score_bin.main(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.read_bytes() for path in files] == before
+    left = {path.name for path in (tmp_path / "exp").iterdir()}
+    assert left == {"RESULTS.md", "decode", "scores.json"}
 
 
 @pytest.mark.parametrize(
