@@ -9,12 +9,22 @@ from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 
 
-def build(lm, whisper, seed=0, freeze_video=True, adapter="mome", **options) -> AVSRModel:
+def build(
+    lm,
+    whisper,
+    seed=0,
+    freeze_video=True,
+    adapter="mome",
+    lm_dtype="float32",
+    video_dtype="float32",
+    **options,
+) -> AVSRModel:
     torch.manual_seed(seed)
     conf = {"num_routed": 5, "top_k": 2, "bottleneck": 3} if adapter == "mome" else {"rank": 2}
-    video = VisualEncoder(width=4, output_size=16, layers=1, heads=2, dropout=0.0)
+    shape = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+    video = VisualEncoder(**shape, dropout=0.0, dtype=video_dtype)
     model = AVSRModel(
-        decoder=MoMELLMDecoder(lm=lm, adapter=adapter, adapter_conf=conf),
+        decoder=MoMELLMDecoder(lm=lm, lm_dtype=lm_dtype, adapter=adapter, adapter_conf=conf),
         tokenizer=lm,
         audio_encoder=WhisperEncoder(model=whisper),
         video_encoder=Frozen(video) if freeze_video else video,

@@ -6,7 +6,8 @@
 #
 # JOB stands for the number of the job in <log> and <command>. Options: --gpu N, --num_threads N,
 # --num_nodes N; slurm.pl gives any other --name value to sbatch (--partition gpu --time 24:00:00).
-# run.pl --gpu 1 spreads the jobs of an array over the GPUs. Failed jobs are named with their logs.
+# run.pl --gpu 1 spreads the jobs of an array over the GPUs; without --gpu they share the cores, unless
+# OMP_NUM_THREADS says how many threads each has. Failed jobs are named with their logs.
 # espnet2.bin.launch tells by the name how jobs of several machines are started, hence the links.
 set -euo pipefail
 
@@ -63,6 +64,10 @@ case ${0##*/} in
         if [ "${gpu}" -gt 0 ] && [ -n "${first}" ]; then
             visible=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -sd,)}
             IFS=, read -ra devices <<< "${visible}"
+        fi
+        if [ "${gpu}" -eq 0 ] && [ -n "${first}" ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
+            threads=$(($(nproc) / (last - first + 1)))
+            export OMP_NUM_THREADS=$((threads > 1 ? threads : 1))
         fi
         script=$(job_script "$@")
         for job in $(seq "${first:-1}" "${last:-1}"); do

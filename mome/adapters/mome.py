@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -198,7 +198,8 @@ class MoMEAdapter(Adapter):
 
         That is compiled for a CPU (:mod:`mome.adapters.experts_cpu`), in the LM's own projections
         (:mod:`mome.adapters.experts_fused`) or, if neither knows them, as in training. Neither LM
-        nor adapter is for training any more.
+        nor adapter is for training any more, and as both fast forms hold weights in another order,
+        to move the adapter to another device or type, or to load weights, is an error from then on.
         """
         for layer in self.experts:
             layer.down.to(dtype)
@@ -213,6 +214,28 @@ class MoMEAdapter(Adapter):
                 else None
                 for block, experts in zip(self.blocks, inside, strict=True)
             )
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        for parameter in self.parameters() if self._is_prepared() else ():
+            moved = fn(parameter.detach())
+            if (moved.device, moved.dtype) != (parameter.device, parameter.dtype):
+                self._refuse("moved to another device or type")
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self._is_prepared():
+            self._refuse("given other weights")
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _is_prepared(self) -> bool:
+        return bool(self.compiled) or any(self.fused)
+
+    def _refuse(self, what: str) -> None:
+        raise RuntimeError(
+            f"an adapter that is prepared for inference cannot be {what}: its fast form would go on"
+            f" with the weights as they were. Build the model, load and move it, and call"
+            f" for_inference last (a packed model: name the device when it is opened)"
+        )
 
     def _fast_forms_run(self) -> bool:
         # A recorded pass needs the routing of every layer, which only the plain form gives.

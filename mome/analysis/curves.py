@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mome.common.training_log import epoch_results
+from mome.common.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ def read_curves(expdir: Path) -> dict[str, Curve]:
 
     Raises:
         FileNotFoundError: without a training there.
-        ValueError: if no epoch is finished; names the log.
+        ValueError: if no epoch is finished, or the configuration is no YAML; names the file.
     """
     log, config = expdir / "log", expdir / "config.yaml"
     for path in (log, config):
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
-    per_epoch = yaml.safe_load(config.read_text(encoding="utf-8")).get("num_iters_per_epoch") or 1
+    per_epoch = read_yaml(config).get("num_iters_per_epoch") or 1
     epochs: dict[int, dict[str, float]] = {}
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if (results := epoch_results(line)) is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mome.analysis import dry_run, parameters
 from mome.analysis.comparison import compare, errors_by_seed
@@ -20,6 +19,7 @@ from mome.analysis.experiments import (
     losses_by_rate,
     trainings,
 )
+from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.models.rates import TaskPair
 from mome.tasks.packed import namespace
@@ -57,8 +57,7 @@ def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
     """
     flops: dict[str, float] = {}
     for folder in folders:
-        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        model = dry_run.build(namespace(values))
+        model = dry_run.build(namespace(read_yaml(folder / "config.yaml")))
         encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
         for pair in model.pairs[task]:
             llm = dry_run.llm_flops(model, TaskPair(task, pair), seconds)

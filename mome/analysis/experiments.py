@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mome.analysis.curves import read_curves
 from mome.common.marks import read_mark
+from mome.common.yaml_files import read_yaml
 from mome.models.rates import TASKS, RatePair, rate_pairs
 from mome.tasks.config import merge, read_config
 
@@ -106,7 +105,7 @@ def read_list(path: Path, train: Path) -> ExperimentList:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it lists the experiments")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = read_yaml(path)
     _check_keys(path, values, KEYS, KEYS)
     if values["task"] not in TASKS:
         raise ValueError(f"{path}: task {values['task']!r} is not one of {', '.join(TASKS)}")

@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import jiwer
 import numpy as np
@@ -14,6 +15,11 @@ NORMALISATION = (
     "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
     "accents composed (NFC); blanks folded; numbers as they are written; the same for reference "
     "and hypothesis"
+)
+# What the names of the characters begin with whose scripts leave no blank between words.
+UNSPACED = (
+    *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "THAI ", "LAO "),
+    *("KHMER ", "MYANMAR ", "TIBETAN "),
 )
 
 
@@ -47,6 +53,25 @@ def _scored(text: str) -> Iterator[str]:
         yield character if within or character == "'" else " "
 
 
+@cache
+def _is_unspaced(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def are_unspaced(texts: Iterable[str]) -> bool:
+    """Whether most letters of some texts are of scripts without blanks between words."""
+    letters = [c for text in texts for c in text if c.isalnum()]
+    return sum(map(_is_unspaced, letters)) > len(letters) / 2
+
+
+def spell(text: str) -> str:
+    """A normalised text in which each character of a script without blanks is a word."""
+    if text.isascii():
+        return text
+    spelled = "".join(f" {c} " if _is_unspaced(c) else c for c in text)
+    return " ".join(spelled.split())
+
+
 @dataclass(frozen=True)
 class Score:
     """Errors of a set of hypotheses; ``wer``, ``low``, ``high`` and ``cer`` are percentages.
@@ -54,6 +79,9 @@ class Score:
     ``low`` and ``high`` bound the 95 % confidence interval of the WER, by a bootstrap over
     utterances (Bisani & Ney, ICASSP 2004). ``cer`` is that of characters, with the blanks between
     words.
+
+    Where most of the references are in scripts without blanks between words, ``unit`` is
+    ``character``: each of their characters counts as a word, and ``wer`` is a character error rate.
     """
 
     wer: float
@@ -65,8 +93,9 @@ class Score:
     words: int
     utterances: int
     cer: float
+    unit: str = "word"
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> dict[str, float | int | str]:
         """Plain values, for JSON."""
         return asdict(self)
 
@@ -75,6 +104,8 @@ def normalised_pairs(
     references: Mapping[str, str], hypotheses: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
     """Normalised reference and hypothesis of each utterance, sorted by utterance.
+
+    They are spelled (:func:`spell`) if the references leave no blanks between words.
 
     Raises:
         ValueError: if an utterance has no hypothesis or no reference, or a reference has no words;
@@ -92,6 +123,8 @@ def normalised_pairs(
     for utterance, (reference, _) in pairs.items():
         if not reference:
             raise ValueError(f"{utterance}: the reference has no words; remove it from text")
+    if are_unspaced(reference for reference, _ in pairs.values()):
+        return {u: (spell(said), spell(heard)) for u, (said, heard) in pairs.items()}
     return pairs
 
 
@@ -131,6 +164,10 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
     low, high = np.percentile(100 * sums[:, :3].sum(1) / sums[:, 3], [2.5, 97.5])
     substitutions, deletions, insertions, words = (int(n) for n in counts.sum(0))
     said, heard = (list(texts) for texts in zip(*pairs.values(), strict=True))
+    unit = "word"
+    if are_unspaced(said):
+        unit = "character"
+        said, heard = (["".join(text.split()) for text in texts] for texts in (said, heard))
     return Score(
         wer=100 * (substitutions + deletions + insertions) / words,
         low=float(low),
@@ -141,6 +178,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
         words=words,
         utterances=len(counts),
         cer=100 * jiwer.cer(said, heard),
+        unit=unit,
     )
 
 

@@ -3,8 +3,8 @@
 Writes <dump>/<set>_<kind><strength>/, a data folder with corrupted crops in lips/ and everything
 else, the audio too, as in the set; `mome.data.corrupt` says what the strengths mean. Randomness
 follows --seed and the utterance id. Finished crops are kept when the command is run again with the
-same settings; other settings are an error, or with --force true a reason to make them anew. The
-copies are listed in <dump>/test_sets.json.
+same settings; other settings are an error, and with --force true all are made anew. The copies are
+listed in <dump>/test_sets.json.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         if each.corruption and each.strength
     }
     for folder in folders.values():
-        if not same_settings(folder, settings):
+        if not same_settings(folder, settings) or args.force == "true":
             shutil.rmtree(folder / "lips", ignore_errors=True)
     clips = [
         Clip(

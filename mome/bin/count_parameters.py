@@ -12,6 +12,7 @@ import torch
 from espnet2.tasks.abs_task import AbsTask
 
 from mome.analysis.parameters import markdown, table
+from mome.common.yaml_files import read_yaml
 from mome.tasks.avsr import AVSRTask
 
 
@@ -24,6 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.config.exists():
         parser.error(f"{args.config} does not exist; train the model first (stage 4)")
+    try:
+        read_yaml(args.config)  # ESPnet's own reader does not name the file
+    except ValueError as error:
+        parser.error(str(error))
     task: type[AbsTask] = AVSRTask
     with torch.device("cpu"):
         model, _ = task.build_model_from_file(str(args.config), None, "cpu")

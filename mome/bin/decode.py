@@ -6,7 +6,8 @@ prompts of several tasks and rate pairs have in common; all are searched side by
 text files <output>/<task>/<set>/<pair>/text, each with a decode.json that says how it was made.
 
 What is decoded with the same weights and settings is kept. With others it is an error, whichever
-sets are asked for, or with --force true it is deleted first: no table mixes them.
+sets are asked for: no table mixes them. With --force true what is asked for is decoded anew, and
+what was decoded with others is deleted first.
 
 With --part i/n only the i-th of n parts of every set is decoded, as one of n jobs, into
 <output>/split<n>/<i>; mome.bin.merge_decoding joins the parts.
@@ -23,20 +24,22 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
-from mome.data.kaldi import read_scp, write_scp
-from mome.llm.beam import beam_search
+from mome.data.kaldi import read_scp, write_scp, write_text
+from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.trainer import lacks_memory
+from mome.tasks.transcript_length import default_max_new_tokens
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"
@@ -63,7 +66,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--rates", nargs="+", help="rate pairs such as a4_v2 a16 v5; default: all trained"
     )
     parser.add_argument("--beam", type=int, default=15, help="1 is greedy")
-    parser.add_argument("--max_new_tokens", type=int, default=32)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="longest transcript; default: a quarter more than the longest of the training, and at "
+        "least 32",
+    )
     parser.add_argument(
         "--length_penalty",
         type=float,
@@ -90,6 +98,11 @@ def part(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 1 <= I <= N, such as 2/8")
     return int(number), int(count)
+
+
+def are_cut(unfinished: int, count: int) -> bool:
+    """Whether so many of a set's transcripts are without an end that it must be said."""
+    return unfinished > UNFINISHED * count
 
 
 def task_pairs_of(model: AVSRModel, rates: list[str] | None) -> list[TaskPair]:
@@ -151,6 +164,10 @@ def decode_set(
     Returns:
         transcripts of each task pair, how many of them ended by the limit of tokens, and the
         seconds of all.
+
+    Raises:
+        FileNotFoundError: for a stream that the folder lacks.
+        MemoryError: if the memory of the GPU or the machine does not suffice; names the batch.
     """
     device = "cuda" if args.ngpu else "cpu"
     sources = [
@@ -181,16 +198,16 @@ def decode_set(
     for utterances, batch in tqdm(loader, desc=data.name, unit="batch"):
         batch = {key: value.to(device) for key, value in batch.items()}
         started = time.perf_counter()
-        hypotheses = beam_search(
-            model.decoder.lm.inner,
-            *model.prompts(model.encode(**batch), task_pairs),
-            beam=args.beam,
-            max_new_tokens=args.max_new_tokens,
-            eos_id=model.decoder.eos_id,
-            length_penalty=args.length_penalty,
-            no_repeat_ngram_size=args.no_repeat_ngram_size,
-            adapter=model.decoder.adapter,
-        )
+        try:
+            hypotheses = search(model, batch, task_pairs, args)
+        except RuntimeError as error:  # CUDA's OutOfMemoryError is one too
+            if not lacks_memory(error):
+                raise
+            raise MemoryError(
+                f"out of memory with the {len(utterances)} utterances {', '.join(utterances)}, at"
+                f" {len(task_pairs)} tasks and rate pairs at once: lower --decode_batch_size"
+                f" (--batch_size of mome.bin.decode) or --beam ({str(error).splitlines()[0]})"
+            ) from error
         seconds += time.perf_counter() - started
         for each, candidates in zip(task_pairs, hypotheses, strict=True):
             for utterance, best in zip(utterances, candidates, strict=True):
@@ -198,6 +215,25 @@ def decode_set(
                 results[each][utterance] = " ".join(text.split())
                 unfinished[each] += not best[0].finished
     return results, unfinished, seconds
+
+
+def search(
+    model: AVSRModel,
+    batch: dict[str, torch.Tensor],
+    task_pairs: list[TaskPair],
+    args: argparse.Namespace,
+) -> list[list[list[Hypothesis]]]:
+    """The hypotheses of each task pair and utterance of a batch, best first."""
+    return beam_search(
+        model.decoder.lm.inner,
+        *model.prompts(model.encode(**batch), task_pairs),
+        beam=args.beam,
+        max_new_tokens=args.max_new_tokens,
+        eos_id=model.decoder.eos_id,
+        length_penalty=args.length_penalty,
+        no_repeat_ngram_size=args.no_repeat_ngram_size,
+        adapter=model.decoder.adapter,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -210,7 +246,10 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
     try:
         check_trained(args.config, args.weights)
-        tasks = yaml.safe_load(args.config.read_text())["model_conf"].get("tasks", ["avsr"])
+        config = read_yaml(args.config)
+        tasks = config["model_conf"].get("tasks", ["avsr"])
+        if args.max_new_tokens is None:
+            args.max_new_tokens = default_max_new_tokens(config)
         wanted = test_sets.select(args, tasks)
         settings = {
             "weights": file_digest(args.weights),
@@ -225,7 +264,10 @@ def main(argv: list[str] | None = None) -> None:
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
-    decode_sets(args, wanted, settings, output, command)
+    try:
+        decode_sets(args, wanted, settings, output, command)
+    except MemoryError as error:
+        raise SystemExit(str(error) or "out of memory") from None
 
 
 @torch.inference_mode()
@@ -242,10 +284,14 @@ def decode_sets(
     for test_set in wanted:
         data, task_pairs = args.dump / test_set.name, []
         for each in task_pairs_of(model, args.rates):
-            name = Path(each.task, test_set.name, str(each.pair), "text")
+            name = Path(each.task, test_set.name, str(each.pair))
             if each.task not in test_set.tasks:
                 continue
-            if (args.output / name).exists() or (output / name).exists():
+            folders = [where / name for where in (args.output, output)]
+            if args.force == "true":
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if any((folder / "text").exists() for folder in folders):
                 logging.info("%s %s is decoded already", test_set.name, each)
             else:
                 task_pairs.append(each)
@@ -254,7 +300,7 @@ def decode_sets(
         results, unfinished, seconds = decode_set(model, training, data, task_pairs, args)
         logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
         for each, texts in results.items():
-            if unfinished[each] > UNFINISHED * len(texts):
+            if are_cut(unfinished[each], len(texts)):
                 logging.warning(
                     "%s %s: %d of %d transcripts do not end within --max_new_tokens %d",
                     *(data.name, each, unfinished[each], len(texts), args.max_new_tokens),
@@ -275,7 +321,7 @@ def decode_sets(
                 "reference": os.path.relpath(data / "text"),
                 "command": command,
             }
-            (folder / "decode.json").write_text(json.dumps(how, indent=2) + "\n")
+            write_text(folder / "decode.json", json.dumps(how, indent=2) + "\n")
             # The transcripts come last: their presence says that the condition is done.
             write_scp(folder / "text", texts)
 

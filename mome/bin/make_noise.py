@@ -17,7 +17,7 @@ SNR is 10 log10 of the mean power of the speech over that of the noise, over the
 utterance has the same noise at every SNR, drawn by --seed and its id. A mixture that would be
 clipped is scaled down as a whole, one of which 16 bits keep too little is scaled up. Finished
 outputs are kept when the command is run again with the same settings, and further SNRs, kinds and
-sets are added; other settings are an error, or with --force true a reason to make everything anew.
+sets are added; other settings are an error. With --force true what is asked for is made anew.
 The noisy sets are listed in <dump>/test_sets.json.
 """
 
@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
+from mome.common.marks import OtherSettings, differences, fingerprint, is_done, write_mark
 from mome.common.processes import map_items
 from mome.data import test_sets
 from mome.data.audio import (
@@ -184,14 +184,14 @@ def noisex_settings(args: argparse.Namespace, files: list[Path]) -> dict[str, ob
 
 
 def prepare_noisex(
-    files: list[Path], test_share: float, settings: dict[str, object], folder: Path
+    files: list[Path], args: argparse.Namespace, settings: dict[str, object], folder: Path
 ) -> dict[str, dict[str, str]]:
     """Cut NOISEX's recordings in two: split -> id -> path."""
-    if not same_settings(folder, settings):
+    if not same_settings(folder, settings) or args.force == "true":
         for old in folder.glob("*/noisex-*.flac"):
             old.unlink()
     try:
-        return split_noisex(files, test_share, folder)
+        return split_noisex(files, args.test_share, folder)
     except ValueError as error:
         raise SystemExit(str(error)) from None
 
@@ -260,7 +260,7 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
             )
             for i in range(count)
         ]
-    if not same_settings(folder, babble_settings(args)):
+    if not same_settings(folder, babble_settings(args)) or args.force == "true":
         for old in folder.glob("babble-*.flac"):
             old.unlink()
     paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble", args.parallel)
@@ -283,7 +283,7 @@ def make_noisy_sets(
     folders = {each.snr: args.dump / each.name for each in wanted if each.snr is not None}
     names = {u: f"audio/{speakers[u]}/{u}.flac" for u in wavs}
     for each, settings in wanted.items():
-        if not same_settings(args.dump / each.name, settings):
+        if not same_settings(args.dump / each.name, settings) or args.force == "true":
             shutil.rmtree(args.dump / each.name / "audio", ignore_errors=True)
     mixtures = [
         Mixture(u, wav, tuple((snr, str(folder / names[u])) for snr, folder in folders.items()))
@@ -370,7 +370,9 @@ def main(argv: list[str] | None = None) -> None:
     for each in listed:
         if each.noise and not each.corruption and each not in claimed:
             source = test_sets.source_of(args.dump, each.base)
-            claimed[each] = {**settings.get(each.noise, {}), "source": source}
+            made_with = {**settings.get(each.noise, {}), "source": source}
+            if not force or differences(test_sets.settings_of(args.dump, each.name), made_with):
+                claimed[each] = made_with
     try:
         # The lists of noise are those of training: without --musan they would lose its kinds.
         noise_settings = {**settings["babble"], **musan_settings(args), **settings["noisex"]}
@@ -380,9 +382,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     noises_of = {"babble": prepare_babble(args, folder / "babble"), **musan}
     if noisex:
-        noises_of["noisex"] = prepare_noisex(
-            noisex, args.test_share, settings["noisex"], folder / "noisex"
-        )
+        noises_of["noisex"] = prepare_noisex(noisex, args, settings["noisex"], folder / "noisex")
     for split in SPLITS:
         for kind in set(KINDS) - set(noises_of):
             (folder / f"{split}_{kind}.scp").unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from mome.common.precision import built_for
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import LIP_RATE
@@ -121,12 +122,12 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     encoder = None
     if args.features == "whisper":
-        encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval()
         if args.ngpu and not torch.cuda.is_available():
             # Jobs of a cluster have GPUs that the machine which submits them may lack.
             logging.warning("this machine has no GPU: Whisper runs on its CPU")
-        elif args.ngpu:
-            encoder = encoder.to("cuda")
+        device = "cuda" if args.ngpu and torch.cuda.is_available() else "cpu"
+        with built_for(device):
+            encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval().to(device)
     args.output.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     first = args.data[0]

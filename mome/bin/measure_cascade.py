@@ -27,6 +27,7 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
+from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
 from mome.transcribe.options import Options
@@ -149,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-measure-cascade: {error}") from None
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(args.output, json.dumps(found, indent=1) + "\n")
     print(table(found))
     draw(found, args.output.with_suffix(".png"))
 

@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mome.data.kaldi import read_scp, write_scp
+from mome.data.kaldi import read_scp, write_scp, write_text
 
 
 def merge(folders: list[Path], output: Path) -> int:
@@ -46,7 +46,7 @@ def merge(folders: list[Path], output: Path) -> int:
         "command": settings[0]["command"].replace(" --part 1/", " --part JOB/"),
     }
     output.mkdir(parents=True, exist_ok=True)
-    (output / "decode.json").write_text(json.dumps(merged, indent=2) + "\n")
+    write_text(output / "decode.json", json.dumps(merged, indent=2) + "\n")
     write_scp(output / "text", texts)
     return len(texts)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.wer import normalise, score
+from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
@@ -33,6 +33,7 @@ from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
 from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
+from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
     LOW,
@@ -187,7 +188,7 @@ def calibrate(measured: Measured) -> dict[str, Any]:
 
 def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
     """Add the TFLOPs for a second of speech to each row, from clips of a usual length."""
-    model = dry_run.build(namespace(yaml.safe_load(config.read_text(encoding="utf-8"))))
+    model = dry_run.build(namespace(read_yaml(config)))
     encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
     pairs = {(each.task, str(each.pair)): each for each in model.task_pairs}
     for row in rows:
@@ -216,10 +217,13 @@ def main(argv: list[str] | None = None) -> None:
         }
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
-            allowed = yaml.safe_load(config.read_text(encoding="utf-8")).get("imports") or ()
+            allowed = read_yaml(config).get("imports") or ()
             transcribe = Transcriber.load(
                 bare, args.device, imports=allowed, downloads=folders_of(config)
             )
+        spoken = read_scp(args.dump / args.train_set / "text").values()
+        info["max_new_tokens"] = longest_allowed(spoken, transcribe.model.tokenizer)
+        transcribe.info["max_new_tokens"] = info["max_new_tokens"]
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         measured = measure(transcribe, clips, texts, args.beam)
         info["calibration"] = calibrate(measured)

@@ -28,6 +28,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
+from mome.data.kaldi import write_text
 from mome.models.rates import TASKS, TaskPair, fineness
 from mome.transcribe.transcriber import Transcriber
 
@@ -158,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         ),
     }
     what = {"task": args.task, "set": args.set, "alike": found, "in_use": in_use, "shares": values}
-    (args.output / "experts.json").write_text(json.dumps(what) + "\n", encoding="utf-8")
+    write_text(args.output / "experts.json", json.dumps(what) + "\n")
     for title, group in found.items():
         for name, value in group.items():
             print(f"{title}, {name}: {value['overlap']:.2f} (by chance {value['by_chance']:.2f})")

@@ -159,8 +159,9 @@ class Made:
 def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outcome]:
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
-    An exception that a clip raises, whatever it is, excludes that clip. One that concerns all
-    clips, such as a full disk or a missing model, is raised.
+    An exception that a clip raises, whatever it is, excludes that clip, as a crash of the process
+    does (:func:`exclude`). One that concerns all clips, such as a full disk or a missing model, is
+    raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -196,6 +197,15 @@ def write_clip(clip: Clip, made: Made) -> Outcome:
         write_lips(clip.lips_output, made.lips.frames, comment=made.detector)
     lost = made.lips.lost if made.lips else 0
     return Outcome(made.num_frames, lost, detector=made.detector)
+
+
+def exclude(clips: tuple[Clip, ...], reason: str) -> list[Outcome]:
+    """The outcomes of clips of a recording that ended the process; finished ones are kept."""
+    outcomes = ((clip, finished(clip)) for clip in clips)
+    return [
+        outcome if outcome.num_frames else Outcome(reason=f"{clip.video or clip.audio}: {reason}")
+        for clip, outcome in outcomes
+    ]
 
 
 def read_once() -> Callable[[str], np.ndarray]:
@@ -596,6 +606,7 @@ def main(argv: list[str] | None = None) -> None:
         args.nj,
         f"lips of {args.data.name}",
         args.parallel,
+        crashed=exclude,
     )
     results = {
         clip: outcome

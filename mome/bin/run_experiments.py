@@ -252,7 +252,7 @@ def run(
     (folder / "scores.json").unlink(missing_ok=True)  # of an older training
     write_bytes(notes, (json.dumps(what) + "\n").encode())
     config = yaml.safe_dump(training.conf, sort_keys=False)
-    (folder / "train.yaml").write_text(config, encoding="utf-8")
+    write_bytes(folder / "train.yaml", config.encode())
     took = run_stage(4, training, args, processes, environment, is_trained)
     if not resumed:  # of one that was interrupted, the whole is not known
         write_bytes(notes, (json.dumps(what | took) + "\n").encode())

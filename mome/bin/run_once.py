@@ -3,10 +3,13 @@
   python -m mome.bin.run_once --mark dump/test/.done -- python -m mome.bin.prepare_media ...
 
 Settings are the options of the command, the content of the YAML file that its --config names, and
-what the marks of its inputs (--needs) hold. With the same settings nothing is done. With others it
-is an error that shows the difference, or with --force true the work is done again. Options that
-change no result, such as --nj, do not count, nor does a launcher before the command: what counts
-comes after the last `--`. Output goes to the log beside the mark as well.
+what the marks of its inputs (--needs) hold. With the same settings nothing is done, and with others
+it is an error that shows the difference; with --force true the work is done again in either case.
+Options that change no result, such as --nj, do not count, nor does a launcher before the command:
+what counts comes after the last `--`. Output goes to the log beside the mark as well.
+
+With --valid FOLDER... the work is finished when these data folders are valid. If they are not, the
+next call looks whether they have been repaired, and otherwise does the work again.
 """
 
 import argparse
@@ -20,7 +23,14 @@ from collections import deque
 from itertools import pairwise
 from pathlib import Path
 
-from mome.common.marks import OtherSettings, fingerprint, is_done, write_mark
+from mome.common.marks import (
+    OtherSettings,
+    fingerprint,
+    is_done,
+    is_made,
+    read_mark,
+    write_mark,
+)
 from mome.common.training_log import condense
 from mome.tasks.config import read_config
 
@@ -82,6 +92,18 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
     return settings
 
 
+def are_valid(folders: list[str], log: Path) -> bool:
+    """Whether data folders are valid; what is wrong with them is shown and added to the log."""
+    command = [sys.executable, "-m", "mome.bin.validate_data_dir", *folders]
+    return not folders or run_logged(command, log, "all") == 0
+
+
+def unfinished(marks: list[str]) -> list[str]:
+    """Those of some marks and other files whose work was begun and is not finished."""
+    found = {path: read_mark(path) for path in marks if path.endswith(".done")}
+    return [path for path, mark in found.items() if mark and mark["state"] != "done"]
+
+
 def run_logged(command: list[str], log: Path, show: str) -> int:
     """Run a command with its output appended to a log and shown here: its exit status.
 
@@ -134,6 +156,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--show", choices=("all", "progress"), default="all", help="of the output; the log has all"
     )
+    parser.add_argument(
+        "--valid", nargs="*", default=[], help="data folders that must be valid afterwards"
+    )
+    parser.add_argument(
+        "--forget", type=Path, help="record of finished parts; --force true deletes it"
+    )
     parser.add_argument("--force", choices=("true", "false"), default="false")
     argv = sys.argv[1:] if argv is None else argv
     first = argv.index("--") if "--" in argv else len(argv)
@@ -142,28 +170,46 @@ def main(argv: list[str] | None = None) -> None:
     if not command:
         parser.error("a command must follow --")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if inputs_left := unfinished(args.needs):
+        raise SystemExit(
+            f"{', '.join(inputs_left)}: that work was begun and is not finished, and {args.mark}"
+            f" needs it; run its stage again"
+        )
+    # exp/mome/.done -> exp/mome/log, exp/mome/.packed.done -> exp/mome/packed.log
+    what = args.mark.name.removesuffix(".done").lstrip(".")
+    log = args.mark.with_name(f"{what}.log" if what else "log")
+    force = args.force == "true"
     try:
         settings = command_settings(command)
         inputs = {_relative(path): fingerprint(path) for path in args.needs}
         settings |= {f"input {path}": digest for path, digest in inputs.items()}
-        if is_done(args.mark, settings, args.elsewhere, args.force == "true", args.checkpoint):
-            logging.info("done already: %s", args.mark)
-            return
+        done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    write_mark(args.mark, settings, "started")
-    # exp/mome/.done -> exp/mome/log, exp/mome/.packed.done -> exp/mome/packed.log
-    what = args.mark.name.removesuffix(".done").lstrip(".")
-    log = args.mark.with_name(f"{what}.log" if what else "log")
-    code = run_logged(command, log, args.show)
-    if code:
-        logging.error(
-            "failed: %s; see %s; the same command goes on from there",
-            shlex.join(command),
-            log,
+    if done:
+        logging.info("done already: %s", args.mark)
+    elif not force and is_made(args.mark, settings) and are_valid(args.valid, log):
+        write_mark(args.mark, settings)
+        return
+    else:
+        if force and args.forget:
+            args.forget.unlink(missing_ok=True)
+        write_mark(args.mark, settings, "started")
+        if run_logged(command, log, args.show):
+            logging.error(
+                "failed: %s; see %s; the same command goes on from there%s",
+                *(shlex.join(command), log, ", without --force true" if force else ""),
+            )
+            raise SystemExit(1)
+        write_mark(args.mark, settings, "made")
+    if not are_valid(args.valid, log):
+        write_mark(args.mark, settings, "made")
+        raise SystemExit(
+            f"what {args.mark} marks is not valid, see above: mend what writes it, or repair the"
+            f" folder, and run the same command again"
         )
-        raise SystemExit(1)
-    write_mark(args.mark, settings)
+    if not done:
+        write_mark(args.mark, settings)
 
 
 if __name__ == "__main__":

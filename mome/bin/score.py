@@ -16,10 +16,11 @@ from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, count_excluded
-from mome.data.kaldi import read_scp
+from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
+RATES = {"word": "WER", "character": "CER"}
 
 
 def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
@@ -76,13 +77,15 @@ def markdown(
     scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict], sets: Sequence[str]
 ) -> str:
     """The tables; ``sets`` are the lines about completeness."""
-    lines = ["# Word error rates", ""]
+    units = {score.unit for score in scores.values()}
+    rate = " or ".join(RATES[unit] for unit in RATES if unit in units)
+    lines = ["# Character error rates" if units == {"character"} else "# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
     if size := settings.get("no_repeat_ngram_size"):
         penalty += f", no {size} tokens twice"
     lines += [
-        f"WER in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
+        f"{rate} in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
         f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
         f"SHA-256 {settings['weights'][:12]}. Scored text: "
         f"{NORMALISATION}.",
@@ -90,6 +93,12 @@ def markdown(
         *sets,
         "",
     ]
+    if "character" in units:
+        lines += [
+            "CER: in sets of a script without blanks between words each character counts as a word,"
+            " also where it says WER or words below; blanks count nothing.",
+            "",
+        ]
     for task in TASKS:
         rows = sorted({name for t, name, _ in scores if t == task}, key=order)
         pairs = sorted({pair for t, _, pair in scores if t == task}, key=rate_order)
@@ -102,7 +111,9 @@ def markdown(
             for pair in pairs:
                 cell = scores.get((task, name, pair))
                 cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
-            lines.append(f"| {test_sets.parse(name).describe()} | " + " | ".join(cells) + " |")
+            of_characters = any(s.unit != "word" for (_, n, _), s in scores.items() if n == name)
+            row = test_sets.parse(name).describe() + " (CER)" * of_characters
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
         for name, value in guesses.items():
             guessed = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
             lines.append(f"| guessing: {name} |" + f" {guessed} |" * len(pairs))
@@ -161,10 +172,10 @@ def main(argv: list[str] | None = None) -> None:
         guesses = guess(train, read_scp(args.dump / name / "text"))
     sets = completeness(args.dump, [name for _, name, _ in scores])
     table = markdown(scores, guesses, how, sets)
-    (args.expdir / f"RESULTS{tag}.md").write_text(table, encoding="utf-8")
+    write_text(args.expdir / f"RESULTS{tag}.md", table)
     values = {"/".join(key): value.as_dict() for key, value in scores.items()}
     values |= {f"guess/{key}": value.as_dict() for key, value in guesses.items()}
-    (args.expdir / f"scores{tag}.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_text(args.expdir / f"scores{tag}.json", json.dumps(values, indent=2) + "\n")
     print(table.split("## Details")[0])
 
 

@@ -6,18 +6,37 @@ true` it is only checked, without data and weights: parameters, tokens and TFLOP
 and the GPU memory that training will take.
 """
 
+import traceback
+from pathlib import Path
+
 from mome.analysis.dry_run import report
 from mome.tasks.avsr import AVSRTask
 from mome.tasks.config import parse
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train, or report what would be trained."""
     args = parse(argv)
-    if args.dry_run:
-        print(report(args))
-    else:
-        AVSRTask.main(args=args)
+    try:
+        if args.dry_run:
+            print(report(args))
+        else:
+            AVSRTask.main(args=args)
+    except (ValueError, OSError) as error:
+        if not explains_itself(error):
+            raise
+        raise SystemExit(f"mome-train: error: {error}") from None
+
+
+def explains_itself(error: BaseException) -> bool:
+    """Whether this package has raised an error, whose message then says what to do.
+
+    One that a library or a module of the user's raises needs its traceback.
+    """
+    place = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(place).resolve().is_relative_to(PACKAGE)
 
 
 if __name__ == "__main__":

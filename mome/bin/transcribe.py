@@ -73,7 +73,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--min_pause", type=float, default=defaults.min_pause, help="seconds between parts"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=defaults.max_new_tokens)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="longest transcript of a part; default: a quarter more than in training, at least 64",
+    )
     add_model_arguments(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
     parser.add_argument("--output", type=Path, help="folder for <name>.<format>")

@@ -1,9 +1,9 @@
 """Marks of finished work: what it was made with, so that it is never taken for other work.
 
 A mark is a JSON file beside the work, ``{"state": ..., "settings": {name: value}}``; the state is
-``started`` or ``done``. Settings name everything that decides the result: options, contents of
-configurations, and the fingerprints of the marks of what it was made from. A rerun compares them
-with its own.
+``started``, ``made`` (all is written, and not found valid) or ``done``. Settings name everything
+that decides the result: options, contents of configurations, and the fingerprints of the marks of
+what it was made from. A rerun compares them with its own.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from mome.common.atomic_files import write_bytes
 
 Settings = Mapping[str, object]
+STATES = ("started", "made", "done")
 
 
 class OtherSettings(Exception):
@@ -26,7 +27,7 @@ def read_mark(path: str | Path) -> dict | None:
     path = Path(path)
     try:
         mark = json.loads(path.read_text(encoding="utf-8"))
-        if mark["state"] in ("started", "done") and isinstance(mark["settings"], dict):
+        if mark["state"] in STATES and isinstance(mark["settings"], dict):
             return mark
     except FileNotFoundError:
         return None
@@ -119,8 +120,8 @@ def is_done(
         path: its mark.
         settings: those asked for.
         elsewhere: options that put new work beside it.
-        force: work of other settings counts as not done. The checkpoint that it would go on from is
-            deleted.
+        force: nothing counts as done. The checkpoint of finished work is deleted, that of
+            unfinished work is kept under another name, which a warning says.
         checkpoint: file that unfinished work goes on from; while it exists, work that was only
             started with other settings may not go on either.
 
@@ -128,16 +129,41 @@ def is_done(
         OtherSettings: if the work, or the checkpoint, is of other settings, unless forced.
     """
     mark = read_mark(path)
+    finished = mark is not None and mark["state"] == "done"
+    begun = checkpoint is not None and Path(checkpoint).exists()
+    if force:
+        if checkpoint is not None and begun:
+            put_away(Path(checkpoint), path, finished)
+        return False
     if mark is None:
         return False
-    finished = mark["state"] == "done"
-    begun = checkpoint is not None and Path(checkpoint).exists()
     try:
         demand_same(path, mark["settings"], settings, elsewhere)
     except OtherSettings:
-        if force and checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-        if not force and (finished or begun):
+        if finished or begun:
             raise
         return False
     return finished
+
+
+def is_made(path: str | Path, settings: Settings) -> bool:
+    """Whether work was made with these settings, and only found not valid."""
+    mark = read_mark(path)
+    if mark is None or mark["state"] != "made":
+        return False
+    return not differences(mark["settings"], settings)
+
+
+def put_away(checkpoint: Path, mark: str | Path, finished: bool) -> None:
+    """Let work begin anew: delete the checkpoint of finished work, rename that of unfinished."""
+    if finished:
+        checkpoint.unlink()
+        return
+    kept = checkpoint.with_name(f"{checkpoint.name}.unfinished")
+    checkpoint.replace(kept)
+    logging.warning(
+        "%s: the work was not finished and begins anew, as --force true asks. Its checkpoint is"
+        " kept as %s; to go on from that after all, delete %s, rename it to %s and leave out"
+        " --force true",
+        *(mark, kept, mark, checkpoint.name),
+    )

@@ -1,13 +1,30 @@
 """Which floating-point type pretrained parts compute in."""
 
 import timeit
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_device: ContextVar[str | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def built_for(device: str | torch.device) -> Iterator[None]:
+    """Let ``auto`` choose for this device inside the context, in which a model is built.
+
+    A model is built in the machine's memory, wherever it computes later. A context inside another
+    one changes nothing: who calls knows better than a training's configuration.
+    """
+    token = _device.set(_device.get() or torch.device(device).type)
+    try:
+        yield
+    finally:
+        _device.reset(token)
 
 
 @cache
@@ -38,7 +55,11 @@ def product_seconds(dtype: torch.dtype) -> float:
 
 
 def compute_dtype(name: str = "auto") -> torch.dtype:
-    """The type called ``float32`` or ``bfloat16``; ``auto`` takes the faster one of this machine.
+    """The type called ``float32``, ``bfloat16`` or ``float16``; ``auto`` takes the fastest one.
+
+    That is the fastest on the device that a model is built for (:func:`built_for`), or else on a
+    GPU if this machine has one. Of GPUs without bfloat16 (before Ampere) it is float16. What is
+    trained stays in float32.
 
     Raises:
         ValueError: for another name.
@@ -46,8 +67,9 @@ def compute_dtype(name: str = "auto") -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r} must be one of {', '.join(DTYPES)}")
     if name == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        name = "bfloat16" if has_fast_bfloat16(device) else "float32"
+        device = _device.get() or ("cuda" if torch.cuda.is_available() else "cpu")
+        slower = "float16" if device == "cuda" else "float32"
+        name = "bfloat16" if has_fast_bfloat16(device) else slower
     return getattr(torch, name)
 
 

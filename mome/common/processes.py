@@ -1,16 +1,27 @@
 """Map a function over items: with a pool of processes on this machine, or on a Dask cluster."""
 
+import logging
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from mome.common.yaml_files import read_yaml
+
+# How many threads libraries start, which they read when they are imported.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+CRASHED = "its process crashed or was killed, also when it had no other work"
 
 
 class WorkerError(RuntimeError):
@@ -28,6 +39,7 @@ def map_items[Item, Result](
     nj: int = 1,
     desc: str = "",
     cluster: str | Path | None = None,
+    crashed: Callable[[Item, str], Result] | None = None,
 ) -> list[Result]:
     """Apply ``function`` to each item in ``nj`` processes or on a cluster, with a progress bar.
 
@@ -39,14 +51,18 @@ def map_items[Item, Result](
         cluster: YAML file of a Dask cluster in the format of ``espnet3.parallel``, whose
             ``n_workers`` then stands for ``nj``. Function, files and Python must be found at the
             same paths there.
+        crashed: gives the result of an item whose worker ends without an exception, as by a fault
+            of a decoder, from the item and the reason; an error if it is not given. Only for
+            processes on this machine, and not for one.
 
     Returns:
         The results, in the order of ``items``.
 
     Raises:
-        WorkerError: if a call raises an error; the message names the item, and the calls that have
-            not started are cancelled.
+        WorkerError: if a call raises an error, or ends its process; the message names the item,
+            and the calls that have not started are cancelled.
         RuntimeError: if a cluster is asked for and Dask is not installed.
+        ValueError: if nj is less than 1, or the cluster's file is no YAML.
     """
     items = list(items)
     if nj < 1:
@@ -55,14 +71,86 @@ def map_items[Item, Result](
         return _map_on_cluster(function, items, desc, cluster)
     if nj == 1 or len(items) < 2:
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
+    with one_thread_each():
+        return _map_in_pools(function, items, nj, desc, crashed)
+
+
+def _map_in_pools[Item, Result](
+    function: Callable[[Item], Result],
+    items: list[Item],
+    nj: int,
+    desc: str,
+    crashed: Callable[[Item, str], Result] | None,
+) -> list[Result]:
+    """The results of a pool of processes, and of further ones after each crash.
+
+    A pool does not tell which item has ended its worker. Items begin in their order, so it is one
+    of the first without a result: the ``nj`` that ran, and perhaps as many before them whose
+    results were lost with the pool. These are done in processes of their own.
+    """
+    results: dict[int, Result] = {}
+    with _progress_bar(desc, len(items)) as bar:
+
+        def add(place: int, result: Result) -> None:
+            results[place] = result
+            bar.update()
+
+        def alone(place: int) -> bool:
+            _run_pool(function, items, [place], 1, desc, add)
+            return place in results
+
+        while left := _without(results, len(items)):
+            _run_pool(function, items, left, nj, desc, add)
+            suspects = _without(results, len(items))[: 2 * nj]
+            if not suspects:
+                break
+            logging.warning(
+                "%s: a worker crashed or was killed; the %d items that it may have been at are done"
+                " again, each in a process of its own",
+                *(desc or "job", len(suspects)),
+            )
+            with ThreadPoolExecutor(nj) as threads:
+                survived = list(threads.map(alone, suspects))
+            culprits = [p for p, alive in zip(suspects, survived, strict=True) if not alive]
+            # Where all processes crash, as for lack of a library, the items are not to blame.
+            if culprits and (crashed is None or nj < len(culprits) == len(suspects)):
+                raise _failure(desc, items[culprits[0]], BrokenProcessPool(CRASHED))
+            if crashed:
+                for place in culprits:
+                    add(place, crashed(items[place], CRASHED))
+    return [results[place] for place in range(len(items))]
+
+
+def _without(results: Mapping[int, object], count: int) -> list[int]:
+    return [place for place in range(count) if place not in results]
+
+
+def _run_pool[Item, Result](
+    function: Callable[[Item], Result],
+    items: list[Item],
+    places: list[int],
+    nj: int,
+    desc: str,
+    add: Callable[[int, Result], None],
+) -> None:
+    """Do some items in processes, until one of these crashes; ``add`` takes place and result."""
     # Forking a process that runs threads (OpenMP, BLAS, FFmpeg) may hang it: spawn the workers.
-    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        min(nj, len(items)), mp_context=context, initializer=_start_worker
+        min(nj, len(places)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
     ) as pool:
-        futures = [pool.submit(function, item) for item in items]
+        futures: dict[Future[Result], int] = {}
         try:
-            return _gather(futures, as_completed(futures), items, desc)
+            with suppress(BrokenProcessPool):  # a crash before all are submitted
+                for place in places:
+                    futures[pool.submit(function, items[place])] = place
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is None:
+                    add(futures[future], future.result())
+                elif not isinstance(error, BrokenProcessPool):
+                    raise _failure(desc, items[futures[future]], error) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -89,7 +177,7 @@ def _client(cluster: str) -> Any:
     from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
     from omegaconf import OmegaConf
 
-    return build_client(OmegaConf.load(cluster))
+    return build_client(OmegaConf.create(read_yaml(cluster)))
 
 
 def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
@@ -105,6 +193,10 @@ def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
 
 
 def _progress[Item](iterable: Iterable[Item], desc: str, total: int) -> Iterable[Item]:
+    return _progress_bar(desc, total, iterable)
+
+
+def _progress_bar(desc: str, total: int, iterable: Iterable | None = None) -> tqdm:
     # In a log file every update is a line: write one every ten seconds only.
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
@@ -122,6 +214,21 @@ def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
     if len(shown) > 500:
         shown = shown[:500] + "..."
     return WorkerError(f"{desc or 'job'}: {shown}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let processes that are started inside the context compute in one thread each."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

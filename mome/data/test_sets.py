@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mome.common.atomic_files import write_bytes
-from mome.common.marks import Settings, demand_same, differences, fingerprint
+from mome.common.marks import Settings, demand_same, fingerprint
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
 from mome.data.corrupt import describe as describe_corruption
 from mome.data.noise import KINDS
@@ -212,7 +212,7 @@ def claim(dump: Path, wanted: Mapping[TestSet, Settings], force: bool = False) -
     Args:
         dump: the dump folder.
         wanted: copies with their settings.
-        force: take copies of other settings off the list instead, so that they are made anew.
+        force: take the copies off the list instead, so that they are made anew.
 
     Raises:
         mome.common.marks.OtherSettings: if a copy is listed with other settings.
@@ -222,8 +222,8 @@ def claim(dump: Path, wanted: Mapping[TestSet, Settings], force: bool = False) -
     if not force:
         for each in old:
             demand_same(dump / each.name, made[each.name], wanted[each], "--dumpdir")
-    elif other := [each for each in old if differences(made[each.name], wanted[each])]:
-        _update_list(dump, dict.fromkeys(other))
+    elif old:
+        _update_list(dump, dict.fromkeys(old))
 
 
 def add_to_list(dump: Path, made: Mapping[TestSet, Settings]) -> None:

@@ -83,7 +83,7 @@ class AVHubertEncoder(Encoder):
         weights: folder (or the safetensors file in it) that ``mome.bin.convert_avhubert`` wrote,
             or None for random weights.
         dtype: that convolutions and matrices are multiplied in (the weights stay float32):
-            ``float32``, ``bfloat16`` or ``auto``, the faster one here.
+            ``float32``, ``bfloat16``, ``float16`` or ``auto``, the fastest one here.
 
     Raises:
         ValueError: for an unknown size or type, or one that the weights do not have.

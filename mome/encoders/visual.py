@@ -54,7 +54,7 @@ class VisualEncoder(Encoder):
         layers, heads: of the transformer; its feed-forward is 4 D wide.
         dropout: in the transformer.
         dtype: that convolutions and matrices are multiplied in (the weights stay float32):
-            ``float32``, ``bfloat16`` or ``auto``, the faster one here.
+            ``float32``, ``bfloat16``, ``float16`` or ``auto``, the fastest one here.
         weights: safetensors file to start from, or None.
 
     Raises:

@@ -31,7 +31,8 @@ class WhisperEncoder(Encoder):
         input_size: for ESPnet's interface; the input is the waveform itself.
         model: hub name (``openai/whisper-small``) or folder of a Transformers Whisper model.
         pad_to_30s: give Whisper its 30 s window, as trained; costs 30 s of computation a clip.
-        dtype: of the weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
+        dtype: of the weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``, the
+            fastest one here.
         load_pretrained: False builds the architecture with random weights (tests, dry runs).
 
     Raises:

@@ -36,7 +36,8 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.
         encoder_output_size: width of the encoder's frames; None when projected outside.
         lm: hub name or folder of a Transformers LM that reads trees of prompts (docs/llms.md).
-        lm_dtype: of the frozen weights: ``float32``, ``bfloat16`` or ``auto``, the faster one here.
+        lm_dtype: of the frozen weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``, the
+            fastest one here.
         adapter: ``mome``, ``lora``, ``rate_lora``, ``none`` or another that is registered (see
             :func:`mome.adapters.attach`).
         adapter_conf: the adapter's arguments.

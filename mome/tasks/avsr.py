@@ -7,12 +7,13 @@ in the decoder registry of ESPnet's ASR task and the type ``lips`` in its data t
 import argparse
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.optimizers.optim_groups import configure_optimizer
+from espnet2.optimizers.optim_groups import add_optimizer_hooks
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
 from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
 from espnet2.train import dataset
@@ -21,9 +22,11 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.utils.types import str2bool, str_or_none
 
+from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.llm.decoder import MoMELLMDecoder
+from mome.models.avsr import AVSRModel
 from mome.tasks.batches import RandomTies
 from mome.tasks.build import (
     audio_encoder_choices,
@@ -154,35 +157,65 @@ class AVSRTask(AbsTask):
     def build_optimizers(
         cls, args: argparse.Namespace, model: torch.nn.Module
     ) -> list[torch.optim.Optimizer]:
-        """One optimiser; norms and biases are not decayed when ``exclude_weight_decay`` is set.
+        """One optimiser.
+
+        Projectors have their own learning rate by ``projector_lr_scale``; norms and biases, also
+        theirs, are not decayed when ``exclude_weight_decay`` is set.
 
         Raises:
-            ValueError: if ``--init_param`` gives some projectors of the model but not all.
+            ValueError: if ``--init_param`` gives some projectors of the model but not all, or if
+                projectors have another learning rate than one that is not given, or if gradients
+                would pass through float16 without a scaled loss.
         """
         # ESPnet calls no other step of a task in training alone, before it initialises the model.
         check_warm_start(model, args.init_param)
-        optim_class = optim_classes[args.optim]
+        check_float16(model, args.use_amp)
         if args.exclude_weight_decay:
-            return [
-                configure_optimizer(
-                    model, optim_class, args.optim_conf, args.exclude_weight_decay_conf
-                )
-            ]
-        projectors: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
+            add_optimizer_hooks(model, **args.exclude_weight_decay_conf)
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                (projectors if name.startswith("projectors.") else others).append(parameter)
-        groups = [{"params": others}] if others else []
-        if projectors:
-            rate = args.optim_conf["lr"] * args.projector_lr_scale
-            groups.append({"params": projectors, "lr": rate})
-        return [optim_class(groups, **args.optim_conf)]
+                # ESPnet's hooks mark what is not decayed by this attribute.
+                kind = name.startswith("projectors."), hasattr(parameter, "_optim")
+                groups.setdefault(kind, []).append(parameter)
+        options: list[dict[str, Any]] = []
+        for projects, undecayed in sorted(groups):
+            group: dict[str, Any] = {"params": groups[projects, undecayed]}
+            if projects and args.projector_lr_scale != 1:
+                if "lr" not in args.optim_conf:
+                    raise ValueError(
+                        f"projector_lr_scale {args.projector_lr_scale:g} is a multiple of"
+                        f" optim_conf.lr, which is not given"
+                    )
+                group["lr"] = args.optim_conf["lr"] * args.projector_lr_scale
+            if undecayed:
+                group["weight_decay"] = 0.0
+            options.append(group)
+        return [optim_classes[args.optim](options, **args.optim_conf)]
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
         """The model of a configuration; see :func:`mome.tasks.build.build_model`."""
-        return build_model(args)
+        with built_for("cuda" if getattr(args, "ngpu", 0) else "cpu"):
+            return build_model(args)
+
+
+def check_float16(model: torch.nn.Module, use_amp: bool) -> None:
+    """See that the loss is scaled where gradients pass through float16, in which they vanish.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    # A frozen encoder, which has no such attribute, gets no gradients.
+    encoder = getattr(model, "video_encoder", None)
+    types = {"video_encoder_conf.dtype": getattr(encoder, "dtype", None)}
+    if isinstance(model, AVSRModel):
+        types["decoder_conf.lm_dtype"] = model.decoder.lm.inner.dtype
+    if not use_amp and (halves := [key for key, dtype in types.items() if dtype == torch.float16]):
+        raise ValueError(
+            f"{' and '.join(halves)}: gradients through float16, which auto takes on GPUs without"
+            f" bfloat16, vanish unless the loss is scaled: train with --use_amp true, or in float32"
+        )
 
 
 def check_trained(*paths: str | Path) -> None:
@@ -213,7 +246,8 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
         FileNotFoundError: if either file is missing.
     """
     check_trained(config, weights)
-    model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
+    with built_for(device):
+        model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
     if args.model == "avsr" and model.decoder.adapter is not None:
         model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
     return model.eval(), args

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mome.common.yaml_files import read_yaml
 from mome.tasks import data_folders
 from mome.tasks.extensions import import_modules
 
@@ -22,7 +21,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it or a base does not exist.
-        ValueError: if it is not a dictionary, or is its own base.
+        ValueError: if one of them is no YAML or not a dictionary, or is its own base.
     """
     chain: list[dict[str, Any]] = []
     seen: set[Path] = set()
@@ -33,9 +32,7 @@ def read_config(path: Path) -> dict[str, Any]:
         seen.add(place)
         if not place.is_file():
             raise FileNotFoundError(f"{place} does not exist (configuration {path})")
-        values = yaml.safe_load(place.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError(f"{place} is no configuration: it holds no `key: value`")
+        values = read_yaml(place)
         base = values.pop("base", None)
         place = None if base is None else place.parent / base
         chain.append(values)

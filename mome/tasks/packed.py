@@ -32,6 +32,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mome.common.marks import file_digest
+from mome.common.precision import built_for
+from mome.common.yaml_files import read_yaml
 from mome.pretrained.places import download_folders
 
 FORMAT = 1
@@ -97,10 +99,10 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         FileNotFoundError: if the training has left out a file.
         FileExistsError: if the output is a folder of something else.
         OSError: if the output cannot be written.
-        ValueError: for a checkpoint that cannot be read.
+        ValueError: for a configuration or a checkpoint that cannot be read.
     """
     check_output(output)
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values = read_yaml(config)
     kept = {key: values[key] for key in KEYS if key in values}
     for key in TRAINING_ONLY:
         (kept.get("preprocessor_conf") or {}).pop(key, None)
@@ -198,7 +200,7 @@ def parts_of(values: Mapping[str, Any]) -> list[tuple[Place, str]]:
 
 def folders_of(config: Path) -> list[Path]:
     """The folders in which the frozen parts of a training lie on this machine."""
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values = read_yaml(config)
     return list(dict.fromkeys(Path(name).expanduser().parent for _, name in parts_of(values)))
 
 
@@ -391,7 +393,10 @@ def load_packed(
     path = Path(path)
     with opened(path) as folder:
         info = read_info(folder, path)
-        values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        try:
+            values = read_yaml(folder / CONFIG)
+        except ValueError as error:
+            raise PackedModelError(f"{path}: {CONFIG} cannot be read ({error})") from None
         places = {dotted(place): place for place, _ in texts(values)}
         for place, part in info["frozen"].items():
             if place not in places:
@@ -407,7 +412,8 @@ def load_packed(
                 f"and allow it by --import for each"
             )
         try:
-            model = build_model(args)
+            with built_for(device):
+                model = build_model(args)
         except TypeError as error:
             # What a class says of an argument that it does not have.
             raise PackedModelError(

@@ -51,7 +51,8 @@ class Options:
         batch_size: segments at once.
         max_seconds: longest segment; None takes a quarter more than in the model's training.
         min_pause: shortest pause between segments, in seconds.
-        max_new_tokens: longest transcript of a segment.
+        max_new_tokens: longest transcript of a segment; None takes a quarter more than in the
+            model's training, and at least 64.
     """
 
     task: str = "auto"
@@ -62,7 +63,7 @@ class Options:
     batch_size: int = 8
     max_seconds: float | None = None
     min_pause: float = 0.4
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
+MAX_NEW_TOKENS = 64  # of a segment's transcript, or more where training had longer ones
 PEOPLE = 3  # faces that are followed, to find out who speaks
 
 
@@ -125,6 +126,8 @@ class Transcriber:
         self.calibration = Calibration.from_json(calibration.get("lines", {}))
         # Transcripts are chosen as they were when the model was measured.
         self.length_penalty = float(info.get("length_penalty", 0.0))
+        # Models packed by older versions do not say how long transcripts of the training were.
+        self.max_new_tokens = max(MAX_NEW_TOKENS, int(info.get("max_new_tokens", 0)))
 
     @classmethod
     def load(
@@ -418,7 +421,7 @@ class Transcriber:
             self.model.decoder.lm.inner,
             *self.model.prompts(features, [chosen]),
             beam=options.beam,
-            max_new_tokens=options.max_new_tokens,
+            max_new_tokens=options.max_new_tokens or self.max_new_tokens,
             eos_id=self.model.decoder.eos_id,
             length_penalty=self.length_penalty,
             adapter=self.model.decoder.adapter,

@@ -216,6 +216,10 @@ def test_an_adapted_lm_computes_the_same(position):
         frozen = prompt_and_step(lm, ids)
     adapter.for_inference(torch.float32)
     assert len(adapter.compiled) == 3
+    with pytest.raises(RuntimeError, match="cannot be moved to another device or type"):
+        adapter.double()
+    with pytest.raises(RuntimeError, match="cannot be given other weights"):
+        adapter.load_state_dict(adapter.state_dict())
     assert torch.allclose(prompt_and_step(lm, ids), expected, atol=1e-4)
     assert not torch.allclose(frozen, expected, atol=0.1)
     # Also what needs the experts and the LM apart: the frozen LM alone, routing and gradients.

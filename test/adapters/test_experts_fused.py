@@ -41,6 +41,25 @@ def adapted(config_class, dtype=torch.float32, position="mhsa", **experts):
 IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
+def test_a_fused_form_is_neither_moved_nor_given_other_weights():
+    lm, adapter = adapted(LlamaConfig)
+    adapter.double().float()  # before, all is allowed
+    adapter.load_state_dict({name: 2 * tensor for name, tensor in adapter.state_dict().items()})
+    expected = prompt_and_step(lm, IDS)
+    adapter.for_inference(torch.float32)
+    model = torch.nn.ModuleDict({"adapter": adapter, "lm": lm})
+    for move in (model.bfloat16, lambda: model.to("meta"), adapter.double):
+        with pytest.raises(RuntimeError, match="cannot be moved to another device or type: its"):
+            move()
+    for loading in (adapter, model):
+        with pytest.raises(
+            RuntimeError, match=r"cannot be given other weights.*for_inference last"
+        ):
+            loading.load_state_dict(loading.state_dict())
+    model.to("cpu").float()  # which changes nothing
+    assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("config_class", CONFIGS)
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_fused_projections_equal_experts_beside_the_attention(config_class, experts):

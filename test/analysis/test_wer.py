@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import jiwer
 import numpy as np
@@ -114,6 +115,33 @@ def test_missing_utterances_and_empty_references_are_named():
         score({"a": "..."}, {"a": "x"})
 
 
+@pytest.mark.parametrize(
+    ("said", "heard", "errors", "characters"),
+    [
+        ("今天天气很好", "今天天汽很好", 1, 6),  # one character of six, and not the whole sentence
+        ("今天 天气 很好", "今天天气很 好", 0, 6),  # blanks count nothing
+        ("打开wifi吧", "打开wife", 2, 4),  # words of another script are words
+        ("สวัสดีครับ", "สวัสดีครบ", 1, 10),
+        ("きょうは、いい天気。", "きょうわいい天気", 1, 8),
+    ],
+)
+def test_characters_are_scored_where_words_have_no_blanks_between(said, heard, errors, characters):
+    result = score({"a": said, "b": said}, {"a": heard, "b": said})
+    assert result.unit == "character"
+    assert (result.substitutions + result.deletions + result.insertions) == errors
+    assert result.words == 2 * characters
+    assert result.wer == pytest.approx(100 * errors / (2 * characters))
+    assert result.low <= result.wer <= result.high
+    if "wifi" not in said:
+        assert result.cer == pytest.approx(result.wer)
+
+
+def test_words_are_scored_where_they_have_blanks_between():
+    for text in ("오늘 날씨가 좋다", "привет мир", "नमस्ते दुनिया", "play 天 now please"):
+        result = score({"a": text}, {"a": text})
+        assert (result.unit, result.words) == ("word", len(text.split()))
+
+
 def test_guessing_knows_the_training_texts_alone():
     train = ["bin blue now", "bin red now", "set blue again"]
     guesses = guess(train, {"u": "bin blue now", "v": "set red again"})
@@ -184,6 +212,38 @@ def test_no_table_is_of_a_set_that_has_changed_since(tmp_path, file):
     # A set without the list of its sources is that of an earlier version.
     (folder / "sources").unlink()
     assert test_sets.settings_of(tmp_path / "dump", "test") == {"prepared": "absent"}
+
+
+def test_the_table_of_a_set_without_blanks_shows_character_error_rates(tmp_path):
+    decoded(tmp_path, "a4_v2", "a 今天天汽很好\nb 你好\n")
+    (tmp_path / "dump/test/text").write_text("a 今天天气很好\nb 你好\n")
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    score_bin.main(arguments)
+    table = (tmp_path / "exp/RESULTS.md").read_text()
+    assert table.startswith("# Character error rates\n\nCER in %, with the 95 %")
+    assert "| test, clean (CER) | 12.5 [0.0, 16.7] |\n" in table
+    assert json.loads((tmp_path / "exp/scores.json").read_text())["avsr/test/a4_v2"]["unit"] == (
+        "character"
+    )
+
+
+def test_a_full_disk_leaves_the_former_results(tmp_path):
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    score_bin.main(arguments)
+    files = [tmp_path / "exp/RESULTS.md", tmp_path / "exp/scores.json"]
+    before = [path.read_bytes() for path in files]
+    decoded(tmp_path, "a16_v5", "a one\nb\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="nothing is half-written"):
+            score_bin.main(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.read_bytes() for path in files] == before
+    left = {path.name for path in (tmp_path / "exp").iterdir()}
+    assert left == {"RESULTS.md", "decode", "scores.json"}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import yaml
 
-from mome.bin.decode import check_decoded
+from mome.bin.decode import are_cut, check_decoded
+from mome.bin.decode import main as decode_main
 from mome.bin.merge_decoding import merge
 from mome.common.marks import OtherSettings
 from mome.data import test_sets as sets
+from mome.data.audio import write_flac
+from mome.data.kaldi import write_scp
+from mome.models.avsr import AVSRModel
 
 SETTINGS = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
 COPY = sets.noisy("test", "babble", 0)
@@ -47,6 +54,72 @@ def test_what_does_not_say_its_settings_is_decoded_again(tmp_path, caplog, conte
     check_decoded(tmp_path / "decode", SETTINGS, tmp_path, force=False)
     assert "test/a4_v2 does not say how it was decoded: it counts as not done" in caplog.text
     assert not folder.exists()
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """Two sets of three clips that are heard."""
+    folder = tmp_path / "dump"
+    rng = np.random.default_rng(0)
+    for name in ("train", "valid"):
+        wavs = {f"u{number}": folder / name / f"{number}.flac" for number in range(3)}
+        for wav in wavs.values():
+            write_flac(wav, rng.normal(0, 0.1, 16000).astype(np.float32))
+        write_scp(folder / name / "wav.scp", wavs)
+        write_scp(folder / name / "text", dict.fromkeys(wavs, "place red now"))
+        write_scp(folder / name / "utt2dur", dict.fromkeys(wavs, "1.00"))
+        write_scp(folder / name / "utt2num_frames", dict.fromkeys(wavs, 25))
+    return folder
+
+
+@pytest.mark.parametrize(("unfinished", "said"), [(0, False), (2, False), (3, True)])
+def test_more_than_one_transcript_in_a_hundred_must_end(unfinished, said):
+    assert are_cut(unfinished, 200) == said
+
+
+def test_cut_transcripts_are_counted_and_a_warning_says_so(training, dump, tmp_path, caplog):
+    config = yaml.safe_load((training / "config.yaml").read_text())
+    config["use_preprocessor"] = True
+    config["train_data_path_and_name_and_type"] = [[str(dump / "train/text"), "text", "text"]]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--beam", "1", "--rates", "a16"]
+
+    def decode(name: str, *more: object) -> dict:
+        decode_main([str(word) for word in (*options, "--output", tmp_path / name, *more)])
+        return json.loads((tmp_path / name / "asr/valid/a16/decode.json").read_text())
+
+    how = decode("short", "--max_new_tokens", 1, "--num_workers", 0)
+    cut = how["unfinished"]
+    assert cut > 0  # random weights seldom end a transcript with its first token
+    assert f"valid asr a16: {cut} of 3 transcripts do not end within --max_new_tokens 1" in (
+        caplog.text
+    )
+    assert decode("default", "--num_workers", 0)["settings"]["max_new_tokens"] == 32
+    write_scp(dump / "train/text", {"u0": "red " * 50})
+    assert decode("long", "--num_workers", 0)["settings"]["max_new_tokens"] == 64
+
+
+def test_a_lack_of_memory_names_the_utterances_and_what_helps(
+    training, dump, tmp_path, monkeypatch
+):
+    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
+    options += ["--output", tmp_path / "decode", "--batch_size", 2]
+    monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
+    with pytest.raises(
+        SystemExit, match=r"utterances u\d, u\d, at 1 .*--decode_batch_size.* or --b"
+    ):
+        decode_main(list(map(str, options)))
+
+    def broken(self, **batch):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(AVSRModel, "encode", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        decode_main(list(map(str, options)))
 
 
 def test_parts_are_merged_if_their_settings_agree(tmp_path):

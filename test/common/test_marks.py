@@ -48,6 +48,12 @@ def test_the_same_command_runs_once_and_another_is_refused(work, caplog, capfdbi
     assert work("--seed", "1", options=["--force", "true"]) == 2
     assert work("--seed", "1") == 2
     assert Path("out/log").read_text() == "ran\nran\n"
+    assert work("--seed", "1", options=["--force", "true"]) == 3
+    Path("out/parts").touch()
+    assert work("--seed", "1", options=["--forget", "out/parts"]) == 3
+    assert Path("out/parts").exists()
+    assert work("--seed", "1", options=["--forget", "out/parts", "--force", "true"]) == 4
+    assert not Path("out/parts").exists()
 
 
 def test_what_failed_or_cannot_be_read_is_done_again(work, caplog):
@@ -67,7 +73,7 @@ def test_what_failed_or_cannot_be_read_is_done_again(work, caplog):
         assert Path("made").exists()
 
 
-def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypatch):
+def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     options = ["--mark", "exp/.done", "--checkpoint", "exp/checkpoint"]
     training = [
@@ -92,9 +98,44 @@ def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypa
         run_once(command(2))
     run_once(command(1))
     assert read_mark("exp/.done")["state"] == "done"
-    training[2] = "test ! -e exp/checkpoint"  # what is forced starts anew
+    training[2] = "test ! -e exp/checkpoint && touch exp/checkpoint"  # what is forced starts anew
+    for lr in (2, 2):  # of other settings and of equal ones
+        run_once(["--force", "true", *command(lr)])
+        assert read_mark("exp/.done")["settings"]["--optim_conf lr"] == "2"
+    assert not Path("exp/checkpoint.unfinished").exists()
+    write_mark("exp/.done", read_mark("exp/.done")["settings"], "started")
+    Path("exp/checkpoint").write_text("of a week")
     run_once(["--force", "true", *command(2)])
-    assert read_mark("exp/.done")["settings"]["--optim_conf lr"] == "2"
+    assert "Its checkpoint is kept as exp/checkpoint.unfinished" in caplog.text
+    assert Path("exp/checkpoint.unfinished").read_text() == "of a week"
+
+
+def test_validation_decides_whether_work_is_done(tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.chdir(tmp_path)
+    line = "echo x >> runs; mkdir -p data; cp source/* data"
+    command = ["--mark", ".done", "--valid", "data", "--", "sh", "-c", line]
+    then = ["--mark", "next.done", "--needs", ".done", "--", "touch", "next"]
+    Path("source").mkdir()
+    tables = {"utt2spk": "a a\n", "spk2utt": "a a\n", "wav.scp": "a a.wav\n", "text": "b red\n"}
+    for name, content in tables.items():
+        Path("source", name).write_text(content)
+    with pytest.raises(SystemExit, match=r"what \.done marks is not valid, see above: mend"):
+        run_once(command)
+    assert "data: " in capfd.readouterr().out
+    with pytest.raises(SystemExit, match=r"^\.done: that work was begun and is not finished"):
+        run_once(then)
+    Path("source/text").write_text("a red\n")
+    run_once(command)  # not valid, hence made again
+    run_once(then)
+    assert Path("runs").read_text() == "x\nx\n"
+    Path("data/text").write_text("b red\n")
+    with pytest.raises(SystemExit, match="is not valid"):
+        run_once(command)
+    assert Path("runs").read_text() == "x\nx\n"
+    Path("data/text").write_text("a blue\n")  # repaired by hand, which is kept
+    run_once(command)
+    assert read_mark(".done")["state"] == "done"
+    assert Path("runs").read_text() == "x\nx\n"
 
 
 def test_contents_of_configurations_and_inputs_count(work):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mome.common import precision
-from mome.common.precision import compute_dtype, has_fast_bfloat16
+from mome.common.precision import built_for, compute_dtype, has_fast_bfloat16
 
 
 def test_slow_where_the_kernel_says_that_the_cpu_has_no_instructions_for_it():
@@ -41,11 +41,35 @@ def test_a_product_is_timed_in_its_type():
         assert 1e-6 < precision.product_seconds(dtype) < 10
 
 
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "expected"),
+    [
+        (True, False, {"cuda": torch.bfloat16, "cpu": torch.float32}),
+        (False, True, {"cuda": torch.float16, "cpu": torch.bfloat16}),
+        (False, False, {"cuda": torch.float16, "cpu": torch.float32}),
+    ],
+)
+def test_the_device_that_is_used_decides_not_that_which_is_there(monkeypatch, gpu, cpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "has_fast_bfloat16", {"cuda": gpu, "cpu": cpu}.get)
+    for device, dtype in expected.items():
+        with built_for(device), built_for("cpu"):  # as a training's configuration says, in vain
+            assert compute_dtype() == dtype
+            assert compute_dtype("float32") == torch.float32
+    with built_for("cuda:1"):
+        assert compute_dtype() == expected["cuda"]
+    assert compute_dtype() == expected["cuda"]  # where nobody says
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert compute_dtype() == expected["cpu"]
+
+
 def test_names():
     assert compute_dtype("float32") == torch.float32
     assert compute_dtype("bfloat16") == torch.bfloat16
+    assert compute_dtype("float16") == torch.float16
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    slower = torch.float16 if device == "cuda" else torch.float32
+    fast = torch.bfloat16 if has_fast_bfloat16(device) else slower
     assert compute_dtype() == fast
     with pytest.raises(ValueError, match="must be one of auto"):
         compute_dtype("half")

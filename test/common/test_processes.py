@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mome.common.processes import WorkerError, map_items
+from mome.common.processes import THREADS, WorkerError, map_items
 from mome.data.audio import write_flac
 from mome.data.kaldi import spk2utt_of, write_scp
 
@@ -37,6 +38,47 @@ def test_failure_names_work_item_and_reason(nj):
     with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this") as caught:
         map_items(partial(square_but, bad=7), range(20), nj, "squares")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def square_or_crash(number: int, bad: tuple[int, ...]) -> int:
+    """Square; the process ends by a segmentation fault for some numbers."""
+    if number in bad:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number * number
+
+
+def test_an_item_that_ends_its_process_is_found(caplog):
+    crash = partial(square_or_crash, bad=(1, 4))
+    with pytest.raises(WorkerError, match="squares: 1: BrokenProcessPool: its process crashed or"):
+        map_items(crash, range(6), 2, "squares")
+    found = map_items(crash, range(6), 2, crashed=lambda number, reason: f"{number}: {reason}")
+    assert [found[place] for place in (0, 2, 3, 5)] == [0, 4, 9, 25]
+    for place in (1, 4):
+        assert str(found[place]).startswith(
+            f"{place}: its process crashed or was killed, also when"
+        )
+    assert "job: a worker crashed or was killed; the 4 items that it may have been" in caplog.text
+
+
+def test_items_are_not_blamed_where_every_process_crashes():
+    crash = partial(square_or_crash, bad=tuple(range(6)))
+    with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
+        map_items(crash, range(6), 2, crashed=lambda number, reason: number)
+
+
+def threads_of(_: int) -> tuple[list[str | None], int]:
+    """What libraries are told in this process, and how many threads one of them has."""
+    import torch  # after the variables are set, as what a worker computes with is
+
+    return [os.environ.get(name) for name in THREADS], torch.get_num_threads()
+
+
+def test_workers_compute_in_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert map_items(threads_of, range(2), 2) == [(["1", "1", "1"], 1)] * 2
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 def test_nothing_to_do_and_no_job():

@@ -227,6 +227,10 @@ def test_finished_crops_are_kept_and_settings_count(dump, capsys):
     assert any(after[p] != before[p] for p in before if "drop" in str(p))
     run(dump, *options, "--force", "true")
     assert crops(dump) == before
+    capsys.readouterr()
+    run(dump, *options, "--force", "true")  # of equal settings
+    assert "12 crops new" in capsys.readouterr().out
+    assert crops(dump) == before
     assert list(read_list(dump)) == [
         "test_drop1",
         "test_drop3",

@@ -227,8 +227,11 @@ def test_noisy_copies_follow_their_noise(dump, capsys):
     assert "test with babble: 6 utterances at 5 SNRs, 30 new" in capsys.readouterr().out
     changed = {p for p in before if after[p] != before[p]}
     assert changed == {p for p in before if "babble" in str(p) and "snr20" not in str(p)}
-    noise_main([*arguments(root), *FORCE])
-    assert "test with music: 6 utterances at 5 SNRs, 0 new" in capsys.readouterr().out
+    noise_main([*arguments(root), "--test_kinds", "babble", *FORCE])
+    assert "music" not in capsys.readouterr().out  # not asked for, and not made anew
+    assert everything(dump) == before
+    noise_main([*arguments(root), *FORCE])  # of equal settings
+    assert "test with music: 6 utterances at 5 SNRs, 30 new" in capsys.readouterr().out
     assert everything(dump) == before
 
 

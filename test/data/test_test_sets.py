@@ -75,6 +75,8 @@ def test_the_list_is_merged_also_by_several_writers(tmp_path):
     assert sets.source_of(tmp_path, "test") != sets.source_of(tmp_path, "test_babble_snr3")
     sets.claim(tmp_path, again, force=True)
     assert "test_babble_snr3" not in sets.read_list(tmp_path)
+    sets.claim(tmp_path, {sets.noisy("test", "babble", 2): {"seed": 2}}, force=True)
+    assert "test_babble_snr2" not in sets.read_list(tmp_path)
     (tmp_path / "test_sets.json").write_text("[]")
     with pytest.raises(ValueError, match=r"test_sets\.json cannot be read .*run stage 3 again"):
         sets.read_list(tmp_path)

@@ -190,6 +190,10 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
     assert ["beam 2" in measured[0], "beam 1" in measured[1]] == [True, True]
     assert (folder / "exp/mome/RESULTS.md").read_bytes() == results
     run([*clean, "--decode_tag", "greedy", "--beam", "2", "--force", "true"])
+    made = {path: path.stat().st_mtime_ns for path in (folder / "exp/mome").rglob("text")}
+    run([*clean, "--decode_tag", "greedy", "--beam", "2", "--force", "true", "--stop_stage", "5"])
+    for path, before in made.items():  # of equal settings, and not of another --decode_tag
+        assert (path.stat().st_mtime_ns > before) == ("decode_greedy" in path.parts)
     table = (folder / "exp/mome/RESULTS_greedy.md").read_text()
     assert "Beam 2," in table
     assert "--beam 1 " not in table

@@ -39,6 +39,12 @@ def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
     )
 
 
+def media(recipe: Path) -> list[Path]:
+    folders = [recipe / "data", recipe / "dump"]
+    names = ("*.flac", "*.mp4", "utt2spk")
+    return [path for folder in folders for name in names for path in folder.rglob(name)]
+
+
 @pytest.mark.parametrize(
     ("task", "file", "lacks"), [("vsr", "lip.scp", "wav.scp"), ("asr", "wav.scp", "lip.scp")]
 )
@@ -53,6 +59,13 @@ def test_tasks_decide_what_a_corpus_needs(tmp_path, task, file, lacks):
         assert len(read_scp(folder / file)) == count
         assert not (folder / lacks).exists()
         assert (folder / "lips.png").exists() == (task == "vsr")
+    # All stages asked for are done anew if that is asked for.
+    made = {path: path.stat().st_mtime_ns for path in media(tmp_path)}
+    assert made
+    result = run(tmp_path, "--tasks", task, "--force", "true")
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    assert made.keys() == set(media(tmp_path))
+    assert all(path.stat().st_mtime_ns > before for path, before in made.items())
     # Without sound there is nothing to add noise to.
     noisy = tmp_path / "dump/test_babble_snr0"
     assert noisy.exists() == (task == "asr")

@@ -245,6 +245,31 @@ def test_run_pl_spreads_jobs_over_gpus(tmp_path):
     assert seen == ["gpu=4", "gpu=7", "gpu=4"]
 
 
+@pytest.mark.parametrize(
+    ("options", "env", "threads"),
+    [
+        (["JOB=1:2"], {}, len(os.sched_getaffinity(0)) // 2 or 1),
+        (["JOB=1:99"], {}, 1),
+        (["JOB=1:2"], {"OMP_NUM_THREADS": "7"}, 7),
+        (["--gpu", "1", "JOB=1:2"], {"CUDA_VISIBLE_DEVICES": "0"}, ""),
+        ([], {}, ""),
+    ],
+)
+def test_run_pl_shares_the_cores_among_jobs(tmp_path, monkeypatch, options, env, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    command = [*options, tmp_path / "JOB.log", "bash", "-c", "echo threads=$OMP_NUM_THREADS"]
+    assert launch("run.pl", *command, tmp_path=tmp_path, **env).returncode == 0
+    log = tmp_path / ("1.log" if len(options) else "JOB.log")
+    assert f"\nthreads={threads}\n" in log.read_text()
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "X"}, "X")])
+def test_threads_sleep_while_they_wait(given, used):
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    path = UTILS.parent / "egs/TEMPLATE/avsr1/path.sh"
+    assert parse(script=f". {path}; echo $OMP_WAIT_POLICY", env=env).stdout == f"{used}\n"
+
+
 def test_slurm_pl_asks_for_resources(tmp_path):
     arguments = ["--partition", "gpu", "--gpu", "2", "--num_threads", "4", "--num_nodes", "3"]
     result = launch("slurm.pl", *arguments, tmp_path / "train.log", "true", tmp_path=tmp_path)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mome.bin.train import explains_itself
+from mome.bin.train import main as train
 from mome.tasks.config import parse, read_config
 
 EGS = Path(__file__).parents[2] / "egs"
@@ -64,6 +66,36 @@ def test_a_circle_of_bases_is_an_error(tmp_path):
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     with pytest.raises(ValueError, match="is its own base"):
         read_config(tmp_path / "a.yaml")
+
+
+def test_broken_yaml_is_named_by_file_and_line(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("max_epoch: 1\noptim_conf: {lr: 0.1\n")
+    (tmp_path / "train.yaml").write_text("base: base.yaml\n")
+    with pytest.raises(SystemExit):
+        parse(["--config", str(tmp_path / "train.yaml")])
+    assert (
+        f"error: {tmp_path / 'base.yaml'}, line 3: expected ',' or '}}'" in capsys.readouterr().err
+    )
+
+
+def test_an_error_of_the_configuration_is_one_line(tiny_lm, tmp_path):
+    config = yaml.safe_load((EGS / "mini_av/conf/train.yaml").read_text(encoding="utf-8"))
+    config["decoder_conf"] |= {"lm": tiny_lm, "adapter": "nothing"}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        SystemExit, match=r"^mome-train: error: adapter 'nothing' is unknown; there"
+    ):
+        train(["--config", str(tmp_path / "train.yaml"), "--dry_run", "true"])
+
+
+def test_only_what_this_package_raises_explains_itself(tmp_path):
+    (tmp_path / "a.yaml").touch()
+    with pytest.raises(ValueError, match="is no configuration") as ours:
+        read_config(tmp_path / "a.yaml")
+    with pytest.raises(ValueError, match="invalid literal") as pythons:
+        int("one")
+    assert explains_itself(ours.value)
+    assert not explains_itself(pythons.value)
 
 
 def test_an_exponent_without_a_point_is_a_number(tmp_path):

@@ -37,6 +37,7 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     assert list(packed.pairs) == [task]
     assert [row["rates"] for row in info["rates"]] == TASKS[task]
     assert info["max_seconds"] == 1.08
+    assert info["max_new_tokens"] == 32
     calibration = json.loads(json.dumps(info["calibration"]))
     assert calibration["unknown_parts"] > 0
     assert 0 <= calibration["unknown_doubtful"] <= 1

@@ -7,9 +7,9 @@
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 #   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
-# Finished work is not redone, broken work goes on where it stopped, and work that was made with
-# other options is never taken for that asked for. Call it from a recipe's run.sh; any option can be
-# given there or on the command line as --name value.
+# Finished work is not redone unless --force true asks for it, broken work goes on where it stopped,
+# and work that was made with other options is never taken for that asked for. Call it from a
+# recipe's run.sh; any option can be given there or on the command line as --name value.
 set -euo pipefail
 
 template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,7 +21,7 @@ template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ## Stages
 stage=0                    # the first
 stop_stage=6               # the last
-force=false                # true: redo what was made with other options than these
+force=false                # true: do the stages asked for anew, with these options; downloads stay
 dry_run=false              # true: only say what the models cost; no data or weights needed
 seed=0                     # of all that is drawn at random
 ## Folders
@@ -84,6 +84,8 @@ inference_model=valid.acc.best.pth # weights decoded; valid.epoch.ave.pth: mean 
 beam=15                    # hypotheses kept; 1 is greedy
 length_penalty=0           # exponent of the length that divides a hypothesis' log-probability: 0 for
                            # the likeliest transcript; Transformers' default is 1
+max_new_tokens=            # tokens of a transcript; default: a quarter more than the longest of the
+                           # training set has, and at least 32
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
 ## Packing (stage 6)
@@ -181,13 +183,12 @@ fi
 
 if wants 1; then
     log "stage 1: data folders"
+    folders=()
+    for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
     # shellcheck disable=SC2086
-    run_once --mark "${datadir}/.done" --elsewhere=--datadir -- \
+    run_once --mark "${datadir}/.done" --elsewhere=--datadir --valid "${folders[@]}" -- \
         python local/data.py prepare --corpus "${corpus}" --out "${datadir}" --nj "${nj}" \
         ${prepare_opts}
-    for set in "${train_set}" "${valid_set}" ${test_sets}; do
-        python -m mome.bin.validate_data_dir "${datadir}/${set}"
-    done
     took 1
 fi
 
@@ -213,14 +214,14 @@ if wants 2; then
             inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
         # shellcheck disable=SC2086
-        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" -- \
+        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" \
+            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- \
             python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
             --detector "${detector}" --landmarks "${landmarks[0]}" \
             --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
             "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
             ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"} \
             ${lip_opts} "${limit[@]}"
-        python -m mome.bin.validate_data_dir "${dumpdir}/${set}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
                 --output "${dumpdir}/${set}/lips.png"
@@ -309,6 +310,7 @@ if wants 5; then
             --test_sets ${test_sets} --snrs ${snrs} ${test_noise:+--kinds ${test_noise}}
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
             --beam "${beam}" --length_penalty "${length_penalty}" --ngpu "$((ngpu > 0))"
+            ${max_new_tokens:+--max_new_tokens "${max_new_tokens}"}
             --batch_size "${decode_batch_size}" ${decode_opts})
         if [ "${jobs}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
             "${decode[@]}" 2>&1 | tee -a "${out}.log"
