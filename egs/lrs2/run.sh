@@ -7,27 +7,33 @@
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
 # mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
 # Auto-AVSR's <root>/lrs2/lrs2_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
-# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system, and
-# RESULTS.md has the command of each row of its tables.
+# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system (with a
+# configuration in conf/table6 that of its Table 6, whose LLM and Whisper are larger), and RESULTS.md
+# has the command of each row of its tables.
 set -euo pipefail
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 lrs2=                      # folder of the corpus
+train_config=conf/train.yaml # it also says which LLM and Whisper are the default
 # shellcheck disable=SC2034
-own_options=lrs2
+own_options="lrs2 train_config"
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
 corpus=$(corpus_folder lrs2 "${lrs2}" "$@")
 cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
+case ${train_config} in
+    */table6/*) lm=meta-llama/Llama-3.1-8B audio_model=openai/whisper-medium ;;
+    *) lm=meta-llama/Llama-3.2-3B audio_model=openai/whisper-small ;;
+esac
+
 exec ../TEMPLATE/avsr1/avsr.sh \
     --corpus "${corpus}" --download_opts none \
-    --lm meta-llama/Llama-3.2-3B \
-    --audio_model openai/whisper-small \
+    --lm "${lm}" --audio_model "${audio_model}" \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --max_new_tokens 32 \
     --trained_on "LRS2-BBC: British television" \
-    --train_config conf/train.yaml \
+    --train_config "${train_config}" \
     "$@"

@@ -6,16 +6,18 @@
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
 # mome.bin.convert_avhubert makes it (--video_weights). Mouth crops that exist: --lip_dir, such as
 # Auto-AVSR's <root>/lrs3/lrs3_video_seg16s. Other options: ../TEMPLATE/avsr1/avsr.sh; those of the
-# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system, and
-# RESULTS.md has the command of each row of its tables.
+# data (--prepare_opts): local/data.py prepare --help. The defaults are the paper's system (with a
+# configuration in conf/table6 that of its Table 6, whose LLM and Whisper are larger), and RESULTS.md
+# has the command of each row of its tables.
 set -euo pipefail
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 lrs3=                      # folder of the corpus
 subset=433h                # or 30h
+train_config=conf/train.yaml # it also says which LLM and Whisper are the default
 train_opts=                # beside those of the subset
 # shellcheck disable=SC2034
-own_options="lrs3 subset train_opts"
+own_options="lrs3 subset train_config train_opts"
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
 corpus=$(corpus_folder lrs3 "${lrs3}" "$@")
@@ -29,15 +31,18 @@ case ${subset} in
         ;;
     *) echo "$0: --subset is 433h or 30h, not ${subset}" >&2 && exit 1 ;;
 esac
+case ${train_config} in
+    */table6/*) lm=meta-llama/Llama-3.1-8B audio_model=openai/whisper-medium ;;
+    *) lm=meta-llama/Llama-3.2-1B audio_model=openai/whisper-small ;;
+esac
 
 exec ../TEMPLATE/avsr1/avsr.sh \
     --corpus "${corpus}" --download_opts none --train_set "train_${subset}" \
     --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
-    --lm meta-llama/Llama-3.2-1B \
-    --audio_model openai/whisper-small \
+    --lm "${lm}" --audio_model "${audio_model}" \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --max_new_tokens 32 \
     --trained_on "LRS3-TED: English talks" \
-    --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
+    --train_config "${train_config}" --train_opts "${schedule} ${train_opts}" \
     "$@"

@@ -2,10 +2,12 @@
 
 import argparse
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from recipe_options import recipe_options
 from tiny_avsr import collate, utterances
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
@@ -183,13 +185,11 @@ def number(text: str, row: str, column: int) -> int:
 
 
 def configuration(recipe: str, row: str) -> argparse.Namespace:
-    """A row as its recipe's ``run.sh`` runs it; Table 6 with the models that its commands name."""
-    script = (ROOT / f"egs/{recipe}/run.sh").read_text()
-    lm, whisper = (re.search(rf"--{key} (\S+)", script)[1] for key in ("lm", "audio_model"))
-    if row.startswith("table6/"):
-        lm, whisper = "meta-llama/Llama-3.1-8B", "openai/whisper-medium"
-    options = ["--config", str(ROOT / f"egs/{recipe}/conf/{row}.yaml")]
-    options += ["--decoder_conf", f"lm={lm}", "--audio_encoder_conf", f"model={whisper}"]
+    """A row as its recipe's ``run.sh`` trains it."""
+    given = recipe_options(recipe, "--train_config", f"conf/{row}.yaml")
+    options = ["--config", str(ROOT / "egs" / recipe / given["train_config"])]
+    options += ["--decoder_conf", f"lm={given['lm']}"]
+    options += ["--audio_encoder_conf", f"model={given['audio_model']}"]
     return parse(options)
 
 
@@ -264,6 +264,19 @@ def test_the_papers_lora_has_its_number_of_parameters_with_llama_3b():
         (16, 2): 15.6,
         (16, 5): 8.1,
     }
+
+
+def test_rows_of_table_6_have_its_models_unless_told_otherwise():
+    row = ["--train_config", "conf/table6/mome_mhsa_small.yaml"]
+    command = [str(ROOT / "egs/lrs2/run.sh"), "--dry_run", "true", *row]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "LLM: meta-llama/Llama-3.1-8B\n" in text
+    assert number(text, "LLM", 3) == 8_030_261_248
+    assert number(text, "audio encoder", 3) == 307_216_384  # Whisper-medium's
+    for recipe in ("lrs2", "lrs3"):
+        given = recipe_options(recipe, *row, "--lm", "folder")
+        assert given["lm"] == "folder"
+        assert given["audio_model"] == "openai/whisper-medium"
 
 
 def test_avhuberts_published_sizes_have_their_published_number_of_parameters():

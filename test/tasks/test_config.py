@@ -1,10 +1,12 @@
 """Configurations with a base, and those that the recipes of LRS2 and LRS3 share."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from recipe_options import recipe_options
 
 from mome.bin.train import explains_itself
 from mome.bin.train import main as train
@@ -59,6 +61,62 @@ def test_each_configuration_of_a_table_has_its_place_in_the_results(recipe):
     assert set(re.findall(r"\| `(table\d/\w+)`", text)) == tables
     for path in re.findall(r"--train_config (conf/\S+\.yaml)", text):
         assert (EGS / recipe / path).is_file()
+
+
+@pytest.mark.parametrize(("recipe", "size"), [("lrs2", "3B"), ("lrs3", "1B")])
+def test_the_recipes_are_the_papers_system_by_default(recipe, size):
+    """What decides the paper's error rates: changing one of these values is a deliberate act."""
+    given = recipe_options(recipe)
+    assert given["lm"] == f"meta-llama/Llama-3.2-{size}"
+    assert given["audio_model"] == "openai/whisper-small"
+    assert given["snrs"] == "-5 0 2.5 5 7.5"
+    assert given["inference_model"] == "valid.epoch.ave.pth"
+    assert given["length_penalty"] == "1"
+    assert given["max_new_tokens"] == "32"
+    assert not {"beam", "init_projectors", "projector_config"} & given.keys()
+    helped = [str(EGS / recipe / "run.sh"), "--help"]
+    helped = subprocess.run(helped, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^ +--beam 15 ", helped, re.MULTILINE)
+
+    args = parse(["--config", str(EGS / recipe / given["train_config"])])
+    assert args.audio_encoder == "whisper"
+    assert args.audio_encoder_conf["pad_to_30s"] is True
+    assert (args.video_encoder, args.video_encoder_conf["size"]) == ("avhubert", "large")
+    assert args.freeze_video_encoder is True
+    assert args.model_conf == {
+        "audio_rates": [4, 16],
+        "video_rates": [2, 5],
+        "compression": "average",
+        "projector": "per_rate",
+        "projector_conf": {"hidden_size": 2048},
+        "balance_weight": 0.01,
+    }
+    assert (args.decoder, args.decoder_conf["adapter"]) == ("mome_llm", "mome")
+    assert args.decoder_conf["adapter_conf"] == {
+        "position": "mhsa",
+        "num_routed": 23,
+        "num_shared": 1,
+        "reduction": 256,
+        "top_k": 4,
+        "init": "normal",
+    }
+    assert args.preprocessor_conf["noise_snrs"] == [-5, 0, 5, 10, 15, 20, None]
+    assert args.optim == "adamw"
+    assert args.optim_conf == {"lr": 1e-3, "betas": [0.9, 0.98], "weight_decay": 0.1}
+    assert args.scheduler == "warmup_cosine"
+    steps = args.max_epoch * args.num_iters_per_epoch
+    assert args.scheduler_conf == {"warmup_steps": 0, "total_steps": steps}
+    assert (args.max_epoch, args.grad_clip, args.keep_nbest_models) == (10, 10.0, 4)
+    assert [list(each) for each in args.best_model_criterion] == [["valid", "epoch", "max"]]
+
+    vsr = parse(["--config", str(EGS / recipe / "conf/mome_vsr.yaml")])
+    changed = {"model_conf": {**args.model_conf, "tasks": ["vsr"], "video_rates": [1, 2, 3, 4, 5]}}
+    changed["optim_conf"] = {**args.optim_conf, "lr": 5e-4}
+    changed["decoder_conf"] = {
+        **args.decoder_conf,
+        "adapter_conf": {**args.decoder_conf["adapter_conf"], "position": "ffn"},
+    }
+    assert vars(vsr) == {**vars(args), **changed, "config": vsr.config}
 
 
 def test_a_circle_of_bases_is_an_error(tmp_path):
