@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -27,10 +28,11 @@ from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
 from mome.lips.landmarks import FaceTracker
 from mome.pretrained.places import find_download
+from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
 from mome.transcribe.transcriber import DLIB, Transcriber
-from mome.transcribe.transcript import FORMATS, Transcript
+from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
 LANDMARKS = {"dlib": DLIB, "mediapipe": "mediapipe"}
@@ -76,6 +78,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_new_tokens", type=int, default=defaults.max_new_tokens)
     add_model_arguments(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
+    parser.add_argument(
+        "--doubtful",
+        choices=get_args(Handling),
+        default="mark",
+        help="parts of low confidence: marked by [low confidence], left out, or shown like others; "
+        "JSON has all of them with their confidence",
+    )
     parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
     return parser.parse_args(argv)
 
@@ -189,7 +198,7 @@ def transcribe_one(
 def write(transcript: Transcript, name: str, args: argparse.Namespace) -> None:
     """Write or print a transcript in the forms asked for."""
     for kind in args.format:
-        text = FORMATS[kind](transcript)
+        text = FORMATS[kind](transcript, args.doubtful)
         if args.output:
             path = args.output / f"{stem_of(name)}.{kind}"
             write_bytes(path, text.encode(errors="surrogateescape"))
@@ -231,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None
     if trained_on := transcribe.info.get("trained_on"):
-        print(f"model: {trained_on}", file=sys.stderr)
+        print(f"model: {trained_on}. {UNKNOWN}", file=sys.stderr)
     failures = []
     for name in recordings:
         started = time.perf_counter()
@@ -250,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
                 continue
         if not transcript.complete:
             failures.append(f"{name}: {transcript.notes[-1]}")
-        describe(name, transcript, time.perf_counter() - started)
+        describe(name, transcript, time.perf_counter() - started, args.doubtful)
     if failures:
         done = len(recordings) - len(failures)
         print(f"{done} of {len(recordings)} recordings transcribed; not:", file=sys.stderr)
@@ -259,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def describe(name: str, transcript: Transcript, seconds: float) -> None:
+def describe(name: str, transcript: Transcript, seconds: float, doubtful: Handling) -> None:
     """Say on standard error what was read, how sure it is, and what was unusual."""
     segments = transcript.segments
     counted: dict[str, int] = {}
@@ -273,6 +282,8 @@ def describe(name: str, transcript: Transcript, seconds: float) -> None:
         *transcript.notes,
         *(f"{note} in {n} of {len(segments)}" for note, n in counted.items()),
     ]
+    if doubtful == "drop" and (left_out := sum(segment.doubtful for segment in segments)):
+        notes.append(f"{left_out} of {len(segments)} left out of the text")
     how = f"read as {', '.join(read) or 'nothing'}, confidence {sure:.2f}"
     line = "; ".join([f"{len(segments)} segments in {seconds:.1f} s, {how}", *notes])
     print(f"{name}: {line}", file=sys.stderr)

@@ -37,7 +37,7 @@ from mome.transcribe.recording import (
 )
 from mome.transcribe.segments import even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
-from mome.transcribe.transcript import Segment, Transcript, Word
+from mome.transcribe.transcript import DOUBTFUL, Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from mome.llm.beam import Hypothesis
@@ -459,7 +459,7 @@ class Transcriber:
         mean = float(np.mean([word.confidence for word in words])) if words else 0.0
         notes = list(clip.notes)
         if words and mean < LOW:
-            notes.append("low confidence")
+            notes.append(DOUBTFUL)
         if not hypothesis.finished:
             notes.append("cut off at the limit of tokens")
         if repeats_itself(" ".join(word.text for word in words)):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mome.data.audio import read_audio
 from mome.data.video import MediaError, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
+from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import audio_blocks, cut_blocks, probe, read_pieces
 from mome.transcribe.transcriber import Transcriber
@@ -289,6 +291,22 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
     read = json.loads((tmp_path / "out" / "both.mp4.json").read_text())
     assert [segment["task"] for segment in read["segments"]] == ["avsr", "avsr"]
     assert read["model"] == "nothing"
+
+
+def test_what_is_doubtful_is_not_printed_as_if_it_were_sure(packed, clips, capsys):
+    """A random model gives its words a low probability."""
+    options = ["--model", str(packed), "--beam", "1", "--task", "asr"]
+    command.main([str(clips / "sound.mp4"), *options])
+    shown = capsys.readouterr()
+    assert len(re.findall(r"^\[low confidence\] \S", shown.out, re.MULTILINE)) == 2
+    assert f"model: nothing. {UNKNOWN}\n" in shown.err
+    command.main([str(clips / "sound.mp4"), *options, "--doubtful", "keep"])
+    assert capsys.readouterr().out == shown.out.replace("[low confidence] ", "")
+    command.main([str(clips / "sound.mp4"), *options, "--doubtful", "drop"])
+    dropped = capsys.readouterr()
+    assert dropped.out == "\n"
+    assert "low confidence in 2 of 2;" in dropped.err
+    assert "; 2 of 2 left out of the text\n" in dropped.err
 
 
 def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
