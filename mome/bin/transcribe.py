@@ -2,7 +2,8 @@
 
 Anything that FFmpeg reads will do, of any length. A recording is cut at pauses, a face is looked
 for in each part, and both streams are read as far as they are there. --model is what mome-pack has
-made. Recordings are files, or folders whose files are taken in order; - is one on standard input.
+made. Recordings are files, or folders, of which the recordings are taken in order but not those of
+folders inside; - is one on standard input.
 
   mome-transcribe talk.mp4 --model grid.zip
   mome-transcribe talk.mp4 lectures/ --model grid.zip --format srt json --output subtitles
@@ -36,6 +37,13 @@ from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
 LANDMARKS = {"dlib": DLIB, "mediapipe": "mediapipe"}
+# A file of a folder whose name ends so is meant to be a recording, whatever is in it.
+SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".vob", ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".dv"),
+    *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
+    *(".amr", ".caf", ".w64", ".mka"),
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -138,7 +146,9 @@ def find_tracker(downloads: list[Path], detector: str) -> FaceTracker:
 def find_recordings(names: list[str]) -> list[str]:
     """The recordings of folders in order, everything else as it is.
 
-    Other files of folders are passed over, and named on standard error.
+    A file with the suffix of a recording is one, also if it is damaged, so that it is tried and
+    its failure is counted. What else there is in a folder is passed over, and named on standard
+    error.
 
     Raises:
         ValueError: if a folder holds no recording.
@@ -150,18 +160,29 @@ def find_recordings(names: list[str]) -> list[str]:
             continue
         inside, others = [], []
         for path in sorted(Path(name).iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                try:
-                    probe(path)
-                    inside.append(str(path))
-                except MediaError:
-                    others.append(path.name)
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                others.append(f"{path.name}/")
+            elif path.suffix.lower() in SUFFIXES or is_recording(path):
+                inside.append(str(path))
+            else:
+                others.append(path.name)
         if others:
-            print(f"{name}: {', '.join(others)}: no recordings", file=sys.stderr)
+            print(f"{name}: passed over, as no recordings: {', '.join(others)}", file=sys.stderr)
         if not inside:
             raise ValueError(f"{name} holds no recordings")
         found += inside
     return found
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file, whatever its name, has sound or pictures that can be decoded."""
+    try:
+        probe(path)
+    except (MediaError, OSError):
+        return False
+    return True
 
 
 def check_names(recordings: list[str]) -> None:

@@ -231,9 +231,28 @@ def test_a_folder_is_searched_for_recordings(clips, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match="holds no recordings"):
         command.find_recordings([str(tmp_path)])
-    (tmp_path / "a b.mp4").write_bytes((clips / "silent.mp4").read_bytes())
-    assert command.find_recordings([str(tmp_path), "-"]) == [str(tmp_path / "a b.mp4"), "-"]
-    assert "notes.txt: no recordings" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    (tmp_path / ".hidden.mp4").write_text("x")
+    for name in ("a b.mp4", "no suffix"):
+        (tmp_path / name).write_bytes((clips / "silent.mp4").read_bytes())
+    (tmp_path / "broken.MP4").write_text("x")
+    found = [str(tmp_path / name) for name in ("a b.mp4", "broken.MP4", "no suffix")]
+    assert command.find_recordings([str(tmp_path), "-"]) == [*found, "-"]
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: passed over, as no recordings: more/, notes.txt\n" in said
+
+
+def test_a_broken_recording_of_a_folder_is_a_failure(packed, clips, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_text("no recording")
+    (tmp_path / "good.mp4").write_bytes((clips / "sound.mp4").read_bytes())
+    words = [tmp_path, "--model", packed, "--beam", "1", "--output", tmp_path / "out"]
+    with pytest.raises(SystemExit) as stop:
+        command.main(list(map(str, words)))
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 recordings transcribed; not:\n" in said
+    assert f"  {tmp_path / 'broken.mp4'}: corrupt or truncated file" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.mp4.txt"]
 
 
 def test_pieces_are_what_reading_the_whole_gives(clips):
