@@ -8,8 +8,8 @@ folders inside; - is one on standard input.
   mome-transcribe talk.mp4 --model grid.zip
   mome-transcribe talk.mp4 lectures/ --model grid.zip --format srt json --output subtitles
 
-Without --output the transcripts are printed. What cannot be read is named at the end; the others
-are done, and the exit status is 1.
+Without --output the transcripts are printed. What cannot be read, or not to its end, is named at
+the end; the others are done, and the exit status is 1.
 """
 
 import argparse
@@ -276,14 +276,18 @@ def main(argv: list[str] | None = None) -> None:
                 write(transcript, name, args)
             except Exception as error:
                 # Whatever is wrong with one recording, the others are still to be done.
-                failures.append(f"{name}: {reason_of(error)}")
+                reason = error.reason if isinstance(error, MediaError) else reason_of(error)
+                failures.append(f"{name}: {reason}")
                 continue
         if not transcript.complete:
             failures.append(f"{name}: {transcript.notes[-1]}")
         describe(name, transcript, time.perf_counter() - started, args.doubtful)
     if failures:
         done = len(recordings) - len(failures)
-        print(f"{done} of {len(recordings)} recordings transcribed; not:", file=sys.stderr)
+        print(
+            f"{done} of {len(recordings)} recordings transcribed; not, or not to the end:",
+            file=sys.stderr,
+        )
         for failure in failures:
             print(f"  {failure}", file=sys.stderr)
         raise SystemExit(1)

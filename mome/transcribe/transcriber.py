@@ -28,6 +28,8 @@ from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
+    SHORTEST,
+    Damage,
     Piece,
     Streams,
     probe,
@@ -35,7 +37,7 @@ from mome.transcribe.recording import (
     speech_levels,
     video_seconds,
 )
-from mome.transcribe.segments import even_segments, find_segments
+from mome.transcribe.segments import FRAME, even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
 from mome.transcribe.transcript import DOUBTFUL, Segment, Transcript, Word
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
+REPEATED = 0.2  # seconds that the last picture may stand without being noted
 PEOPLE = 3  # faces that are followed, to find out who speaks
 
 
@@ -71,17 +74,21 @@ class Recording:
     """A recording cut into segments, which are read one after the other.
 
     Attributes:
+        source: its name.
         tasks: those whose streams it has and whose rates may be used.
-        spans: of the segments, in seconds.
-        clips: the segments, prepared as they are asked for; raises MediaError where the file is
-            damaged.
+        spans: of the segments, in seconds. Where a stream ends in one, two clips are made of it.
+        clips: the segments, prepared as they are asked for.
         notes: what holds for all of it.
+        damage: stream -> up to where it could be read, and why not further; known when all clips
+            were taken.
     """
 
+    source: Path
     tasks: list[str]
     spans: list[tuple[float, float]]
     clips: Iterator[Clip]
     notes: list[str]
+    damage: Damage
 
 
 def select(features: Features, rows: Sequence[int]) -> Features:
@@ -220,6 +227,12 @@ class Transcriber:
             raise errors[0]
         return usable
 
+    def limits(self, tasks: Sequence[str]) -> str:
+        """Why nothing but these tasks is done, in words."""
+        if len(tasks) < len(self.model.pairs):
+            return f"the options allow {' and '.join(tasks)} alone"
+        return f"the model was trained for {' and '.join(tasks)} alone"
+
     def open(self, source: str | Path, options: Options | None = None) -> Recording:
         """Find the segments of a recording and prepare to read them.
 
@@ -228,7 +241,8 @@ class Transcriber:
             options: how; of these the tasks and where to cut.
 
         Raises:
-            FileNotFoundError, MediaError: for a file that cannot be read.
+            FileNotFoundError, MediaError: for a file that cannot be opened, or has nothing that
+                the model reads.
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
@@ -239,24 +253,44 @@ class Transcriber:
         possible = [task for task in tasks if there.issuperset(READS[task])]
         if not possible:
             lacking = " and no ".join(sorted({"audio", "video"} - there))
-            raise MediaError(path, f"no {lacking}, which {' and '.join(tasks)} reads")
+            who = f"{' and '.join(tasks)} {'reads' if len(tasks) == 1 else 'read'}"
+            raise MediaError(path, f"no {lacking}, which {who}; {self.limits(tasks)}")
         # Sound also tells where to cut and who speaks.
         read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
         longest = options.max_seconds or LONGER * float(self.info.get("max_seconds", 15.0))
+        damage: Damage = {}
         spans = []
+        heard = 0.0
         if read.audio:
-            spans = find_segments(speech_levels(path), longest, options.min_pause)
+            level = speech_levels(path, damage)
+            heard = len(level) * FRAME
+            spans = find_segments(level, longest, options.min_pause)
             if not spans:
-                notes.append("silent throughout")
-                read = Streams(False, read.video and "vsr" in possible)
-        if not read.audio and read.video:
-            spans = even_segments(video_seconds(path), longest)
+                if heard:
+                    notes.append("silent throughout")
+                read = Streams(False, read.video)
+                heard = 0.0
+        alone = video_seconds(path) - heard if read.video else 0.0
+        if read.video and not read.audio and not alone:
+            alone = longest  # reading will show how long they are, or what is wrong with them
+        if alone >= SHORTEST or (read.video and not read.audio):
+            if "vsr" in possible:
+                # The first frame after the sound, so that nothing of it is in these segments.
+                begin = math.ceil(heard * LIP_RATE - 1e-6) / LIP_RATE
+                spans += [
+                    (begin + a, begin + b) for a, b in even_segments(heard + alone - begin, longest)
+                ]
+            else:
+                after = f"after the sound, from {heard:.1f} s on, " if heard else ""
+                notes.append(f"{after}lips alone are not read: {self.limits(tasks)}")
+                if not spans:
+                    raise MediaError(path, "; ".join([*damage.values(), *notes]))
         # Segments begin and end with frames, so that both streams are equally long.
         spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
-        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
-        return Recording(possible, spans, clips, notes)
+        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans, damage))
+        return Recording(path, possible, spans, clips, notes, damage)
 
     def __call__(
         self,
@@ -271,29 +305,41 @@ class Transcriber:
             options: how.
             progress: called with the seconds that are done and those of all.
 
+        Returns:
+            the transcript, of a damaged file that of what could be read.
+
         Raises:
-            FileNotFoundError, MediaError: for a file that cannot be read.
+            FileNotFoundError, MediaError: for a file of which nothing can be read.
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
         recording = self.open(source, options)
+        segments: list[Segment] = []
+        for group in batched(recording.clips, options.batch_size):
+            segments += self.transcribe(group, options)
+            if progress:
+                progress(group[-1].end, recording.spans[-1][1])
+        return self.conclude(recording, segments, options)
+
+    def conclude(
+        self, recording: Recording, segments: list[Segment], options: Options
+    ) -> Transcript:
+        """The transcript of a recording whose segments were all read.
+
+        Raises:
+            MediaError: if there was something, and nothing of it could be read; says why.
+        """
+        damage = list(recording.damage.values())
+        if (segments or damage) and not any(segment.task for segment in segments):
+            of_segments = dict.fromkeys(note for segment in segments for note in segment.notes)
+            raise MediaError(recording.source, "; ".join([*damage, *of_segments]))
         notes = list(recording.notes)
         if options.budget and not options.rates:
             notes += [self.why(task, options.budget) for task in recording.tasks]
-        segments: list[Segment] = []
-        complete = True
-        try:
-            for group in batched(recording.clips, options.batch_size):
-                segments += self.transcribe(group, options)
-                if progress:
-                    progress(group[-1].end, recording.spans[-1][1])
-        except MediaError as error:
-            if not segments:
-                raise
-            complete = False
-            notes.append(f"read to {segments[-1].end:g} s: {error.reason}")
+        if damage:
+            notes.append("; ".join(damage))
         trained_on = str(self.info.get("trained_on", ""))
-        return Transcript(Path(source).name, segments, notes, trained_on, complete)
+        return Transcript(recording.source.name, segments, notes, trained_on, not damage)
 
     def why(self, task: str, budget: Budget) -> str:
         """In words, which rates keep to a budget."""
@@ -313,17 +359,19 @@ class Transcriber:
     def prepare(self, piece: Piece) -> Clip:
         """Cut out the mouth of the face that is there."""
         streams: dict[str, np.ndarray] = {}
-        notes: list[str] = []
+        notes = list(piece.notes)
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
-            length = round((piece.end - piece.start) * LIP_RATE)
-            lips = self.mouth(piece, notes) if 2 * len(piece.frames) >= length else None
+            lips = self.mouth(piece, notes)
             if lips is None:
                 notes.append("no face")
             else:
                 # As in training, where both streams end together.
-                streams["lips"] = np.pad(lips, ((0, length - len(lips)), (0, 0), (0, 0)), "edge")
+                lacking = round((piece.end - piece.start) * LIP_RATE) - len(lips)
+                streams["lips"] = np.pad(lips, ((0, lacking), (0, 0), (0, 0)), "edge")
+                if lacking > REPEATED * LIP_RATE:
+                    notes.append(f"the last picture stands for {lacking / LIP_RATE:.2f} s")
         return Clip(piece.start, piece.end, streams, notes)
 
     def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
@@ -359,7 +407,7 @@ class Transcriber:
         for place, clip in enumerate(clips):
             task = self.task_of(clip, tasks)
             if task is None:
-                notes = [*clip.notes, "nothing that this model reads"]
+                notes = [*clip.notes, f"not read: {self.limits(tasks)}"]
                 result[place] = Segment(clip.start, clip.end, "", 0.0, [], "", "", notes)
             else:
                 by_task.setdefault(task, []).append(place)
