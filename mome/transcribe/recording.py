@@ -26,8 +26,10 @@ from mome.data.video import (
     start_seconds,
 )
 from mome.lips.extract import reduce_frame
+from mome.transcribe.arrays import Arrays
 from mome.transcribe.segments import levels, smooth
 
+Source = Path | Arrays
 SAMPLES = RATE // LIP_RATE  # of sound for a picture
 SHORTEST = 0.5  # seconds; where a stream is alone for less, no word is heard or seen
 
@@ -60,22 +62,24 @@ class Piece:
     notes: list[str] = field(default_factory=list)
 
 
-def probe(path: Path) -> Streams:
+def probe(source: Source) -> Streams:
     """Which streams a recording has.
 
     Raises:
         FileNotFoundError: if it does not exist.
         MediaError: if it cannot be opened, or holds neither sound nor pictures.
     """
-    with open_media(path) as container:
+    if isinstance(source, Arrays):
+        return Streams(source.sound is not None, source.pictures is not None)
+    with open_media(source) as container:
         if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-            raise MediaError(path, "a picture, no recording")
+            raise MediaError(source, "a picture, no recording")
         streams = Streams(
             decodable(container.streams.audio) is not None,
             decodable(moving_pictures(container)) is not None,
         )
     if not streams.audio and not streams.video:
-        raise MediaError(path, "neither sound nor pictures in it that can be decoded")
+        raise MediaError(source, "neither sound nor pictures in it that can be decoded")
     return streams
 
 
@@ -99,15 +103,14 @@ def until_damaged[T](
         damage[stream] = f"{stream} read to {done:.2f} s: {error.reason}" if done else error.reason
 
 
-def audio_blocks(path: Path, damage: Damage) -> tuple[int, Iterator[np.ndarray]]:
+def audio_blocks(source: Source, damage: Damage) -> tuple[int, Iterator[np.ndarray]]:
     """The sound of a recording: its samples per second, and float32 (N,), some at a time.
 
     It begins where the first of all streams begins; see :func:`mome.data.audio.iter_audio`. It ends
     where it is damaged, which ``damage`` then tells.
     """
-    blocks = until_damaged(
-        iter_audio(path), lambda block: len(block[1]) / block[0], "sound", damage
-    )
+    read = source.blocks() if isinstance(source, Arrays) else iter_audio(source)
+    blocks = until_damaged(read, lambda block: len(block[1]) / block[0], "sound", damage)
     rate, first = next(blocks, (RATE, np.zeros(0, dtype=np.float32)))
     # Where the rate changes in a recording, the rest is brought to that of the beginning.
     rest = (resample(samples, own, rate) for own, samples in blocks)
@@ -143,19 +146,21 @@ def cut_blocks(
         yield np.concatenate(parts)
 
 
-def grey_frames(path: Path, damage: Damage) -> Iterator[np.ndarray]:
+def grey_frames(source: Source, damage: Damage) -> Iterator[np.ndarray]:
     """The pictures of a recording, grey uint8 (H, W), 25 a second, up to where it is damaged."""
-    frames = iter_video(path, grey=True, rate=LIP_RATE)
+    if isinstance(source, Arrays):
+        return source.grey()
+    frames = iter_video(source, grey=True, rate=LIP_RATE)
     return until_damaged(frames, lambda _: 1 / LIP_RATE, "pictures", damage)
 
 
 def read_pieces(
-    path: Path, streams: Streams, spans: Sequence[tuple[float, float]], damage: Damage
+    source: Source, streams: Streams, spans: Sequence[tuple[float, float]], damage: Damage
 ) -> Iterator[Piece]:
     """Read the segments of a recording, in order, each stream as far as it goes.
 
     Args:
-        path: the recording.
+        source: the recording.
         streams: which of its streams are read.
         spans: beginnings and ends in seconds, in order and without overlap.
         damage: tells after the last segment which streams are damaged.
@@ -167,9 +172,9 @@ def read_pieces(
     speech: Iterator[np.ndarray] = iter(())
     rate = RATE
     if streams.audio:
-        rate, blocks = audio_blocks(path, damage)
+        rate, blocks = audio_blocks(source, damage)
         speech = cut_blocks(blocks, [(round(a * rate), round(b * rate)) for a, b in spans])
-    frames = grey_frames(path, damage) if streams.video else iter(())
+    frames = grey_frames(source, damage) if streams.video else iter(())
     passed = 0
     samples = None
     for start, end in spans:
@@ -236,13 +241,13 @@ def divide(piece: Piece) -> list[Piece]:
     return [seen_part, rest]
 
 
-def speech_levels(path: Path, damage: Damage) -> np.ndarray:
+def speech_levels(source: Source, damage: Damage) -> np.ndarray:
     """Level of every 20 ms of a recording's sound, see :func:`mome.transcribe.segments.levels`."""
-    rate, blocks = audio_blocks(path, damage)
+    rate, blocks = audio_blocks(source, damage)
     return levels(blocks, rate)
 
 
-def video_seconds(path: Path) -> float:
+def video_seconds(source: Source) -> float:
     """Length of a recording's pictures, as far as they are there.
 
     It is read from the times of their packets without decoding them; headers may lie or say
@@ -251,7 +256,9 @@ def video_seconds(path: Path) -> float:
     Raises:
         FileNotFoundError, MediaError: for a file that cannot be opened.
     """
-    with open_media(path) as container:
+    if isinstance(source, Arrays):
+        return source.video_seconds
+    with open_media(source) as container:
         stream = decodable(moving_pictures(container))
         if stream is None:
             return 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -25,6 +25,7 @@ from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pa
 from mome.pretrained.places import find_download
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
+from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
@@ -74,7 +75,7 @@ class Recording:
     """A recording cut into segments, which are read one after the other.
 
     Attributes:
-        source: its name.
+        name: path of the file, or name of the arrays.
         tasks: those whose streams it has and whose rates may be used.
         spans: of the segments, in seconds. Where a stream ends in one, two clips are made of it.
         clips: the segments, prepared as they are asked for.
@@ -83,7 +84,7 @@ class Recording:
             were taken.
     """
 
-    source: Path
+    name: str
     tasks: list[str]
     spans: list[tuple[float, float]]
     clips: Iterator[Clip]
@@ -233,11 +234,11 @@ class Transcriber:
             return f"the options allow {' and '.join(tasks)} alone"
         return f"the model was trained for {' and '.join(tasks)} alone"
 
-    def open(self, source: str | Path, options: Options | None = None) -> Recording:
+    def open(self, source: str | Path | Arrays, options: Options | None = None) -> Recording:
         """Find the segments of a recording and prepare to read them.
 
         Args:
-            source: any file that FFmpeg reads.
+            source: any file that FFmpeg reads, or arrays.
             options: how; of these the tasks and where to cut.
 
         Raises:
@@ -246,15 +247,17 @@ class Transcriber:
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
-        path = Path(source)
-        streams = probe(path)
+        if not isinstance(source, Arrays):
+            source = Path(source)
+        name = source.name if isinstance(source, Arrays) else str(source)
+        streams = probe(source)
         tasks = self.usable(options)
         there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
         possible = [task for task in tasks if there.issuperset(READS[task])]
         if not possible:
             lacking = " and no ".join(sorted({"audio", "video"} - there))
             who = f"{' and '.join(tasks)} {'reads' if len(tasks) == 1 else 'read'}"
-            raise MediaError(path, f"no {lacking}, which {who}; {self.limits(tasks)}")
+            raise MediaError(name, f"no {lacking}, which {who}; {self.limits(tasks)}")
         # Sound also tells where to cut and who speaks.
         read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
@@ -264,7 +267,7 @@ class Transcriber:
         spans = []
         heard = 0.0
         if read.audio:
-            level = speech_levels(path, damage)
+            level = speech_levels(source, damage)
             heard = len(level) * FRAME
             spans = find_segments(level, longest, options.min_pause)
             if not spans:
@@ -272,7 +275,7 @@ class Transcriber:
                     notes.append("silent throughout")
                 read = Streams(False, read.video)
                 heard = 0.0
-        alone = video_seconds(path) - heard if read.video else 0.0
+        alone = video_seconds(source) - heard if read.video else 0.0
         if read.video and not read.audio and not alone:
             alone = longest  # reading will show how long they are, or what is wrong with them
         if alone >= SHORTEST or (read.video and not read.audio):
@@ -286,22 +289,22 @@ class Transcriber:
                 after = f"after the sound, from {heard:.1f} s on, " if heard else ""
                 notes.append(f"{after}lips alone are not read: {self.limits(tasks)}")
                 if not spans:
-                    raise MediaError(path, "; ".join([*damage.values(), *notes]))
+                    raise MediaError(name, "; ".join([*damage.values(), *notes]))
         # Segments begin and end with frames, so that both streams are equally long.
         spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
-        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans, damage))
-        return Recording(path, possible, spans, clips, notes, damage)
+        clips = (self.prepare(piece) for piece in read_pieces(source, read, spans, damage))
+        return Recording(name, possible, spans, clips, notes, damage)
 
     def __call__(
         self,
-        source: str | Path,
+        source: str | Path | Arrays,
         options: Options | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> Transcript:
         """Transcribe a recording.
 
         Args:
-            source: any file that FFmpeg reads.
+            source: any file that FFmpeg reads, or :class:`mome.transcribe.arrays.Arrays`.
             options: how.
             progress: called with the seconds that are done and those of all.
 
@@ -319,27 +322,81 @@ class Transcriber:
             segments += self.transcribe(group, options)
             if progress:
                 progress(group[-1].end, recording.spans[-1][1])
-        return self.conclude(recording, segments, options)
+        transcript = self.conclude(recording, segments, options)
+        if not transcript.complete and not transcript.segments:
+            raise MediaError(recording.name, transcript.notes[-1])
+        return transcript
+
+    def many(
+        self, sources: Iterable[str | Path | Arrays], options: Options | None = None
+    ) -> Iterator[Transcript]:
+        """Transcribe recordings whose segments share batches: a short one alone fills none.
+
+        Args:
+            sources: files that FFmpeg reads, and arrays.
+            options: how.
+
+        Yields:
+            the transcripts in order, each when it is done. One of a recording of which nothing can
+            be read has no segments, is not complete, and its note says why.
+
+        Raises:
+            ValueError: for options that do not fit the model.
+        """
+        options = options or Options()
+        self.usable(options)
+        opened: list[Recording] = []
+        segments: list[list[Segment]] = []
+        given = 0
+        for group in batched(self.clips_of(sources, options, opened), options.batch_size):
+            segments += [[] for _ in opened[len(segments) :]]
+            found = self.transcribe([clip for _, clip in group], options)
+            for (place, _), segment in zip(group, found, strict=True):
+                segments[place].append(segment)
+            # Of the recording of the last clip there may be more.
+            for place in range(given, group[-1][0]):
+                yield self.conclude(opened[place], segments[place], options)
+            given = group[-1][0]
+        segments += [[] for _ in opened[len(segments) :]]
+        for place in range(given, len(opened)):
+            yield self.conclude(opened[place], segments[place], options)
+
+    def clips_of(
+        self,
+        sources: Iterable[str | Path | Arrays],
+        options: Options,
+        opened: list[Recording],
+    ) -> Iterator[tuple[int, Clip]]:
+        """The segments of recordings, which are opened one after the other, with their places."""
+        for place, source in enumerate(sources):
+            try:
+                opened.append(self.open(source, options))
+            except (MediaError, OSError) as error:
+                name = source.name if isinstance(source, Arrays) else str(source)
+                reason = error.reason if isinstance(error, MediaError) else str(error)
+                opened.append(Recording(name, [], [], iter(()), [], {"": reason}))
+            for clip in opened[place].clips:
+                yield place, clip
 
     def conclude(
         self, recording: Recording, segments: list[Segment], options: Options
     ) -> Transcript:
         """The transcript of a recording whose segments were all read.
 
-        Raises:
-            MediaError: if there was something, and nothing of it could be read; says why.
+        Where there was something of which nothing could be read, it has no segments, is not
+        complete, and its last note says why; as the last note of a damaged one says where.
         """
-        damage = list(recording.damage.values())
-        if (segments or damage) and not any(segment.task for segment in segments):
-            of_segments = dict.fromkeys(note for segment in segments for note in segment.notes)
-            raise MediaError(recording.source, "; ".join([*damage, *of_segments]))
         notes = list(recording.notes)
         if options.budget and not options.rates:
             notes += [self.why(task, options.budget) for task in recording.tasks]
-        if damage:
-            notes.append("; ".join(damage))
+        wrong = list(recording.damage.values())
+        if not any(segment.task for segment in segments):
+            wrong += dict.fromkeys(note for segment in segments for note in segment.notes)
+            segments = []
+        if wrong:
+            notes.append("; ".join(wrong))
         trained_on = str(self.info.get("trained_on", ""))
-        return Transcript(recording.source.name, segments, notes, trained_on, not damage)
+        return Transcript(Path(recording.name).name, segments, notes, trained_on, not wrong)
 
     def why(self, task: str, budget: Budget) -> str:
         """In words, which rates keep to a budget."""

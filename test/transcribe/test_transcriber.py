@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,10 +17,11 @@ import yaml
 from media import talking_head, write_clip
 
 from mome.bin import transcribe as command
-from mome.data.audio import read_audio
+from mome.data.audio import read_audio, resample
 from mome.data.video import MediaError, iter_video, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
+from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
@@ -481,6 +483,129 @@ def test_what_is_doubtful_is_not_printed_as_if_it_were_sure(packed, clips, capsy
     assert dropped.out == "\n"
     assert "low confidence in 2 of 2;" in dropped.err
     assert "; 2 of 2 left out of the text\n" in dropped.err
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory, speech) -> tuple[Path, Arrays]:
+    """A file at 30 pictures and 22050 samples a second, without loss, and what is in it.
+
+    It is grey, as decoding to colours cuts off what no screen can show.
+    """
+    path = tmp_path_factory.mktemp("arrays") / "a.mkv"
+    sound = resample(speech, 16000, 22050)
+    codecs = ("ffv1", "flac")
+    head = talking_head(180, 160).mean(axis=3, keepdims=True).repeat(3, axis=3).astype(np.uint8)
+    write_clip(path, head, fps=30, samples=sound, codecs=codecs, rate=22050)
+    return path, Arrays(read_video(path), 30, read_audio(path, 22050), 22050)
+
+
+def test_arrays_are_read_as_a_file_of_the_same_content(transcribe, arrays):
+    path, recording = arrays
+    spans = [(0.2, 1.0), (1.0, 2.04), (4.0, 6.0)]
+    of_file = read_pieces(path, probe(path), spans, {})
+    for ours, theirs in zip(
+        read_pieces(recording, probe(recording), spans, {}), of_file, strict=True
+    ):
+        assert len(ours.frames) == len(theirs.frames)
+        # A file's pictures have their grey values from its luma, arrays from colours.
+        difference = np.stack(ours.frames).astype(int) - np.stack(theirs.frames)
+        assert np.abs(difference).max() <= 2
+        np.testing.assert_array_equal(ours.speech, theirs.speech)
+    options = Options(beam=1)
+    whole, read = transcribe(path, options), transcribe(recording, options)
+    assert [s.task for s in read.segments] == ["avsr", "avsr"]
+    assert [(s.start, s.end, s.text) for s in read.segments] == [
+        (s.start, s.end, s.text) for s in whole.segments
+    ]
+    assert (read.source, read.notes, read.complete) == ("arrays", whole.notes, True)
+    options = replace(options, task="asr")
+    assert transcribe(recording, options).segments == transcribe(path, options).segments
+
+
+def test_sound_is_read_of_any_type_and_number_of_channels(transcribe, arrays):
+    _, recording = arrays
+    mono = recording.sound
+    expected = transcribe(Arrays(sound=mono, sample_rate=22050), Options(beam=1)).segments
+    assert [segment.task for segment in expected] == ["asr", "asr"]
+    other = np.random.default_rng(0).normal(0, 0.1, len(mono))
+    stereo = np.stack([mono + other, mono - other])
+    integers = np.rint(mono * 2**31).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    for sound in (stereo, integers, integers[None]):
+        read = transcribe(Arrays(sound=sound, sample_rate=22050), Options(beam=1)).segments
+        assert [(s.start, s.end, s.text) for s in read] == [
+            (s.start, s.end, s.text) for s in expected
+        ]
+
+
+PICTURES, SOUND = np.zeros((5, 4, 4, 3), np.uint8), np.zeros(100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "neither pictures nor sound"),
+        ({"pictures": PICTURES[0], "frame_rate": 25}, r"pictures uint8 \(4, 4, 3\), not uint8"),
+        ({"pictures": PICTURES / 2, "frame_rate": 25}, "pictures float64"),
+        ({"pictures": PICTURES[:0], "frame_rate": 25}, "are empty"),
+        ({"pictures": PICTURES}, "frame_rate None; give"),
+        ({"sound": SOUND}, "sample_rate None; give"),
+        ({"sound": SOUND, "sample_rate": 22050.5}, r"sample_rate 22050\.5"),
+        ({"sound": SOUND.reshape(50, 2), "sample_rate": 16000}, "transpose it"),
+        ({"sound": SOUND.astype(np.uint8), "sample_rate": 16000}, "sound uint8"),
+        ({"sound": np.full(9, np.nan), "sample_rate": 16000}, "not finite"),
+        ({"sound": SOUND[:0], "sample_rate": 16000}, "is empty"),
+    ],
+)
+def test_arrays_that_cannot_be_meant_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=f"^mine: .*{message}"):
+        Arrays(**arguments, name="mine")
+
+
+def test_recordings_share_batches_and_are_read_as_by_themselves(
+    transcribe, clips, arrays, tmp_path
+):
+    (tmp_path / "text.mp4").write_text("no recording")
+    sources = [clips / "both.mp4", tmp_path / "text.mp4", arrays[1], clips / "sound.mp4"]
+    options = Options(beam=1, task="auto")
+    alone = {}
+    for place in (0, 2, 3):
+        alone[place] = transcribe(sources[place], options)
+    runs = []
+    hook = transcribe.model.norms["audio"].register_forward_hook(lambda *_: runs.append(1))
+    together = list(transcribe.many([*sources, tmp_path / "nothing.mp4"], options))
+    hook.remove()
+    assert len(runs) == 2  # one batch of AVSR, one of ASR
+    for place, transcript in alone.items():
+        found = together[place]
+        assert (found.source, found.notes) == (transcript.source, transcript.notes)
+        assert [(s.start, s.end, s.task, s.text) for s in found.segments] == [
+            (s.start, s.end, s.task, s.text) for s in transcript.segments
+        ]
+    assert [transcript.complete for transcript in together] == [True, False, True, True, False]
+    assert together[1].segments == together[4].segments == []
+    assert "corrupt" in together[1].notes[-1]
+    assert "does not exist" in together[4].notes[-1]
+    # In batches of three, a recording is given as soon as the next one has begun.
+    lazily = transcribe.many(sources, replace(options, batch_size=3))
+    assert [next(lazily).source, next(lazily).source] == ["both.mp4", "text.mp4"]
+    assert [each.text for each in lazily] == [each.text for each in together[2:4]]
+
+
+def test_what_the_page_shows_in_python_works(packed, clips, arrays, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "transcribe.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copy(packed, tmp_path / "model.zip")
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(clips / "sound.mp4", tmp_path / name)
+    shutil.copy(clips / "both.mp4", tmp_path / "talk.mp4")
+    (tmp_path / "downloads").symlink_to(DOWNLOADS)
+    monkeypatch.chdir(tmp_path)
+    recording = arrays[1]
+    exec(block, {"pictures": recording.pictures, "sound": recording.sound})
+    said = capsys.readouterr().out
+    assert "a.mp4 True" in said
+    assert "b.mp4 True" in said
+    assert "talk.mp4 True" in said
 
 
 def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
