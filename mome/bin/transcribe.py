@@ -2,13 +2,14 @@
 
 Anything that FFmpeg reads will do, of any length. A recording is cut at pauses, a face is looked
 for in each part, and both streams are read as far as they are there. --model is what mome-pack has
-made. Recordings are files, or folders whose files are taken in order; - is one on standard input.
+made. Recordings are files, or folders, of which the recordings are taken in order but not those of
+folders inside; - is one on standard input.
 
   mome-transcribe talk.mp4 --model grid.zip
   mome-transcribe talk.mp4 lectures/ --model grid.zip --format srt json --output subtitles
 
-Without --output the transcripts are printed. What cannot be read is named at the end; the others
-are done, and the exit status is 1.
+Without --output the transcripts are printed. What cannot be read, or not to its end, is named at
+the end; the others are done, and the exit status is 1.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -27,13 +29,21 @@ from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import load_tracker
 from mome.lips.landmarks import FaceTracker
 from mome.pretrained.places import find_download
+from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
 from mome.transcribe.transcriber import DLIB, Transcriber
-from mome.transcribe.transcript import FORMATS, Transcript
+from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
 LANDMARKS = {"dlib": DLIB, "mediapipe": "mediapipe"}
+# A file of a folder whose name ends so is meant to be a recording, whatever is in it.
+SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".vob", ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".dv"),
+    *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
+    *(".amr", ".caf", ".w64", ".mka"),
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -80,6 +90,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add_model_arguments(parser)
     parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
+    parser.add_argument(
+        "--doubtful",
+        choices=get_args(Handling),
+        default="mark",
+        help="parts of low confidence: marked by [low confidence], left out, or shown like others; "
+        "JSON has all of them with their confidence",
+    )
     parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
     return parser.parse_args(argv)
 
@@ -133,7 +150,9 @@ def find_tracker(downloads: list[Path], detector: str) -> FaceTracker:
 def find_recordings(names: list[str]) -> list[str]:
     """The recordings of folders in order, everything else as it is.
 
-    Other files of folders are passed over, and named on standard error.
+    A file with the suffix of a recording is one, also if it is damaged, so that it is tried and
+    its failure is counted. What else there is in a folder is passed over, and named on standard
+    error.
 
     Raises:
         ValueError: if a folder holds no recording.
@@ -145,18 +164,29 @@ def find_recordings(names: list[str]) -> list[str]:
             continue
         inside, others = [], []
         for path in sorted(Path(name).iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                try:
-                    probe(path)
-                    inside.append(str(path))
-                except MediaError:
-                    others.append(path.name)
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                others.append(f"{path.name}/")
+            elif path.suffix.lower() in SUFFIXES or is_recording(path):
+                inside.append(str(path))
+            else:
+                others.append(path.name)
         if others:
-            print(f"{name}: {', '.join(others)}: no recordings", file=sys.stderr)
+            print(f"{name}: passed over, as no recordings: {', '.join(others)}", file=sys.stderr)
         if not inside:
             raise ValueError(f"{name} holds no recordings")
         found += inside
     return found
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file, whatever its name, has sound or pictures that can be decoded."""
+    try:
+        probe(path)
+    except (MediaError, OSError):
+        return False
+    return True
 
 
 def check_names(recordings: list[str]) -> None:
@@ -193,7 +223,7 @@ def transcribe_one(
 def write(transcript: Transcript, name: str, args: argparse.Namespace) -> None:
     """Write or print a transcript in the forms asked for."""
     for kind in args.format:
-        text = FORMATS[kind](transcript)
+        text = FORMATS[kind](transcript, args.doubtful)
         if args.output:
             path = args.output / f"{stem_of(name)}.{kind}"
             write_bytes(path, text.encode(errors="surrogateescape"))
@@ -235,7 +265,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None
     if trained_on := transcribe.info.get("trained_on"):
-        print(f"model: {trained_on}", file=sys.stderr)
+        print(f"model: {trained_on}. {UNKNOWN}", file=sys.stderr)
     failures = []
     for name in recordings:
         started = time.perf_counter()
@@ -250,20 +280,24 @@ def main(argv: list[str] | None = None) -> None:
                 write(transcript, name, args)
             except Exception as error:
                 # Whatever is wrong with one recording, the others are still to be done.
-                failures.append(f"{name}: {reason_of(error)}")
+                reason = error.reason if isinstance(error, MediaError) else reason_of(error)
+                failures.append(f"{name}: {reason}")
                 continue
         if not transcript.complete:
             failures.append(f"{name}: {transcript.notes[-1]}")
-        describe(name, transcript, time.perf_counter() - started)
+        describe(name, transcript, time.perf_counter() - started, args.doubtful)
     if failures:
         done = len(recordings) - len(failures)
-        print(f"{done} of {len(recordings)} recordings transcribed; not:", file=sys.stderr)
+        print(
+            f"{done} of {len(recordings)} recordings transcribed; not, or not to the end:",
+            file=sys.stderr,
+        )
         for failure in failures:
             print(f"  {failure}", file=sys.stderr)
         raise SystemExit(1)
 
 
-def describe(name: str, transcript: Transcript, seconds: float) -> None:
+def describe(name: str, transcript: Transcript, seconds: float, doubtful: Handling) -> None:
     """Say on standard error what was read, how sure it is, and what was unusual."""
     segments = transcript.segments
     counted: dict[str, int] = {}
@@ -277,6 +311,8 @@ def describe(name: str, transcript: Transcript, seconds: float) -> None:
         *transcript.notes,
         *(f"{note} in {n} of {len(segments)}" for note, n in counted.items()),
     ]
+    if doubtful == "drop" and (left_out := sum(segment.doubtful for segment in segments)):
+        notes.append(f"{left_out} of {len(segments)} left out of the text")
     how = f"read as {', '.join(read) or 'nothing'}, confidence {sure:.2f}"
     line = "; ".join([f"{len(segments)} segments in {seconds:.1f} s, {how}", *notes])
     print(f"{name}: {line}", file=sys.stderr)

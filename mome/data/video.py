@@ -305,9 +305,6 @@ def open_media(path: str | Path) -> InputContainer:
         container = av.open(str(Path(path).absolute()), options={"format_whitelist": RECORDINGS})
     except av.error.FFmpegError as error:
         raise _damaged(path, error) from error
-    if container.format.name == "avi" and _lacks_bytes(path):
-        container.close()
-        raise MediaError(path, "truncated file: the end of an AVI is missing; copy it again")
     return container
 
 
@@ -394,6 +391,8 @@ def decode(
                 yield frame
     except av.error.FFmpegError as error:
         raise _damaged(path, error) from error
+    if container.format.name == "avi" and _lacks_bytes(path):
+        raise MediaError(path, "truncated file: the end of an AVI is missing; copy it again")
     if frames == 0:
         kind = "video has no frame" if isinstance(stream, VideoStream) else "audio has no samples"
         raise MediaError(path, f"the {kind}")

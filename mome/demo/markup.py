@@ -15,8 +15,7 @@ from mome.data.augment import center_crop
 from mome.data.pictures import encode_png
 from mome.data.video import write_lips
 from mome.demo.reading import Row
-from mome.transcribe.card import UNKNOWN
-from mome.transcribe.confidence import LOW
+from mome.transcribe.confidence import LOW, UNKNOWN
 from mome.transcribe.transcript import Segment
 
 NAMES = {"avsr": "sound and lips", "asr": "sound alone", "vsr": "lips alone"}

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -121,18 +120,20 @@ def read(
     """
     recording = transcribe.open(path, options)
     notes = list(recording.notes)
-    count = len(recording.spans)
+    ends = [end for _, end in recording.spans]
     if max_seconds is not None:
-        count = max(1, sum(end <= max_seconds for _, end in recording.spans))
+        ends = ends[: max(1, sum(end <= max_seconds for end in ends))]
+    whole = len(ends) == len(recording.spans)
     clips: list[Clip] = []
-    try:
-        clips.extend(islice(recording.clips, count))
-        if count < len(recording.spans):
-            notes.append(f"only the first {clips[-1].end:g} s are read")
-    except MediaError as error:
-        if not clips:
-            raise
-        notes.append(f"read to {clips[-1].end:g} s: {error.reason}")
+    for clip in recording.clips:
+        clips.append(clip)
+        if not whole and clip.end >= ends[-1]:
+            break
+    if not whole:
+        notes.append(f"only the first {ends[-1]:g} s are read")
+    notes += recording.damage.values()
+    if recording.damage and not clips:
+        raise MediaError(path, "; ".join(recording.damage.values()))
     faceless = sum("no face" in clip.notes for clip in clips)
     if faceless and faceless == len(clips):
         heard = any("speech" in clip.streams for clip in clips)
@@ -141,6 +142,9 @@ def read(
         notes.append(f"no face in {faceless} of {len(clips)} segments")
     if any("several faces" in clip.notes for clip in clips):
         notes.append("several faces: the one whose mouth moves with the sound is read")
+    for note in ("the sound has ended", "the pictures have ended"):
+        if count := sum(note in clip.notes for clip in clips):
+            notes.append(f"{note} in {count} of {len(clips)} segments")
     return Read(path.name, clips, notes)
 
 

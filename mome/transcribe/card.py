@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.analysis.parameters import markdown
-
-# What holds for every model that was trained on little.
-UNKNOWN = (
-    "Of other voices, faces, words and recording conditions nothing is known, and a model of few "
-    "words and few speakers will fail on them; it should then say that its confidence is low."
-)
+from mome.transcribe.confidence import UNKNOWN
 
 TEMPLATE = """---
 license: {license}

@@ -22,6 +22,11 @@ import numpy as np
 CLIP = 1e-6  # a probability is kept this far from 0 and 1
 BINS = 10
 LOW = 0.5  # below it a transcript is said to be doubtful
+# What holds for every model that was trained on little.
+UNKNOWN = (
+    "Of other voices, faces, words and recording conditions nothing is known, and a model of few "
+    "words and few speakers will fail on them; it should then say that its confidence is low."
+)
 
 Scores = Sequence[float]  # the raw scores of a word; all words of a segment have the same
 

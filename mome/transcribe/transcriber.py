@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -25,9 +25,12 @@ from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pa
 from mome.pretrained.places import find_download
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
+from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
+    SHORTEST,
+    Damage,
     Piece,
     Streams,
     probe,
@@ -35,9 +38,9 @@ from mome.transcribe.recording import (
     speech_levels,
     video_seconds,
 )
-from mome.transcribe.segments import even_segments, find_segments
+from mome.transcribe.segments import FRAME, even_segments, find_segments
 from mome.transcribe.speaker import who_speaks
-from mome.transcribe.transcript import Segment, Transcript, Word
+from mome.transcribe.transcript import DOUBTFUL, Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from mome.llm.beam import Hypothesis
@@ -48,6 +51,7 @@ DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
 LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
 MAX_NEW_TOKENS = 64  # of a segment's transcript, or more where training had longer ones
+REPEATED = 0.2  # seconds that the last picture may stand without being noted
 PEOPLE = 3  # faces that are followed, to find out who speaks
 
 
@@ -72,17 +76,21 @@ class Recording:
     """A recording cut into segments, which are read one after the other.
 
     Attributes:
+        name: path of the file, or name of the arrays.
         tasks: those whose streams it has and whose rates may be used.
-        spans: of the segments, in seconds.
-        clips: the segments, prepared as they are asked for; raises MediaError where the file is
-            damaged.
+        spans: of the segments, in seconds. Where a stream ends in one, two clips are made of it.
+        clips: the segments, prepared as they are asked for.
         notes: what holds for all of it.
+        damage: stream -> up to where it could be read, and why not further; known when all clips
+            were taken.
     """
 
+    name: str
     tasks: list[str]
     spans: list[tuple[float, float]]
     clips: Iterator[Clip]
     notes: list[str]
+    damage: Damage
 
 
 def select(features: Features, rows: Sequence[int]) -> Features:
@@ -223,80 +231,175 @@ class Transcriber:
             raise errors[0]
         return usable
 
-    def open(self, source: str | Path, options: Options | None = None) -> Recording:
+    def limits(self, tasks: Sequence[str]) -> str:
+        """Why nothing but these tasks is done, in words."""
+        if len(tasks) < len(self.model.pairs):
+            return f"the options allow {' and '.join(tasks)} alone"
+        return f"the model was trained for {' and '.join(tasks)} alone"
+
+    def open(self, source: str | Path | Arrays, options: Options | None = None) -> Recording:
         """Find the segments of a recording and prepare to read them.
 
         Args:
-            source: any file that FFmpeg reads.
+            source: any file that FFmpeg reads, or arrays.
             options: how; of these the tasks and where to cut.
 
         Raises:
-            FileNotFoundError, MediaError: for a file that cannot be read.
+            FileNotFoundError, MediaError: for a file that cannot be opened, or has nothing that
+                the model reads.
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
-        path = Path(source)
-        streams = probe(path)
+        if not isinstance(source, Arrays):
+            source = Path(source)
+        name = source.name if isinstance(source, Arrays) else str(source)
+        streams = probe(source)
         tasks = self.usable(options)
         there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
         possible = [task for task in tasks if there.issuperset(READS[task])]
         if not possible:
             lacking = " and no ".join(sorted({"audio", "video"} - there))
-            raise MediaError(path, f"no {lacking}, which {' and '.join(tasks)} reads")
+            who = f"{' and '.join(tasks)} {'reads' if len(tasks) == 1 else 'read'}"
+            raise MediaError(name, f"no {lacking}, which {who}; {self.limits(tasks)}")
         # Sound also tells where to cut and who speaks.
         read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
         longest = options.max_seconds or LONGER * float(self.info.get("max_seconds", 15.0))
+        damage: Damage = {}
         spans = []
+        heard = 0.0
         if read.audio:
-            spans = find_segments(speech_levels(path), longest, options.min_pause)
+            level = speech_levels(source, damage)
+            heard = len(level) * FRAME
+            spans = find_segments(level, longest, options.min_pause)
             if not spans:
-                notes.append("silent throughout")
-                read = Streams(False, read.video and "vsr" in possible)
-        if not read.audio and read.video:
-            spans = even_segments(video_seconds(path), longest)
+                if heard:
+                    notes.append("silent throughout")
+                read = Streams(False, read.video)
+                heard = 0.0
+        alone = video_seconds(source) - heard if read.video else 0.0
+        if read.video and not read.audio and not alone:
+            alone = longest  # reading will show how long they are, or what is wrong with them
+        if alone >= SHORTEST or (read.video and not read.audio):
+            if "vsr" in possible:
+                # The first frame after the sound, so that nothing of it is in these segments.
+                begin = math.ceil(heard * LIP_RATE - 1e-6) / LIP_RATE
+                spans += [
+                    (begin + a, begin + b) for a, b in even_segments(heard + alone - begin, longest)
+                ]
+            else:
+                after = f"after the sound, from {heard:.1f} s on, " if heard else ""
+                notes.append(f"{after}lips alone are not read: {self.limits(tasks)}")
+                if not spans:
+                    raise MediaError(name, "; ".join([*damage.values(), *notes]))
         # Segments begin and end with frames, so that both streams are equally long.
         spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
-        clips = (self.prepare(piece) for piece in read_pieces(path, read, spans))
-        return Recording(possible, spans, clips, notes)
+        clips = (self.prepare(piece) for piece in read_pieces(source, read, spans, damage))
+        return Recording(name, possible, spans, clips, notes, damage)
 
     def __call__(
         self,
-        source: str | Path,
+        source: str | Path | Arrays,
         options: Options | None = None,
         progress: Callable[[float, float], None] | None = None,
     ) -> Transcript:
         """Transcribe a recording.
 
         Args:
-            source: any file that FFmpeg reads.
+            source: any file that FFmpeg reads, or :class:`mome.transcribe.arrays.Arrays`.
             options: how.
             progress: called with the seconds that are done and those of all.
 
+        Returns:
+            the transcript, of a damaged file that of what could be read.
+
         Raises:
-            FileNotFoundError, MediaError: for a file that cannot be read.
+            FileNotFoundError, MediaError: for a file of which nothing can be read.
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
         recording = self.open(source, options)
+        segments: list[Segment] = []
+        for group in batched(recording.clips, options.batch_size):
+            segments += self.transcribe(group, options)
+            if progress:
+                progress(group[-1].end, recording.spans[-1][1])
+        transcript = self.conclude(recording, segments, options)
+        if not transcript.complete and not transcript.segments:
+            raise MediaError(recording.name, transcript.notes[-1])
+        return transcript
+
+    def many(
+        self, sources: Iterable[str | Path | Arrays], options: Options | None = None
+    ) -> Iterator[Transcript]:
+        """Transcribe recordings whose segments share batches: a short one alone fills none.
+
+        Args:
+            sources: files that FFmpeg reads, and arrays.
+            options: how.
+
+        Yields:
+            the transcripts in order, each when it is done. One of a recording of which nothing can
+            be read has no segments, is not complete, and its note says why.
+
+        Raises:
+            ValueError: for options that do not fit the model.
+        """
+        options = options or Options()
+        self.usable(options)
+        opened: list[Recording] = []
+        segments: list[list[Segment]] = []
+        given = 0
+        for group in batched(self.clips_of(sources, options, opened), options.batch_size):
+            segments += [[] for _ in opened[len(segments) :]]
+            found = self.transcribe([clip for _, clip in group], options)
+            for (place, _), segment in zip(group, found, strict=True):
+                segments[place].append(segment)
+            # Of the recording of the last clip there may be more.
+            for place in range(given, group[-1][0]):
+                yield self.conclude(opened[place], segments[place], options)
+            given = group[-1][0]
+        segments += [[] for _ in opened[len(segments) :]]
+        for place in range(given, len(opened)):
+            yield self.conclude(opened[place], segments[place], options)
+
+    def clips_of(
+        self,
+        sources: Iterable[str | Path | Arrays],
+        options: Options,
+        opened: list[Recording],
+    ) -> Iterator[tuple[int, Clip]]:
+        """The segments of recordings, which are opened one after the other, with their places."""
+        for place, source in enumerate(sources):
+            try:
+                opened.append(self.open(source, options))
+            except (MediaError, OSError) as error:
+                name = source.name if isinstance(source, Arrays) else str(source)
+                reason = error.reason if isinstance(error, MediaError) else str(error)
+                opened.append(Recording(name, [], [], iter(()), [], {"": reason}))
+            for clip in opened[place].clips:
+                yield place, clip
+
+    def conclude(
+        self, recording: Recording, segments: list[Segment], options: Options
+    ) -> Transcript:
+        """The transcript of a recording whose segments were all read.
+
+        Where there was something of which nothing could be read, it has no segments, is not
+        complete, and its last note says why; as the last note of a damaged one says where.
+        """
         notes = list(recording.notes)
         if options.budget and not options.rates:
             notes += [self.why(task, options.budget) for task in recording.tasks]
-        segments: list[Segment] = []
-        complete = True
-        try:
-            for group in batched(recording.clips, options.batch_size):
-                segments += self.transcribe(group, options)
-                if progress:
-                    progress(group[-1].end, recording.spans[-1][1])
-        except MediaError as error:
-            if not segments:
-                raise
-            complete = False
-            notes.append(f"read to {segments[-1].end:g} s: {error.reason}")
+        wrong = list(recording.damage.values())
+        if not any(segment.task for segment in segments):
+            wrong += dict.fromkeys(note for segment in segments for note in segment.notes)
+            segments = []
+        if wrong:
+            notes.append("; ".join(wrong))
         trained_on = str(self.info.get("trained_on", ""))
-        return Transcript(Path(source).name, segments, notes, trained_on, complete)
+        return Transcript(Path(recording.name).name, segments, notes, trained_on, not wrong)
 
     def why(self, task: str, budget: Budget) -> str:
         """In words, which rates keep to a budget."""
@@ -316,17 +419,19 @@ class Transcriber:
     def prepare(self, piece: Piece) -> Clip:
         """Cut out the mouth of the face that is there."""
         streams: dict[str, np.ndarray] = {}
-        notes: list[str] = []
+        notes = list(piece.notes)
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
-            length = round((piece.end - piece.start) * LIP_RATE)
-            lips = self.mouth(piece, notes) if 2 * len(piece.frames) >= length else None
+            lips = self.mouth(piece, notes)
             if lips is None:
                 notes.append("no face")
             else:
                 # As in training, where both streams end together.
-                streams["lips"] = np.pad(lips, ((0, length - len(lips)), (0, 0), (0, 0)), "edge")
+                lacking = round((piece.end - piece.start) * LIP_RATE) - len(lips)
+                streams["lips"] = np.pad(lips, ((0, lacking), (0, 0), (0, 0)), "edge")
+                if lacking > REPEATED * LIP_RATE:
+                    notes.append(f"the last picture stands for {lacking / LIP_RATE:.2f} s")
         return Clip(piece.start, piece.end, streams, notes)
 
     def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
@@ -362,7 +467,7 @@ class Transcriber:
         for place, clip in enumerate(clips):
             task = self.task_of(clip, tasks)
             if task is None:
-                notes = [*clip.notes, "nothing that this model reads"]
+                notes = [*clip.notes, f"not read: {self.limits(tasks)}"]
                 result[place] = Segment(clip.start, clip.end, "", 0.0, [], "", "", notes)
             else:
                 by_task.setdefault(task, []).append(place)
@@ -462,7 +567,7 @@ class Transcriber:
         mean = float(np.mean([word.confidence for word in words])) if words else 0.0
         notes = list(clip.notes)
         if words and mean < LOW:
-            notes.append("low confidence")
+            notes.append(DOUBTFUL)
         if not hypothesis.finished:
             notes.append("cut off at the limit of tokens")
         if repeats_itself(" ".join(word.text for word in words)):

@@ -2,8 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
+from typing import Literal
+
+DOUBTFUL = "low confidence"  # the note of a segment that is more likely wrong than right
+
+Handling = Literal["mark", "drop", "keep"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class Segment:
     rates: str
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is more likely wrong than right."""
+        return DOUBTFUL in self.notes
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -68,39 +78,56 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """What is said, a segment a line."""
+        """What was read, a segment a line, also what is doubtful; :func:`as_text` marks that."""
         return "\n".join(segment.text for segment in self.segments if segment.text)
 
 
-def as_text(transcript: Transcript) -> str:
-    """Plain text, a segment a line."""
-    return transcript.text + "\n"
+def shown(transcript: Transcript, doubtful: Handling) -> list[Segment]:
+    """The segments with words, as a reader shall see them.
+
+    Args:
+        transcript: of a recording.
+        doubtful: what becomes of doubtful segments: ``mark`` puts ``[low confidence]`` before their
+            texts, ``drop`` leaves them out, ``keep`` shows them like others.
+    """
+    spoken = [segment for segment in transcript.segments if segment.text]
+    if doubtful == "drop":
+        return [segment for segment in spoken if not segment.doubtful]
+    if doubtful == "keep":
+        return spoken
+    return [replace(s, text=f"[{DOUBTFUL}] {s.text}") if s.doubtful else s for s in spoken]
 
 
-def as_srt(transcript: Transcript) -> str:
-    """SubRip subtitles."""
-    shown = [segment for segment in transcript.segments if segment.text]
+def as_text(transcript: Transcript, doubtful: Handling = "mark") -> str:
+    """Plain text, a segment a line; ``doubtful`` as of :func:`shown`."""
+    return "\n".join(segment.text for segment in shown(transcript, doubtful)) + "\n"
+
+
+def as_srt(transcript: Transcript, doubtful: Handling = "mark") -> str:
+    """SubRip subtitles; ``doubtful`` as of :func:`shown`."""
     cues = [
         f"{number}\n{clock(s.start, ',')} --> {clock(s.end, ',')}\n{s.text}\n"
-        for number, s in enumerate(shown, 1)
+        for number, s in enumerate(shown(transcript, doubtful), 1)
     ]
     return "\n".join(cues)
 
 
-def as_vtt(transcript: Transcript) -> str:
-    """WebVTT subtitles."""
-    shown = [segment for segment in transcript.segments if segment.text]
-    cues = [f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{escape(s.text)}\n" for s in shown]
+def as_vtt(transcript: Transcript, doubtful: Handling = "mark") -> str:
+    """WebVTT subtitles; ``doubtful`` as of :func:`shown`."""
+    cues = [
+        f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{escape(s.text)}\n"
+        for s in shown(transcript, doubtful)
+    ]
     return "\n".join(["WEBVTT\n", *cues])
 
 
-def as_json(transcript: Transcript) -> str:
-    """All that is known, as JSON."""
-    values = asdict(transcript) | {"text": transcript.text}
+def as_json(transcript: Transcript, doubtful: Handling = "mark") -> str:
+    """All that is known, as JSON; ``doubtful`` as of :func:`shown` is for the text as a whole."""
+    values = asdict(transcript) | {"text": as_text(transcript, doubtful).rstrip("\n")}
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Transcript], str]] = {
+FORMATS: dict[str, Callable[[Transcript, Handling], str]] = {
     "txt": as_text,
     "srt": as_srt,
     "vtt": as_vtt,

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,15 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from media import talking_head, write_clip
 
 from mome.bin import transcribe as command
-from mome.data.audio import read_audio
-from mome.data.video import MediaError, read_video
+from mome.data.audio import read_audio, resample
+from mome.data.video import MediaError, iter_video, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
+from mome.transcribe.arrays import Arrays
+from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
-from mome.transcribe.recording import audio_blocks, cut_blocks, probe, read_pieces
+from mome.transcribe.recording import (
+    Piece,
+    audio_blocks,
+    cut_blocks,
+    divide,
+    probe,
+    read_pieces,
+    video_seconds,
+)
 from mome.transcribe.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +140,7 @@ def test_a_picture_that_stands_still_is_no_video(transcribe, tmp_path, speech):
     write_clip(tmp_path / "still.mp4", talking_head(2, 160), samples=speech[: 16000 * 3])
     (segment,) = transcribe(tmp_path / "still.mp4", Options(beam=1)).segments
     assert segment.task == "asr"
-    assert segment.notes[0] == "no face"
+    assert segment.notes[0] == "the pictures have ended"
 
 
 def test_samples_that_are_not_finite_are_named(transcribe, tmp_path):
@@ -138,18 +151,162 @@ def test_samples_that_are_not_finite_are_named(transcribe, tmp_path):
         transcribe(tmp_path / "nan.wav")
 
 
-def test_what_was_read_before_the_damage_is_kept(transcribe, tmp_path, monkeypatch, clips):
-    pieces = read_pieces
+@pytest.mark.parametrize(
+    ("name", "codecs"),
+    [
+        ("both.mp4", ("libx264", "aac")),
+        ("both.mkv", ("libx264", "aac")),
+        ("both.avi", ("mpeg4", "libmp3lame")),
+        ("sound.mp4", ("libx264", "aac")),
+    ],
+)
+def test_what_can_be_read_of_a_recording_that_is_cut_off_is_kept(
+    transcribe, tmp_path, speech, name, codecs
+):
+    path = tmp_path / name
+    frames = talking_head(150, 160)[: 150 * name.startswith("both")]
+    write_clip(path, frames, samples=speech, codecs=codecs)
+    options = Options(beam=1, max_seconds=3.0)
+    whole = transcribe(path, options)
+    content = path.read_bytes()
+    path.write_bytes(content[: round(0.7 * len(content))])
+    cut = transcribe(path, options)
+    assert whole.complete
+    assert not cut.complete
+    assert re.match(r"sound read to [34]\.\d\d s: .*truncated", cut.notes[-1])
+    assert cut.segments[0] == whole.segments[0]
+    assert 3.4 < cut.segments[-1].end < 4.9
+    assert whole.segments[-1].end > 4.9
 
-    def damaged(path, streams, spans):
-        yield from list(pieces(path, streams, spans))[:1]
-        raise MediaError(path, "corrupt")
 
-    monkeypatch.setattr("mome.transcribe.transcriber.read_pieces", damaged)
-    transcript = transcribe(clips / "both.mp4", Options(beam=1, batch_size=1))
-    assert len(transcript.segments) == 1
-    assert not transcript.complete
-    assert transcript.notes == ["read to 2.24 s: corrupt"]
+def test_lips_are_read_up_to_where_the_pictures_are_cut_off(transcribe, clips, tmp_path):
+    content = (clips / "silent.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: round(0.7 * len(content))])
+    cut = transcribe(tmp_path / "cut.mp4", Options(beam=1))
+    assert not cut.complete
+    (segment,) = cut.segments
+    assert segment.task == "vsr"
+    match = re.match(r"pictures read to (\d\.\d\d) s: .*truncated", cut.notes[-1])
+    assert float(match[1]) == pytest.approx(segment.end, abs=0.05)
+    assert 3 < segment.end < 5
+    # So little is left that there is not one picture.
+    (tmp_path / "cut.mp4").write_bytes(content[: content.index(b"mdat") + 100])
+    with pytest.raises(MediaError, match=r"cut\.mp4: .*truncated"):
+        transcribe(tmp_path / "cut.mp4")
+
+
+def test_pictures_that_go_on_after_the_sound_are_read(transcribe, tmp_path, speech):
+    write_clip(tmp_path / "long.mp4", talking_head(150, 160), samples=speech[:32000])
+    transcript = transcribe(tmp_path / "long.mp4", Options(beam=1))
+    first, second = transcript.segments
+    assert (first.task, second.task) == ("avsr", "vsr")
+    assert (first.start, second.end) == (0, 6)
+    assert first.end == pytest.approx(2, abs=0.1)
+    assert second.start == pytest.approx(first.end, abs=0.041)
+    assert "the sound has ended" in second.notes
+    assert "the sound has ended" not in first.notes
+    alone = transcribe(tmp_path / "long.mp4", Options(beam=1, task="asr"))
+    assert [segment.task for segment in alone.segments] == ["asr"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (25, [("avsr", []), ("asr", ["the pictures have ended"])]),
+        (50, [("avsr", ["the last picture stands for 0.24 s"])]),
+        (52, [("avsr", [])]),
+        (10, [("asr", ["the pictures have ended"])]),
+    ],
+)
+def test_sound_that_goes_on_after_the_pictures_is_read(
+    transcribe, tmp_path, speech, frames, expected
+):
+    """Of two segments, from 0.24 to 2.24 and from 3.24 to 5.24 s, the second has no pictures."""
+    write_clip(tmp_path / "short.mp4", talking_head(frames, 160), samples=speech)
+    segments = transcribe(tmp_path / "short.mp4", Options(beam=1)).segments
+    expected = [*expected, ("asr", ["the pictures have ended"])]
+    assert [segment.task for segment in segments] == [task for task, _ in expected]
+    for segment, (_, notes) in zip(segments, expected, strict=True):
+        assert segment.notes[: len(notes)] == notes
+        assert "no face" not in segment.notes
+    if len(segments) == 3:
+        assert 0.7 <= segments[0].end <= 1.0
+        assert segments[1].start == segments[0].end
+
+
+def test_a_segment_is_divided_where_it_is_quietest(speech):
+    """A second of pictures and two of noise with a pause from 0.72 to 0.8 s."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, 32000).astype(np.float32)
+    sound[round(0.72 * 16000) : round(0.8 * 16000)] *= 0.01
+    piece = Piece(3.0, 5.0, sound, [np.full((2, 2), n, np.uint8) for n in range(25)], ["x"])
+    before, after = divide(piece)
+    assert 3.72 <= before.end <= 3.8
+    assert (before.start, after.start, after.end) == (3.0, before.end, 5.0)
+    np.testing.assert_array_equal(np.concatenate([before.speech, after.speech]), sound)
+    assert len(before.speech) == 640 * len(before.frames)
+    assert [frame[0, 0] for frame in before.frames] == list(range(len(before.frames)))
+    assert (before.notes, after.notes) == (["x"], ["x", "the pictures have ended"])
+    assert after.frames == []
+    # Without sound it ends with the pictures, and without either it is none.
+    assert [p.end for p in divide(replace(piece, speech=None))] == [4.0]
+    assert divide(replace(piece, speech=None, frames=[])) == []
+
+
+@pytest.fixture(scope="module")
+def avsr_alone(training) -> Transcriber:
+    """The same model, trained for AVSR alone."""
+    folder = training.parent / "avsr_alone"
+    folder.mkdir()
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    values["model_conf"]["tasks"] = ["avsr"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    packed = pack(folder / "config.yaml", training / "model.pth", folder / "packed", INFO, "")
+    return Transcriber.load(packed, tracker=load_tracker(str(LANDMARKS)))
+
+
+def test_what_one_task_alone_cannot_read_is_said(avsr_alone, clips, tmp_path, speech):
+    trained = "the model was trained for avsr alone"
+    with pytest.raises(MediaError, match=rf"silent\.mp4: no audio, which avsr reads; {trained}"):
+        avsr_alone(clips / "silent.mp4")
+    with pytest.raises(MediaError, match=rf"sound\.mp4: no video, which avsr reads; {trained}"):
+        avsr_alone(clips / "sound.mp4")
+    with pytest.raises(MediaError, match=rf"faceless\.mp4: no face; not read: {trained}"):
+        avsr_alone(clips / "faceless.mp4")
+    write_clip(tmp_path / "mute.mp4", talking_head(60, 160), samples=np.zeros(38400))
+    with pytest.raises(
+        MediaError, match=rf"mute\.mp4: silent throughout; lips alone are not read: {trained}"
+    ):
+        avsr_alone(tmp_path / "mute.mp4")
+    write_clip(tmp_path / "long.mp4", talking_head(150, 160), samples=speech[:32000])
+    transcript = avsr_alone(tmp_path / "long.mp4", Options(beam=1))
+    assert [segment.task for segment in transcript.segments] == ["avsr"]
+    after = r"after the sound, from 2\.[01] s on, lips alone are not read: "
+    assert re.fullmatch(after + trained, transcript.notes[0])
+    write_clip(tmp_path / "short.mp4", talking_head(52, 160), samples=speech)
+    first, second = avsr_alone(tmp_path / "short.mp4", Options(beam=1)).segments
+    assert (first.task, second.task) == ("avsr", "")
+    assert second.notes == ["the pictures have ended", f"not read: {trained}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {}),
+        ("a.mpg", {"codecs": ("mpeg2video", "mp2"), "rate": 48000}),
+        ("a.avi", {"codecs": ("mpeg4", "libmp3lame")}),
+        ("a.ts", {}),
+        ("late.mp4", {"times": 0.5 + np.arange(60) / 25}),
+        ("slow.mkv", {"fps": 10}),
+        ("irregular.mp4", {"times": np.cumsum(np.tile([0.02, 0.04, 0.1], 20))}),
+        ("h.h264", {"audio": False}),
+    ],
+)
+def test_the_length_of_pictures_is_known_without_decoding_them(tmp_path, name, options):
+    write_clip(tmp_path / name, num_frames=60, **options)
+    count = sum(1 for _ in iter_video(tmp_path / name, grey=True, rate=25))
+    assert video_seconds(tmp_path / name) == pytest.approx(count / 25, abs=0.081)
 
 
 def test_the_one_whose_mouth_moves_is_read(transcribe, tmp_path):
@@ -166,7 +323,7 @@ def test_the_one_whose_mouth_moves_is_read(transcribe, tmp_path):
     side = np.full((75, 200, 160, 3), 90, dtype=np.uint8)
     side[:, 20:180] = moving
     write_clip(tmp_path / "two.mp4", np.concatenate([still, side], axis=2), samples=samples)
-    (piece,) = read_pieces(tmp_path / "two.mp4", probe(tmp_path / "two.mp4"), [(0.0, 3.0)])
+    (piece,) = read_pieces(tmp_path / "two.mp4", probe(tmp_path / "two.mp4"), [(0.0, 3.0)], {})
     clip = transcribe.prepare(piece)
     assert clip.notes == ["several faces"]
     change = np.abs(np.diff(clip.streams["lips"].astype(float), axis=0)).mean()
@@ -229,16 +386,35 @@ def test_a_folder_is_searched_for_recordings(clips, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match="holds no recordings"):
         command.find_recordings([str(tmp_path)])
-    (tmp_path / "a b.mp4").write_bytes((clips / "silent.mp4").read_bytes())
-    assert command.find_recordings([str(tmp_path), "-"]) == [str(tmp_path / "a b.mp4"), "-"]
-    assert "notes.txt: no recordings" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    (tmp_path / ".hidden.mp4").write_text("x")
+    for name in ("a b.mp4", "no suffix"):
+        (tmp_path / name).write_bytes((clips / "silent.mp4").read_bytes())
+    (tmp_path / "broken.MP4").write_text("x")
+    found = [str(tmp_path / name) for name in ("a b.mp4", "broken.MP4", "no suffix")]
+    assert command.find_recordings([str(tmp_path), "-"]) == [*found, "-"]
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: passed over, as no recordings: more/, notes.txt\n" in said
+
+
+def test_a_broken_recording_of_a_folder_is_a_failure(packed, clips, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_text("no recording")
+    (tmp_path / "good.mp4").write_bytes((clips / "sound.mp4").read_bytes())
+    words = [tmp_path, "--model", packed, "--beam", "1", "--output", tmp_path / "out"]
+    with pytest.raises(SystemExit) as stop:
+        command.main(list(map(str, words)))
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 recordings transcribed; not, or not to the end:\n" in said
+    assert f"  {tmp_path / 'broken.mp4'}: corrupt or truncated file" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.mp4.txt"]
 
 
 def test_pieces_are_what_reading_the_whole_gives(clips):
     path = clips / "both.mp4"
     spans = [(0.2, 1.0), (1.0, 2.04), (4.0, 6.0)]
     audio, video = read_audio(path), read_video(path, grey=True, rate=25)
-    for piece, (start, end) in zip(read_pieces(path, probe(path), spans), spans, strict=True):
+    for piece, (start, end) in zip(read_pieces(path, probe(path), spans, {}), spans, strict=True):
         first, last = round(start * 25), round(end * 25)
         np.testing.assert_array_equal(np.stack(piece.frames), video[first:last])
         np.testing.assert_allclose(piece.speech, audio[first * 640 : last * 640], atol=1e-6)
@@ -257,7 +433,7 @@ def test_blocks_are_cut_wherever_they_end():
 def test_sound_that_starts_late_stays_with_the_pictures(tmp_path):
     tone = 0.3 * np.sin(np.arange(16000))
     write_clip(tmp_path / "late.mp4", num_frames=50, samples=tone, audio_start=0.5)
-    rate, blocks = audio_blocks(tmp_path / "late.mp4")
+    rate, blocks = audio_blocks(tmp_path / "late.mp4", {})
     heard = np.concatenate(list(blocks))
     assert rate == 16000
     np.testing.assert_allclose(
@@ -280,15 +456,156 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
         command.main([str(word) for word in (*names, *options)])
     assert stop.value.code == 1
     said = capsys.readouterr().err
-    assert "4 of 7 recordings transcribed; not:" in said
-    for name in ("text.mp4", "cut.mp4", "nothing.mp4"):
-        assert name in said.split("; not:")[1]
+    assert "4 of 7 recordings transcribed; not, or not to the end:" in said
+    for name in ("text.mp4", "cut.mp4: sound read to", "nothing.mp4"):
+        assert name in said.split("not to the end:")[1]
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    stems = ("both", "faceless", "silent", "sound")
+    stems = ("both", "cut", "faceless", "silent", "sound")
     assert written == [f"{stem}.mp4.{kind}" for stem in stems for kind in ("json", "srt")]
     read = json.loads((tmp_path / "out" / "both.mp4.json").read_text())
     assert [segment["task"] for segment in read["segments"]] == ["avsr", "avsr"]
     assert read["model"] == "nothing"
+    assert read["complete"]
+    assert not json.loads((tmp_path / "out" / "cut.mp4.json").read_text())["complete"]
+
+
+def test_what_is_doubtful_is_not_printed_as_if_it_were_sure(packed, clips, capsys):
+    """A random model gives its words a low probability."""
+    options = ["--model", str(packed), "--beam", "1", "--task", "asr"]
+    command.main([str(clips / "sound.mp4"), *options])
+    shown = capsys.readouterr()
+    assert len(re.findall(r"^\[low confidence\] \S", shown.out, re.MULTILINE)) == 2
+    assert f"model: nothing. {UNKNOWN}\n" in shown.err
+    command.main([str(clips / "sound.mp4"), *options, "--doubtful", "keep"])
+    assert capsys.readouterr().out == shown.out.replace("[low confidence] ", "")
+    command.main([str(clips / "sound.mp4"), *options, "--doubtful", "drop"])
+    dropped = capsys.readouterr()
+    assert dropped.out == "\n"
+    assert "low confidence in 2 of 2;" in dropped.err
+    assert "; 2 of 2 left out of the text\n" in dropped.err
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory, speech) -> tuple[Path, Arrays]:
+    """A file at 30 pictures and 22050 samples a second, without loss, and what is in it.
+
+    It is grey, as decoding to colours cuts off what no screen can show.
+    """
+    path = tmp_path_factory.mktemp("arrays") / "a.mkv"
+    sound = resample(speech, 16000, 22050)
+    codecs = ("ffv1", "flac")
+    head = talking_head(180, 160).mean(axis=3, keepdims=True).repeat(3, axis=3).astype(np.uint8)
+    write_clip(path, head, fps=30, samples=sound, codecs=codecs, rate=22050)
+    return path, Arrays(read_video(path), 30, read_audio(path, 22050), 22050)
+
+
+def test_arrays_are_read_as_a_file_of_the_same_content(transcribe, arrays):
+    path, recording = arrays
+    spans = [(0.2, 1.0), (1.0, 2.04), (4.0, 6.0)]
+    of_file = read_pieces(path, probe(path), spans, {})
+    for ours, theirs in zip(
+        read_pieces(recording, probe(recording), spans, {}), of_file, strict=True
+    ):
+        assert len(ours.frames) == len(theirs.frames)
+        # A file's pictures have their grey values from its luma, arrays from colours.
+        difference = np.stack(ours.frames).astype(int) - np.stack(theirs.frames)
+        assert np.abs(difference).max() <= 2
+        np.testing.assert_array_equal(ours.speech, theirs.speech)
+    options = Options(beam=1)
+    whole, read = transcribe(path, options), transcribe(recording, options)
+    assert [s.task for s in read.segments] == ["avsr", "avsr"]
+    assert [(s.start, s.end, s.text) for s in read.segments] == [
+        (s.start, s.end, s.text) for s in whole.segments
+    ]
+    assert (read.source, read.notes, read.complete) == ("arrays", whole.notes, True)
+    options = replace(options, task="asr")
+    assert transcribe(recording, options).segments == transcribe(path, options).segments
+
+
+def test_sound_is_read_of_any_type_and_number_of_channels(transcribe, arrays):
+    _, recording = arrays
+    mono = recording.sound
+    expected = transcribe(Arrays(sound=mono, sample_rate=22050), Options(beam=1)).segments
+    assert [segment.task for segment in expected] == ["asr", "asr"]
+    other = np.random.default_rng(0).normal(0, 0.1, len(mono))
+    stereo = np.stack([mono + other, mono - other])
+    integers = np.rint(mono * 2**31).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    for sound in (stereo, integers, integers[None]):
+        read = transcribe(Arrays(sound=sound, sample_rate=22050), Options(beam=1)).segments
+        assert [(s.start, s.end, s.text) for s in read] == [
+            (s.start, s.end, s.text) for s in expected
+        ]
+
+
+PICTURES, SOUND = np.zeros((5, 4, 4, 3), np.uint8), np.zeros(100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "neither pictures nor sound"),
+        ({"pictures": PICTURES[0], "frame_rate": 25}, r"pictures uint8 \(4, 4, 3\), not uint8"),
+        ({"pictures": PICTURES / 2, "frame_rate": 25}, "pictures float64"),
+        ({"pictures": PICTURES[:0], "frame_rate": 25}, "are empty"),
+        ({"pictures": PICTURES}, "frame_rate None; give"),
+        ({"sound": SOUND}, "sample_rate None; give"),
+        ({"sound": SOUND, "sample_rate": 22050.5}, r"sample_rate 22050\.5"),
+        ({"sound": SOUND.reshape(50, 2), "sample_rate": 16000}, "transpose it"),
+        ({"sound": SOUND.astype(np.uint8), "sample_rate": 16000}, "sound uint8"),
+        ({"sound": np.full(9, np.nan), "sample_rate": 16000}, "not finite"),
+        ({"sound": SOUND[:0], "sample_rate": 16000}, "is empty"),
+    ],
+)
+def test_arrays_that_cannot_be_meant_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=f"^mine: .*{message}"):
+        Arrays(**arguments, name="mine")
+
+
+def test_recordings_share_batches_and_are_read_as_by_themselves(
+    transcribe, clips, arrays, tmp_path
+):
+    (tmp_path / "text.mp4").write_text("no recording")
+    sources = [clips / "both.mp4", tmp_path / "text.mp4", arrays[1], clips / "sound.mp4"]
+    options = Options(beam=1, task="auto")
+    alone = {}
+    for place in (0, 2, 3):
+        alone[place] = transcribe(sources[place], options)
+    runs = []
+    hook = transcribe.model.norms["audio"].register_forward_hook(lambda *_: runs.append(1))
+    together = list(transcribe.many([*sources, tmp_path / "nothing.mp4"], options))
+    hook.remove()
+    assert len(runs) == 2  # one batch of AVSR, one of ASR
+    for place, transcript in alone.items():
+        found = together[place]
+        assert (found.source, found.notes) == (transcript.source, transcript.notes)
+        assert [(s.start, s.end, s.task, s.text) for s in found.segments] == [
+            (s.start, s.end, s.task, s.text) for s in transcript.segments
+        ]
+    assert [transcript.complete for transcript in together] == [True, False, True, True, False]
+    assert together[1].segments == together[4].segments == []
+    assert "corrupt" in together[1].notes[-1]
+    assert "does not exist" in together[4].notes[-1]
+    # In batches of three, a recording is given as soon as the next one has begun.
+    lazily = transcribe.many(sources, replace(options, batch_size=3))
+    assert [next(lazily).source, next(lazily).source] == ["both.mp4", "text.mp4"]
+    assert [each.text for each in lazily] == [each.text for each in together[2:4]]
+
+
+def test_what_the_page_shows_in_python_works(packed, clips, arrays, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "transcribe.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copy(packed, tmp_path / "model.zip")
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(clips / "sound.mp4", tmp_path / name)
+    shutil.copy(clips / "both.mp4", tmp_path / "talk.mp4")
+    (tmp_path / "downloads").symlink_to(DOWNLOADS)
+    monkeypatch.chdir(tmp_path)
+    recording = arrays[1]
+    exec(block, {"pictures": recording.pictures, "sound": recording.sound})
+    said = capsys.readouterr().out
+    assert "a.mp4 True" in said
+    assert "b.mp4 True" in said
+    assert "talk.mp4 True" in said
 
 
 def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
