@@ -29,10 +29,11 @@ from mome.analysis.wer import normalise, score
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
+from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
+from mome.tasks.packed import check_output, folders_of, load_packed, namespace, opened, pack
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
     LOW,
@@ -43,7 +44,7 @@ from mome.transcribe.confidence import (
     words_right,
 )
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Clip, Transcriber, check_device
 from mome.transcribe.transcript import Segment
 
 
@@ -204,6 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
     try:
         check_trained(config, weights)
+        check_device(args.device)
         check_output(args.output)
         if args.push_to:
             validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
@@ -217,9 +219,18 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = yaml.safe_load(config.read_text(encoding="utf-8")).get("imports") or ()
-            transcribe = Transcriber.load(
-                bare, args.device, imports=allowed, downloads=folders_of(config)
+            # Faces need not be found: lips are cut already.
+            transcribe = Transcriber(
+                *load_packed(bare, args.device, imports=allowed, downloads=folders_of(config))
             )
+        if transcribe.reads("video"):
+            info["crops"] = crops = read_crops(args.dump / args.train_set)
+            if not crops:
+                logging.warning(
+                    "%s does not say what cut its lips: those of recordings will be cut by dlib's "
+                    "landmarks, and nobody will know whether the model learned from such",
+                    args.dump / args.train_set,
+                )
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         measured = measure(transcribe, clips, texts, args.beam)
         info["calibration"] = calibrate(measured)

@@ -10,6 +10,7 @@ with audio alone, they need neither video nor face, and lip.scp is not written.
 
 A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
 its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
+`crops.json` says what the crops were made with: detectors, SHA-256 of landmark models, geometry.
 
 With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
 the nearest frames; a face is looked for in these frames alone. A recording is read once.
@@ -47,6 +48,7 @@ from mome.data.audio import (
 )
 from mome.data.kaldi import read_scp, read_segments, same_settings, spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
+from mome.lips import provenance
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
 from mome.lips.landmarks import FaceTracker
@@ -471,23 +473,30 @@ def main(argv: list[str] | None = None) -> None:
         args.max_lost,
         args.tolerance,
     )
-    if args.lip_dir is None:
-        if "video" in args.streams:
-            trackers_of(settings)  # fails early
-    elif not args.lip_dir.is_dir():
-        raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
+    crops: dict[str, object] = {}
+    if args.lip_dir is not None:
+        if not args.lip_dir.is_dir():
+            raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
+        crops = provenance.elsewhere()
+    elif "video" in args.streams:
+        trackers = trackers_of(settings)  # fails early
+        crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(
         args.data, args.dump, args.lip_dir, args.audio_format, args.streams
     )
-    # Where models are changes nothing; which of them found a crop is said in the crop.
+    # Where models are changes nothing; which of them found a crop is said in the crop, and what
+    # they are in the record of the crops.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
     if any(clip.span for clip in clips):
         choices["segments"] = zlib.crc32((args.data / "segments").read_bytes())
-    if not same_settings(args.dump, choices):
+    earlier = provenance.read_crops(args.dump)
+    if not same_settings(args.dump, choices) or provenance.outdated(earlier, crops):
+        earlier = {}
         for clip in clips:
             for path in clip.outputs:
                 Path(path).unlink(missing_ok=True)
+    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
     for clip in clips:
@@ -529,6 +538,10 @@ def main(argv: list[str] | None = None) -> None:
             f' --lip_opts "--max_excluded <share>" of the others)'
         )
     write_dump(args.data, args.dump, kept)
+    if "detector" in crops:
+        found = Counter(outcome.detector or args.detector for outcome in kept.values())
+        crops["clips"] = dict(sorted(found.items()))
+    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ A packed model is a folder, or a zip archive of one, with
   config.yaml               what it is built of; the part of ESPnet's configuration that says so
   model.safetensors         the trained tensors
   video_encoder.safetensors the lip encoder, where it was trained beside it
-  mome.json                 format, frozen parts with their SHA-256, what it was trained on, its
-                            table of rates, and how its confidence was calibrated
+  mome.json                 format, frozen parts with their SHA-256, what it was trained on and what
+                            cut the lips of that, its table of rates, and how its confidence was
+                            calibrated
   README.md                 a model card in the format of the Hugging Face hub
 
 Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it, nor is where they lay: they are named as
@@ -34,7 +35,8 @@ from safetensors.torch import load_file, save_file
 from mome.common.marks import file_digest
 from mome.pretrained.places import download_folders
 
-FORMAT = 1
+# 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
+FORMAT = 2
 CONFIG, WEIGHTS, LIPS, INFO, CARD = (
     "config.yaml",
     "model.safetensors",

@@ -23,7 +23,7 @@ tags: [audio-visual-speech-recognition, lip-reading, mixture-of-experts]
 
 MoME: a frozen LLM reads speech and lips at compression rates chosen at inference.
 
-**Trained on:** {trained_on} ({hours:g} h). {unknown}
+**Trained on:** {trained_on} ({hours:g} h). {unknown}{lips}
 
 ```sh
 mome-transcribe video.mp4 --model <this folder>
@@ -49,6 +49,21 @@ They are not in this model and have licences of their own.
 """
 
 
+def lips_of(crops: Mapping[str, Any]) -> str:
+    """In words, what cut the lips that a model was trained on; see `mome.lips.provenance`."""
+    if crops.get("elsewhere"):
+        return "**Lips:** not cut by mome; what cut them is not known."
+    if not crops:
+        return "**Lips:** what cut them is not known."
+    counts = crops.get("clips", {})
+    parts = []
+    for name, digests in crops.get("landmarks", {crops["detector"]: {}}).items():
+        models = "; ".join(f"{file}, SHA-256 {digest[:12]}" for file, digest in digests.items())
+        number = f", {counts.get(name, 0)} of {sum(counts.values())} clips" if counts else ""
+        parts.append(f"{name}{f' ({models})' if models else ''}{number}")
+    return f"**Lips:** cut by {', and by '.join(parts)}."
+
+
 def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:
     """Text of the card of a model ``name``, from what its mome.json says."""
     header = ["task", "rates", "WER", "seconds", "TFLOPs"]
@@ -64,6 +79,7 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
         trained_on=info["trained_on"],
         hours=info["training_hours"],
         unknown=UNKNOWN,
+        lips=f"\n\n{lips_of(info['crops'])}" if "crops" in info else "",
         measured=info["measured"],
         rates="\n".join(markdown(header, rows)),
         parts="\n".join(parts),

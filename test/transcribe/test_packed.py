@@ -94,9 +94,9 @@ def test_other_files_are_refused_with_a_remedy(packed, tmp_path):
     with pytest.raises(PackedModelError, match="mome-pack makes one"):
         load_packed(tmp_path / "empty")
     # Whatever else a newer format changes, the number is looked at first.
-    (packed / "mome.json").write_text(json.dumps({"format": 2, "files": {}, "parts": []}))
+    (packed / "mome.json").write_text(json.dumps({"format": 3, "files": {}, "parts": []}))
     with pytest.raises(
-        PackedModelError, match=r"newer version of mome .format 2, this one reads 1"
+        PackedModelError, match=r"newer version of mome .format 3, this one reads 2"
     ):
         load_packed(packed)
     (packed / "mome.json").write_text("{")
