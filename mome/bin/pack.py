@@ -33,7 +33,15 @@ from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, folders_of, load_packed, namespace, opened, pack
+from mome.tasks.packed import (
+    check_output,
+    describe_part,
+    folders_of,
+    load_packed,
+    namespace,
+    opened,
+    pack,
+)
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
     LOW,
@@ -223,6 +231,11 @@ def main(argv: list[str] | None = None) -> None:
             transcribe = Transcriber(
                 *load_packed(bare, args.device, imports=allowed, downloads=folders_of(config))
             )
+        # What was not at hand is since the model was loaded.
+        info["frozen"] = frozen = {
+            place: part if part["sha256"] else describe_part(part["name"])
+            for place, part in transcribe.info["frozen"].items()
+        }
         if transcribe.reads("video"):
             info["crops"] = crops = read_crops(args.dump / args.train_set)
             if not crops:
@@ -239,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
         info["measured"] = (
             f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
         )
-        text = card(args.name or args.expdir.name, info, transcribe.info["frozen"], args.license)
+        text = card(args.name or args.expdir.name, info, frozen, args.license)
         pack(config, weights, args.output, info, text)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-pack: {error}") from None

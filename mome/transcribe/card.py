@@ -12,6 +12,8 @@ UNKNOWN = (
     "words and few speakers will fail on them; it should then say that its confidence is low."
 )
 
+WEIGHTS = (".safetensors", ".bin")
+
 TEMPLATE = """---
 license: {license}
 library_name: mome
@@ -43,7 +45,8 @@ played backwards, of which no word can be right. Its expected calibration error 
 
 ## Frozen parts
 
-They are not in this model and have licences of their own.
+They are not in this model and have licences of their own. Their weights, tokenizers and
+configurations are checked when the model is opened.
 
 {parts}
 """
@@ -64,15 +67,22 @@ def lips_of(crops: Mapping[str, Any]) -> str:
     return f"**Lips:** cut by {', and by '.join(parts)}."
 
 
+def part_of(part: Mapping[str, Any]) -> str:
+    """In words, a frozen part: its name, the hub's revision, and the SHA-256 of its weights."""
+    words = [part["name"] if "revision" in part else Path(part["name"]).name]
+    if "revision" in part:
+        words.append(f"revision {part['revision']}")
+    weights = {file: d for file, d in part["sha256"].items() if file.endswith(WEIGHTS)}
+    words += [f"{file} SHA-256 {digest[:12]}" for file, digest in weights.items()]
+    return ", ".join(words if part["sha256"] else [*words, "which was not at hand to be checked"])
+
+
 def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:
     """Text of the card of a model ``name``, from what its mome.json says."""
     header = ["task", "rates", "WER", "seconds", "TFLOPs"]
     keys = ("task", "rates", "wer", "seconds_per_second", "tflops_per_second")
     rows = [[str(row.get(key, "")) for key in keys] for row in info["rates"]]
-    parts = [
-        f"- {Path(part['name']).name}, SHA-256 {', '.join(d[:12] for d in part['sha256'].values())}"
-        for part in frozen.values()
-    ]
+    parts = [f"- {part_of(part)}" for part in frozen.values()]
     return TEMPLATE.format(
         license=license_,
         name=name,
