@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on this machine: repositories, commits, large files."""
+"""A stand-in for the Hugging Face hub on this machine: uploads with large files, and downloads."""
 
 import base64
 import hashlib
@@ -13,9 +13,11 @@ TOKEN = "hf_of_this_test"
 
 
 class LocalHub(ThreadingHTTPServer):
-    """Keeps what is uploaded.
+    """Keeps what is uploaded, and gives away what is put into it.
 
     Attributes:
+        revisions: what can be downloaded: name of a repository and commit -> file -> content.
+        sent: paths of the files that were downloaded.
         repositories: name -> whether it is private.
         files: of all repositories, name -> content, once committed.
         objects: large files by SHA-256, once uploaded.
@@ -24,6 +26,8 @@ class LocalHub(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.revisions: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.sent: list[str] = []
         self.repositories: dict[str, bool] = {}
         self.files: dict[str, bytes] = {}
         self.objects: dict[str, bytes] = {}
@@ -32,7 +36,7 @@ class LocalHub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The requests of an upload."""
+    """The requests of an upload, and of the download of single files."""
 
     protocol_version = "HTTP/1.1"
     server: LocalHub
@@ -44,8 +48,34 @@ class Handler(BaseHTTPRequestHandler):
         self.server.objects[digest] = content
         self.answer({})
 
+    def do_HEAD(self):
+        self.send_file(body=False)
+
     def do_GET(self):
-        self.send_status(404, {"error": "there is no such thing"})
+        self.send_file(body=True)
+
+    def send_file(self, body: bool) -> None:
+        """A file of a revision, by ``/<owner>/<name>/resolve/<commit>/<file>``."""
+        name, _, place = self.path.lstrip("/").partition("/resolve/")
+        commit, _, file = place.partition("/")
+        files = self.server.revisions.get((name, commit))
+        content = (files or {}).get(file)
+        if content is None:
+            missing = "RevisionNotFound" if files is None else "EntryNotFound"
+            known = any(name == other for other, _ in self.server.revisions)
+            self.send_response(404)
+            self.send_header("X-Error-Code", missing if known else "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.server.sent.append(self.path)
+            self.wfile.write(content)
 
     def do_POST(self):
         content = self.body()

@@ -19,10 +19,11 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mome.bin.transcribe import add_model_arguments, find_tracker
+from mome.bin.transcribe import add_model_arguments
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
 from mome.pretrained.places import download_folders
+from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
 
@@ -73,12 +74,10 @@ def load(args: argparse.Namespace) -> Transcriber:
     Raises:
         FileNotFoundError, ValueError: for a model, a device or a finder of faces that is not there.
     """
-    transcribe = Transcriber.load(
-        args.model, args.device, imports=args.imports, downloads=args.downloads
-    )
-    default = args.detector == "dlib" and not args.downloads
-    if transcribe.reads("video") and (transcribe.tracker is None or not default):
-        transcribe.tracker = find_tracker(args.downloads, args.detector)
+    tracker = find_tracker(args.detector, args.downloads) if args.detector else None
+    transcribe = Transcriber.load(args.model, args.device, tracker, args.imports, args.downloads)
+    if transcribe.reads("video") and transcribe.tracker is None:
+        transcribe.tracker = find_tracker(transcribe.crops["detector"], args.downloads)
     warm_up(transcribe)
     return transcribe
 

@@ -29,10 +29,19 @@ from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
+from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
+from mome.tasks.packed import (
+    check_output,
+    describe_part,
+    folders_of,
+    load_packed,
+    namespace,
+    opened,
+    pack,
+)
 from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
@@ -44,7 +53,7 @@ from mome.transcribe.confidence import (
     words_right,
 )
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Clip, Transcriber, check_device
 from mome.transcribe.transcript import Segment
 
 
@@ -205,6 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
     try:
         check_trained(config, weights)
+        check_device(args.device)
         check_output(args.output)
         if args.push_to:
             validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
@@ -218,9 +228,23 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = read_yaml(config).get("imports") or ()
-            transcribe = Transcriber.load(
-                bare, args.device, imports=allowed, downloads=folders_of(config)
+            # Faces need not be found: lips are cut already.
+            transcribe = Transcriber(
+                *load_packed(bare, args.device, imports=allowed, downloads=folders_of(config))
             )
+        # What was not at hand is since the model was loaded.
+        info["frozen"] = frozen = {
+            place: part if part["sha256"] else describe_part(part["name"])
+            for place, part in transcribe.info["frozen"].items()
+        }
+        if transcribe.reads("video"):
+            info["crops"] = crops = read_crops(args.dump / args.train_set)
+            if not crops:
+                logging.warning(
+                    "%s does not say what cut its lips: those of recordings will be cut by dlib's "
+                    "landmarks, and nobody will know whether the model learned from such",
+                    args.dump / args.train_set,
+                )
         spoken = read_scp(args.dump / args.train_set / "text").values()
         info["max_new_tokens"] = longest_allowed(spoken, transcribe.model.tokenizer)
         transcribe.info["max_new_tokens"] = info["max_new_tokens"]
@@ -232,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
         info["measured"] = (
             f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
         )
-        text = card(args.name or args.expdir.name, info, transcribe.info["frozen"], args.license)
+        text = card(args.name or args.expdir.name, info, frozen, args.license)
         pack(config, weights, args.output, info, text)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-pack: {error}") from None

@@ -12,6 +12,7 @@ with audio alone, they need neither video nor face, and lip.scp is not written.
 
 A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
 its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
+`crops.json` says what the crops were made with: detectors, SHA-256 of landmark models, geometry.
 
 --exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
 cannot be used, but are no part of the share that --max_excluded limits.
@@ -30,6 +31,7 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 import argparse
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +61,7 @@ from mome.data.kaldi import (
     write_text,
 )
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
+from mome.lips import provenance
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
 from mome.lips.landmarks import FaceTracker
@@ -579,22 +582,30 @@ def main(argv: list[str] | None = None) -> None:
         args.max_lost,
         args.tolerance,
     )
-    if args.lip_dir is None:
-        if "video" in args.streams:
-            trackers_of(settings)  # fails early
-    elif not args.lip_dir.is_dir():
-        raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
+    crops: dict[str, object] = {}
+    if args.lip_dir is not None:
+        if not args.lip_dir.is_dir():
+            raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
+        crops = provenance.elsewhere()
+    elif "video" in args.streams:
+        trackers = trackers_of(settings)  # fails early
+        crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(
         args.data, args.dump, args.lip_dir, args.audio_format, args.streams
     )
-    # Where models are changes nothing; which of them found a crop is said in the crop.
+    # Where models are changes nothing; which of them found a crop is said in the crop, and what
+    # they are in the record of the crops.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
     unwanted = read_unwanted(args.exclude)
     asked = {u: unwanted[u] for u in {c.utterance for c in clips} | set(excluded) if u in unwanted}
     clips = [clip for clip in clips if clip.utterance not in asked]
     excluded = {u: reason for u, reason in excluded.items() if u not in asked}
-    drop_changed(args.dump, clips, same_settings(args.dump, choices))
+    earlier = provenance.read_crops(args.dump)
+    same = same_settings(args.dump, choices) and not provenance.outdated(earlier, crops)
+    drop_changed(args.dump, clips, same)
+    earlier = earlier if same else {}
+    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
     for clip in clips:
@@ -639,6 +650,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     check_excluded(args.dump, len(excluded), len(kept), limit, option, of_recipe)
     write_dump(args.data, args.dump, kept)
+    if "detector" in crops:
+        found = Counter(outcome.detector or args.detector for outcome in kept.values())
+        crops["clips"] = dict(sorted(found.items()))
+    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
 
 
 if __name__ == "__main__":

@@ -26,17 +26,15 @@ from tqdm import tqdm
 
 from mome.common.atomic_files import write_bytes
 from mome.data.video import MediaError, reason_of
-from mome.lips.detectors import load_tracker
-from mome.lips.landmarks import FaceTracker
-from mome.pretrained.places import find_download
+from mome.lips.detectors import DETECTORS
 from mome.transcribe.confidence import UNKNOWN
+from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import DLIB, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
-LANDMARKS = {"dlib": DLIB, "mediapipe": "mediapipe"}
 # A file of a folder whose name ends so is meant to be a recording, whatever is in it.
 SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
@@ -103,7 +101,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of programs that read recordings: where the parts of a packed model are."""
-    parser.add_argument("--detector", choices=list(LANDMARKS), default="dlib")
+    parser.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        help="finds faces; default: the one that cut the lips of the model's training, by the same "
+        "landmark model. If another is named, transcripts note it",
+    )
     parser.add_argument(
         "--downloads",
         type=Path,
@@ -136,15 +139,6 @@ def rates_of(text: str | None) -> str | None:
         return text
     audio, _, video = text.partition(",")
     return f"a{audio.strip()}_v{video.strip()}"
-
-
-def find_tracker(downloads: list[Path], detector: str) -> FaceTracker:
-    """The detector of faces that was asked for.
-
-    Raises:
-        FileNotFoundError: if its models are in none of the folders; names the first place.
-    """
-    return load_tracker(str(find_download(LANDMARKS[detector], downloads)), detector=detector)
 
 
 def find_recordings(names: list[str]) -> list[str]:
@@ -256,12 +250,14 @@ def main(argv: list[str] | None = None) -> None:
                 f"files: give --output, a folder for them"
             )
         tracker = None
-        if args.task != "asr" and (args.downloads or args.detector != "dlib"):
-            tracker = find_tracker(args.downloads, args.detector)
+        if args.task != "asr" and args.detector:
+            tracker = find_tracker(args.detector, args.downloads)
         transcribe = Transcriber.load(
             args.model, args.device, tracker, args.imports, args.downloads
         )
         transcribe.usable(options)
+        if args.task != "asr" and args.downloads and transcribe.reads("video"):
+            find_tracker(args.detector or transcribe.crops["detector"], args.downloads)
     except Exception as error:
         raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None
     if trained_on := transcribe.info.get("trained_on"):

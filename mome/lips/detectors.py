@@ -5,7 +5,9 @@ from functools import lru_cache
 from mome.lips.landmarks import FaceTracker
 from mome.lips.mediapipe import MediaPipeTracker
 
-DETECTORS = ("dlib", "mediapipe")
+# Where the models of each lie in a folder of downloads.
+LANDMARKS = {"dlib": "dlib/shape_predictor_68_face_landmarks.dat", "mediapipe": "mediapipe"}
+DETECTORS = tuple(LANDMARKS)
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ which those of the next frame are predicted.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -15,6 +16,7 @@ import cv2
 import dlib
 import numpy as np
 
+from mome.common.marks import file_digest
 from mome.lips.crop import similarity
 
 NUM_POINTS = 68
@@ -81,6 +83,7 @@ class FaceTracker:
         ValueError: for a file that is not a model of 68 points.
     """
 
+    name = "dlib"
     first_box = 0.85  # of the detector's box, for the first landmarks
 
     def __init__(self, model: str | Path, detect_every: int = 12, detect_side: int = 480):
@@ -95,9 +98,15 @@ class FaceTracker:
                 f"{model} is not a dlib landmark model ({error}); delete it and run"
                 " mome-fetch-models"
             ) from error
+        self.files = [Path(model)]
         self.detector = dlib.get_frontal_face_detector()
         self.detect_every = detect_every
         self.detect_side = detect_side
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Name -> SHA-256 of the files that its models were read from."""
+        return {path.name: file_digest(path) for path in self.files}
 
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces of a grey frame (H, W), seen by the detector at one resolution.

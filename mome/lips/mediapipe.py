@@ -59,13 +59,15 @@ class MediaPipeTracker(FaceTracker):
         ValueError: for a file that OpenCV cannot read.
     """
 
+    name = "mediapipe"
     first_box = 1.0
 
     def __init__(self, models: str | Path, detect_every: int = 12, detect_side: int = 480):
         if detect_every < 1:
             raise ValueError(f"detect_every={detect_every} is not positive")
-        self.detector = _load(Path(models) / "face_detection_short_range.tflite")
-        self.mesh = _load(Path(models) / "face_landmark.tflite")
+        names = ("face_detection_short_range.tflite", "face_landmark.tflite")
+        self.files = [Path(models, name) for name in names]
+        self.detector, self.mesh = map(_load, self.files)
         self.anchors = anchors()
         self.detect_every = detect_every
         self.detect_side = detect_side

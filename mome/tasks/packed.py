@@ -5,17 +5,21 @@ A packed model is a folder, or a zip archive of one, with
   config.yaml               what it is built of; the part of ESPnet's configuration that says so
   model.safetensors         the trained tensors
   video_encoder.safetensors the lip encoder, where it was trained beside it
-  mome.json                 format, frozen parts with their SHA-256, what it was trained on, its
-                            table of rates, and how its confidence was calibrated
+  mome.json                 format, frozen parts with their SHA-256, what it was trained on and what
+                            cut the lips of that, its table of rates, and how its confidence was
+                            calibrated
   README.md                 a model card in the format of the Hugging Face hub
 
 Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it, nor is where they lay: they are named as
-their folder or as on the hub, looked for by that name in $MOME_DOWNLOADS or ./downloads and on the
-hub, and checked. Nothing in it is unpickled.
+their folder, or as on the hub with the revision that was packed with. They are looked for by that
+name in $MOME_DOWNLOADS or ./downloads, then at that revision in the hub's cache and on the hub, and
+their weights, tokenizer and configuration are checked. Nothing in it is unpickled.
 """
 
 import argparse
+import hashlib
 import json
+import logging
 import pickle
 import shutil
 import tempfile
@@ -28,6 +32,8 @@ from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -36,7 +42,8 @@ from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
 from mome.pretrained.places import download_folders
 
-FORMAT = 1
+# 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
+FORMAT = 2
 CONFIG, WEIGHTS, LIPS, INFO, CARD = (
     "config.yaml",
     "model.safetensors",
@@ -69,6 +76,25 @@ FROZEN = (
     ("token_list",),
 )
 LIPS_PLACE = ("video_encoder_conf", "weights")
+# What of a Transformers model's folder decides what the model computes, beside its weights.
+SETTINGS = (
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+)
+# Configurations, and what in them tells of the program and the folder that wrote them.
+CONFIGURATIONS = ("config.json", "tokenizer_config.json")
+WRITER = (
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+)
 # How many times its size an archive may hold. Weights hardly get smaller by compression, so that
 # more is no model but made to fill a disk.
 MOST_COMPRESSED = 4
@@ -89,7 +115,8 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         config: config.yaml of the training.
         weights: checkpoint of ESPnet's trainer.
         output: folder to write, or a file ending in ``.zip``.
-        info: what mome.json shall say beside the format and the frozen parts.
+        info: what mome.json shall say beside the format and the frozen parts; these, if they are
+            described already, as ``frozen``.
         card: text of the model card.
 
     Returns:
@@ -116,7 +143,8 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
                 shutil.copyfile(name, folder / LIPS)
                 put(kept, place, LIPS)
             else:
-                frozen[dotted(place)] = part = describe_part(name)
+                known = info.get("frozen", {}).get(dotted(place))
+                frozen[dotted(place)] = part = known or describe_part(name)
                 put(kept, place, part["name"])
         save_file(read_checkpoint(weights), folder / WEIGHTS)
         (folder / CONFIG).write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
@@ -127,7 +155,7 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
             for name in (CONFIG, WEIGHTS, LIPS)
             if (folder / name).is_file()
         }
-        described = {"format": FORMAT, "files": own, "frozen": frozen, **info}
+        described = {**info, "format": FORMAT, "files": own, "frozen": frozen}
         (folder / INFO).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card, encoding="utf-8")
         if output.suffix == ".zip":
@@ -232,14 +260,20 @@ def trained_here(path: Path, model: Path) -> bool:
 
 
 def describe_part(name: str) -> dict[str, Any]:
-    """A frozen part: its name and the SHA-256 of its weights (of none if it is not at hand).
+    """A frozen part: its name and the SHA-256 of its files (of none if it is not at hand).
 
     A model that is given away does not tell where parts lay on the machine that packed it, nor
-    would that help anybody: of a path the last name is kept.
+    would that help anybody: of a path the last name is kept. Of a name of the hub there is the
+    ``revision`` as well that lies in the hub's cache on this machine.
     """
     path = Path(name).expanduser()
-    kept = name if is_hub_name(name) and not path.exists() else path.name
-    return {"name": kept, "sha256": digests(path)}
+    if path.exists() or not is_hub_name(name):
+        return {"name": path.name, "sha256": digests(path)}
+    cached = try_to_load_from_cache(name, "config.json")
+    if not isinstance(cached, str):
+        return {"name": name, "sha256": {}}
+    snapshot = Path(cached).parent
+    return {"name": name, "revision": snapshot.name, "sha256": digests(snapshot)}
 
 
 def is_hub_name(name: str) -> bool:
@@ -248,9 +282,37 @@ def is_hub_name(name: str) -> bool:
 
 
 def digests(path: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the files with weights of a model's folder, or of one file."""
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    return {file.name: file_digest(file) for file in files}
+    """Name -> SHA-256 of the files that decide what a model's folder computes, or of one file.
+
+    Those are weights, with their index, tokenizer and configuration; see :func:`part_digest`.
+    """
+    if path.is_file():
+        return {path.name: file_digest(path)}
+    weights = [*path.glob("*.safetensors*")] or [*path.glob("pytorch_model*.bin*")]
+    settings = [file for pattern in SETTINGS for file in path.glob(pattern)]
+    files = sorted({*weights, *settings})
+    return {file.name: part_digest(file) for file in files if file.is_file()}
+
+
+def part_digest(path: Path) -> str:
+    """SHA-256 of a file of a frozen part; of a configuration's values, without who wrote it.
+
+    A part that two machines convert from the same source differs in nothing but that.
+    """
+    if path.name not in CONFIGURATIONS:
+        return file_digest(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in values.items() if key not in WRITER}
+    except (ValueError, AttributeError):
+        return file_digest(path)  # whatever it is, it is another file than one that can be read
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def differing(path: Path, recorded: Mapping[str, str]) -> list[str]:
+    """The files of a frozen part that are others than recorded, or missing."""
+    found = digests(path)
+    return [file for file, digest in recorded.items() if found.get(file) != digest]
 
 
 @contextmanager
@@ -314,8 +376,10 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
         )
     try:
         for part in dict(info["frozen"]).values():
-            str(part["name"]), dict(part["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+            str(part["name"]), str(part.get("revision"))
+            if names := [file for file in dict(part["sha256"]) if Path(file).name != file]:
+                raise ValueError(f"{names[0]!r} is no name of a file")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
     if missing := {CONFIG, WEIGHTS} - set(files):
         raise PackedModelError(f"{name}: {INFO} does not list {', '.join(sorted(missing))}")
@@ -328,17 +392,21 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
 
 
 def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | Path] = ()) -> str:
-    """Where a frozen part is on this machine; a hub name is returned as it is if it is nowhere.
+    """The folder or file of a frozen part on this machine.
 
-    A part whose weights were not at hand as safetensors when the model was packed is not checked.
+    A part of the hub that is in none of the folders is taken from the hub's cache, or downloaded
+    into it, at the revision that the model was packed with. Models that earlier versions packed do
+    not name one: then it is the hub's name, and what is loaded by that is not checked.
 
     Args:
-        part: its name and the SHA-256 of its files, as mome.json has them.
+        part: its name, its revision if it is of the hub, and the SHA-256 of its files, as mome.json
+            has them. Files that are not recorded are not compared.
         name: of the packed model, for errors.
         downloads: folders to look in before ``$MOME_DOWNLOADS`` and ``./downloads``.
 
     Raises:
         PackedModelError: if it is missing or another one than the model was trained with.
+        OSError: if it cannot be had from the hub; says what to do.
     """
     given = str(part["name"])
     base = Path(given).name  # earlier versions wrote the path on the machine that packed it
@@ -347,21 +415,57 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
     for place in places:
         if not place.exists():
             continue
-        if not part["sha256"] or digests(place) == part["sha256"]:
+        wrong = differing(place, part["sha256"])
+        if not wrong:
             return str(place)
-        others.append(place)
+        others.append(f"{place} ({', '.join(wrong)})")
+    if is_hub_name(given):
+        return find_on_hub(part, name)
     if others:
         raise PackedModelError(
-            f"{name} was trained with another {base} than {' and '.join(map(str, others))}: the "
-            f"weights differ; name the folder that holds the right one in MOME_DOWNLOADS"
+            f"{name} was trained with another {base} than {' and '.join(others)}: the files in "
+            f"brackets differ; name the folder that holds the right one in MOME_DOWNLOADS"
         )
-    if is_hub_name(given):
-        return given
     raise PackedModelError(
         f"{name} needs {base}, and there is no {' nor '.join(str(p) for p in places)}: put it "
         f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS (the parts of the "
         f"recipes come by `mome-fetch-models --downloads <folder>`)"
     )
+
+
+def find_on_hub(part: Mapping[str, Any], name: Path) -> str:
+    """A part in the hub's cache, downloaded if need be and checked; arguments and errors as of
+    :func:`find_part`."""
+    given, revision = part["name"], part.get("revision")
+    if not (revision and part["sha256"]):
+        logging.warning(
+            "%s does not say which revision of %s it was packed with: what the hub has now is "
+            "taken, and not checked. Models that are packed again say it",
+            *(name, given),
+        )
+        return given
+    # Transformers takes a second to load, which looking into a packed model need not wait for.
+    from mome.pretrained.hub import explain
+
+    try:
+        files = [hf_hub_download(given, file, revision=revision) for file in part["sha256"]]
+    except Exception as error:
+        if (explained := explain(given, error)) is not None:
+            raise type(explained)(f"{name} needs revision {revision} of it: {explained}") from error
+        if isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+            raise PackedModelError(
+                f"{name} needs revision {revision} of {given}, which the hub has no longer: "
+                f"whoever packed the model has it in a cache; put it into "
+                f"./downloads/{Path(given).name}"
+            ) from error
+        raise
+    snapshot = Path(files[0]).parent
+    if wrong := differing(snapshot, part["sha256"]):
+        raise PackedModelError(
+            f"{name} was trained with another {given} than {snapshot}: {', '.join(wrong)} differ; "
+            f"delete {snapshot.parents[1]}, so that it is downloaded again"
+        )
+    return str(snapshot)
 
 
 def load_packed(

@@ -18,15 +18,14 @@ from mome.analysis.repetition import repeats_itself
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError
-from mome.lips.detectors import load_tracker
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
-from mome.pretrained.places import find_download
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
 from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
+from mome.transcribe.faces import crops_of, differences, missing, own_tracker
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
     SHORTEST,
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from mome.models.avsr import AVSRModel, Features
     from mome.transcribe.alignment import Aligned
 
-DLIB = "dlib/shape_predictor_68_face_landmarks.dat"
-LANDMARK_EVERY = 3  # frames, as in the recipes' stage 2
 LONGER = 1.25  # than in training, segments may be
 MAX_NEW_TOKENS = 64  # of a segment's transcript, or more where training had longer ones
 REPEATED = 0.2  # seconds that the last picture may stand without being noted
@@ -102,6 +99,18 @@ def select(features: Features, rows: Sequence[int]) -> Features:
     return selected
 
 
+def check_device(device: str) -> None:
+    """See that PyTorch can compute there.
+
+    Raises:
+        ValueError: for another device than ``cpu`` and ``cuda``, or one that is not there.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
+    if device != "cpu" and not device.startswith("cuda"):
+        raise ValueError(f"device {device!r} is neither cpu nor cuda")
+
+
 class Transcriber:
     """A trained model that transcribes recordings.
 
@@ -124,6 +133,7 @@ class Transcriber:
         self.preprocess = AVSRPreprocessor(train=False, **(conf.preprocessor_conf or {}))
         self.info = info
         self.tracker = tracker
+        self.crops = crops_of(info, Path("the model"))
         self.device = model.decoder.markers.device
         calibration = info.get("calibration", {})
         if calibration and "lines" not in calibration:
@@ -151,23 +161,23 @@ class Transcriber:
         Args:
             model: folder or file that ``mome-pack`` made.
             device: ``cpu`` or ``cuda``.
-            tracker: finds faces; by default dlib's, whose model is looked for as frozen parts are.
+            tracker: finds faces; by default the detector that cut the lips of the training, or
+                dlib's, whose models are looked for as frozen parts are. Of one that is given,
+                transcripts note how its crops differ from those of the training.
             imports: modules that the model may import.
-            downloads: folders with frozen parts and with dlib's model; after these $MOME_DOWNLOADS
-                and ./downloads are searched.
+            downloads: folders with frozen parts and with the models that find faces; after these
+                $MOME_DOWNLOADS and ./downloads are searched.
 
         Raises:
-            FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed`.
+            FileNotFoundError, PackedModelError: see :func:`mome.tasks.packed.load_packed` and
+                :func:`mome.transcribe.faces.own_tracker`.
             ValueError: for a device that is not there.
         """
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {device!r}: this machine has no GPU that PyTorch can use")
-        if device != "cpu" and not device.startswith("cuda"):
-            raise ValueError(f"device {device!r} is neither cpu nor cuda")
+        check_device(device)
         built, conf, info = load_packed(model, device, imports, downloads)
-        landmarks = find_download(DLIB, downloads)
-        if tracker is None and landmarks.is_file():
-            tracker = load_tracker(str(landmarks))
+        crops = crops_of(info, Path(model))
+        if tracker is None and any("video" in READS[task] for task in built.pairs):
+            tracker = own_tracker(crops, Path(model), downloads)
         return cls(built, conf, info, tracker)
 
     def choose(self, task: str, options: Options) -> TaskPair:
@@ -265,6 +275,8 @@ class Transcriber:
         read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
+        if read.video and self.tracker is not None:
+            notes += differences(self.crops, self.tracker)
         longest = options.max_seconds or LONGER * float(self.info.get("max_seconds", 15.0))
         damage: Damage = {}
         spans = []
@@ -437,17 +449,15 @@ class Transcriber:
     def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
         """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
         if self.tracker is None:
-            raise ValueError(
-                f"to find faces, {DLIB} is needed in ./downloads or $MOME_DOWNLOADS: run "
-                f"mome-fetch-models --only landmarks, or read the sound alone (task asr)"
-            )
+            raise ValueError(missing(self.crops))
         frames = piece.frames
-        seen = seen_frames(len(frames), LANDMARK_EVERY)
+        seen = seen_frames(len(frames), self.crops["landmark_every"])
         candidates = []
         for landmarks in self.tracker.people([frames[i] for i in seen], PEOPLE):
             try:
                 found = dict(zip(seen, landmarks, strict=True))
-                candidates.append(crop_face(frames, "the recording", found).frames)
+                lips = crop_face(frames, "the recording", found, self.crops["window"])
+                candidates.append(lips.frames)
             except FaceLost:
                 continue
         if len(candidates) > 1:

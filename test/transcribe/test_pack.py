@@ -1,6 +1,7 @@
 """mome-pack on prepared sets: what it measures, for models that read one stream too."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     values["model_conf"]["tasks"] = [task]
     if task == "asr":
         values |= {"video_encoder": None, "video_encoder_conf": {}}
+    crops = {"detector": "dlib", "landmarks": {"dlib": {"a.dat": "0a" * 32}}, "clips": {"dlib": 3}}
+    (dump / "train" / "crops.json").write_text(json.dumps(crops))
     expdir = tmp_path / "exp" / "one"
     expdir.mkdir(parents=True)
     (expdir / "config.yaml").write_text(yaml.safe_dump(values))
@@ -32,12 +35,18 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
         (dump / name / ("wav.scp" if task == "vsr" else "lip.scp")).unlink()
     options = ["--expdir", expdir, "--dump", dump, "--trained_on", "noise", "--beam", "1"]
     command.main([str(word) for word in (*options, "--output", tmp_path / "packed.zip")])
-    lips = training.parent / "lips"  # beside another training than the one that is packed
-    packed, _, info = load_packed(tmp_path / "packed.zip", downloads=[lips])
+    parts = training.parent / "lips"  # beside another training than the one that is packed
+    packed, _, info = load_packed(tmp_path / "packed.zip", downloads=[parts])
     assert list(packed.pairs) == [task]
     assert [row["rates"] for row in info["rates"]] == TASKS[task]
     assert info["max_seconds"] == 1.08
     assert info["max_new_tokens"] == 32
+    # What cut the lips is told of models that read lips.
+    assert info.get("crops") == (crops if task == "vsr" else None)
+    with zipfile.ZipFile(tmp_path / "packed.zip") as archive:
+        told = archive.read("README.md").decode()
+    lips = "**Lips:** cut by dlib (a.dat, SHA-256 0a0a0a0a0a0a), 3 of 3 clips."
+    assert (lips in told) == (task == "vsr")
     calibration = json.loads(json.dumps(info["calibration"]))
     assert calibration["unknown_parts"] > 0
     assert 0 <= calibration["unknown_doubtful"] <= 1

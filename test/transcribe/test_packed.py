@@ -63,7 +63,8 @@ def test_it_holds_no_more_than_it_says(packed, tiny_lm):
     assert "max_epoch" not in values
     info = json.loads((packed / "mome.json").read_text())
     assert info["frozen"]["decoder_conf.lm"]["name"] == Path(tiny_lm).name
-    assert list(info["frozen"]["decoder_conf.lm"]["sha256"]) == ["model.safetensors"]
+    files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert list(info["frozen"]["decoder_conf.lm"]["sha256"]) == files
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "video_encoder.safetensors"])
@@ -94,9 +95,9 @@ def test_other_files_are_refused_with_a_remedy(packed, tmp_path):
     with pytest.raises(PackedModelError, match="mome-pack makes one"):
         load_packed(tmp_path / "empty")
     # Whatever else a newer format changes, the number is looked at first.
-    (packed / "mome.json").write_text(json.dumps({"format": 2, "files": {}, "parts": []}))
+    (packed / "mome.json").write_text(json.dumps({"format": 3, "files": {}, "parts": []}))
     with pytest.raises(
-        PackedModelError, match=r"newer version of mome .format 2, this one reads 1"
+        PackedModelError, match=r"newer version of mome .format 3, this one reads 2"
     ):
         load_packed(packed)
     (packed / "mome.json").write_text("{")
@@ -127,7 +128,8 @@ def test_frozen_parts_are_found_by_name_and_checked(
     weights = tmp_path / "second" / "my-lm" / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(PackedModelError, match=r"trained with another my-lm than .*second"):
+    another = r"trained with another my-lm than .*second/my-lm .model\.safetensors.:"
+    with pytest.raises(PackedModelError, match=another):
         load_packed(packed)
     shutil.copytree(tiny_lm, tmp_path / "third" / "my-lm")
     # The first folder has another one of this name, the second the right one.
@@ -167,9 +169,48 @@ def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch)
         load_packed(packed, imports=["their_module"], downloads=lips)
 
 
-def test_a_name_of_the_hub_is_left_to_the_hub(tmp_path):
+def test_of_a_part_tokenizer_and_configuration_are_checked_too(
+    training, tiny_lm, tiny_whisper, tmp_path, monkeypatch
+):
+    lm = Path(shutil.copytree(tiny_lm, tmp_path / "parts" / Path(tiny_lm).name))
+    packed = pack(training / "config.yaml", training / "model.pth", tmp_path / "p", INFO, "")
+    (lm.parent / Path(tiny_whisper).name).symlink_to(tiny_whisper)
+    monkeypatch.setenv("MOME_DOWNLOADS", str(lm.parent))
+    (lm / "README.md").write_text("whatever it says")
+    config = json.loads((lm / "config.json").read_text())
+    for name, values in [
+        # Who converted a part, and how its file is laid out, changes nothing that it computes.
+        ("config.json", config | {"transformers_version": "1.0", "_name_or_path": "x"}),
+        ("tokenizer_config.json", json.loads((lm / "tokenizer_config.json").read_text())),
+    ]:
+        (lm / name).write_text(json.dumps(values, indent=7))
+    load_packed(packed)
+    for name, content in [
+        ("config.json", json.dumps(config | {"rms_norm_eps": 0.5})),
+        ("tokenizer.json", (lm / "tokenizer.json").read_text() + " "),
+    ]:
+        before = (lm / name).read_text()
+        (lm / name).write_text(content)
+        with pytest.raises(PackedModelError, match=rf"parts/.* \({name}\): the files in brackets"):
+            load_packed(packed)
+        (lm / name).unlink()
+        with pytest.raises(PackedModelError, match=rf"parts/.* \({name}\)"):
+            load_packed(packed)
+        (lm / name).write_text(before)
+    load_packed(packed)
+
+
+def test_models_of_the_first_format_are_still_read(packed, caplog):
+    """It had SHA-256 of weights in folders alone, and neither revisions nor who cut lips."""
+    info = json.loads((packed / "mome.json").read_text())
+    for part in info["frozen"].values():
+        kept = {file: d for file, d in part["sha256"].items() if file.endswith(".safetensors")}
+        part["sha256"] = kept
+    (packed / "mome.json").write_text(json.dumps(info | {"format": 1}))
+    load_packed(packed)
     part = {"name": "someone/some-lm", "sha256": {}}
-    assert find_part(part, tmp_path) == "someone/some-lm"
+    assert find_part(part, packed) == "someone/some-lm"
+    assert "does not say which revision of someone/some-lm it was packed with" in caplog.text
 
 
 def test_no_path_of_the_machine_that_packed_it_is_given_away(training, tiny_lm, tmp_path):
@@ -204,6 +245,10 @@ def test_frozen_parts_of_a_place_that_there_is_not_are_refused(packed):
         ({"optim_conf.lr": {"name": "a", "sha256": {}}}, r"config\.yaml has no optim_conf\.lr"),
         ({"decoder_conf.lm": {"name": "a"}}, r"mome\.json cannot be read"),
         ({"decoder_conf.lm": "a"}, r"mome\.json cannot be read"),
+        (
+            {"decoder_conf.lm": {"name": "a/b", "revision": "c", "sha256": {"../x": ""}}},
+            r"mome\.json cannot be read .*'\.\./x' is no name of a file",
+        ),
     ]:
         (packed / "mome.json").write_text(json.dumps(info | {"frozen": frozen}))
         with pytest.raises(PackedModelError, match=message):

@@ -1,0 +1,102 @@
+"""What stage 2 records of the crops that it makes, and when it makes them anew."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from media import talking_head, write_clip
+
+from mome.bin import prepare_media
+from mome.data.kaldi import read_scp, write_scp
+from mome.lips.provenance import GEOMETRY, read_crops
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
+MODEL = DOWNLOADS / "dlib" / "shape_predictor_68_face_landmarks.dat"
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A data folder with a clip of half a second."""
+    write_clip(tmp_path / "a.mp4", talking_head(12, 160))
+    for name, value in (("video.scp", tmp_path / "a.mp4"), ("utt2spk", "a"), ("text", "red now")):
+        write_scp(tmp_path / "data" / name, {"a_1": value})
+    return tmp_path / "data"
+
+
+def prepare(data: Path, dump: Path, *options: object, landmarks: Path = MODEL) -> None:
+    words = ["--data", data, "--dump", dump, "--landmarks", landmarks, *options]
+    prepare_media.main([str(word) for word in words])
+
+
+def test_the_record_names_detector_landmark_model_and_geometry(data, tmp_path):
+    prepare(data, tmp_path / "dump", "--landmark_every", 2, "--window", 6)
+    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    found = json.loads((tmp_path / "dump/crops.json").read_text())
+    assert found == {
+        "detector": "dlib",
+        "landmarks": {"dlib": {MODEL.name: digest}},
+        "geometry": GEOMETRY,
+        "landmark_every": 2,
+        "window": 6,
+        "clips": {"dlib": 1},
+    }
+    assert found["geometry"]["size"] == 96
+    prepare(data, tmp_path / "dump", "--streams", "audio")
+    assert not (tmp_path / "dump/crops.json").exists()
+
+
+def test_crops_of_another_landmark_model_are_made_anew(data, tmp_path):
+    """As dlib reads no further than its model goes, a byte after it makes another file of it."""
+    other = tmp_path / "other" / MODEL.name
+    other.parent.mkdir()
+    other.write_bytes(MODEL.read_bytes() + b"x")
+    crop = tmp_path / "dump/lips/a/a_1.mp4"
+    prepare(data, tmp_path / "dump")
+    made = crop.stat().st_mtime_ns
+    prepare(data, tmp_path / "dump")
+    assert crop.stat().st_mtime_ns == made
+    prepare(data, tmp_path / "dump", landmarks=other)
+    assert crop.stat().st_mtime_ns > made
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    assert read_crops(tmp_path / "dump")["landmarks"] == {"dlib": {MODEL.name: digest}}
+    # Of a set that an earlier version began nothing is known that could differ.
+    (tmp_path / "dump/crops.json").unlink()
+    made = crop.stat().st_mtime_ns
+    prepare(data, tmp_path / "dump")
+    assert crop.stat().st_mtime_ns == made
+
+
+def test_crops_of_another_geometry_are_made_anew(data, tmp_path):
+    prepare(data, tmp_path / "dump")
+    crop = tmp_path / "dump/lips/a/a_1.mp4"
+    made = crop.stat().st_mtime_ns
+    record = json.loads((tmp_path / "dump/crops.json").read_text())
+    record["geometry"]["side"] = 1.7
+    (tmp_path / "dump/crops.json").write_text(json.dumps(record))
+    prepare(data, tmp_path / "dump")
+    assert crop.stat().st_mtime_ns > made
+    assert read_crops(tmp_path / "dump")["geometry"] == GEOMETRY
+
+
+def test_of_crops_made_elsewhere_nothing_is_claimed(data, tmp_path):
+    prepare(data, tmp_path / "first")
+    prepare(data, tmp_path / "second", "--lip_dir", tmp_path / "first/lips")
+    assert read_scp(tmp_path / "second/lip.scp") == read_scp(tmp_path / "first/lip.scp")
+    assert read_crops(tmp_path / "second") == {"elsewhere": True}
+
+
+def test_sets_of_earlier_versions_tell_what_their_settings_do(data, tmp_path):
+    prepare(data, tmp_path / "dump")
+    (tmp_path / "dump/crops.json").unlink()
+    known = {"detector": "dlib", "landmark_every": 3, "window": 12}
+    assert read_crops(tmp_path / "dump") == known
+    settings = json.loads((tmp_path / "dump/settings.json").read_text())
+    (tmp_path / "dump/settings.json").write_text(json.dumps(settings | {"lip_dir": "theirs"}))
+    assert read_crops(tmp_path / "dump") == {"elsewhere": True}
+    assert read_crops(tmp_path) == {}
+    (tmp_path / "dump/crops.json").write_text("[1")
+    with pytest.raises(ValueError, match=r"crops\.json cannot be read .*; run stage 2 again"):
+        read_crops(tmp_path / "dump")
