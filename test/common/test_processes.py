@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def test_an_item_that_ends_its_process_is_found(caplog):
         assert str(found[place]).startswith(
             f"{place}: its process crashed or was killed, also when"
         )
-    assert "job: a worker crashed or was killed; the 4 items that it may have been" in caplog.text
+    # How many results were lost with a pool is a matter of time.
+    said = r"job: a worker crashed or was killed; the [2-4] items that it may have been"
+    assert re.search(said, caplog.text)
 
 
 def test_items_are_not_blamed_where_every_process_crashes():
