@@ -27,6 +27,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
+    --language en \
     --trained_on "LRS2-BBC: British television" \
     --train_config conf/train.yaml \
     "$@"

@@ -37,6 +37,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --audio_model openai/whisper-small \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
+    --language en \
     --trained_on "LRS3-TED: English talks" \
     --train_config conf/train.yaml --train_opts "${schedule} ${train_opts}" \
     "$@"
