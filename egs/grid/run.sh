@@ -17,6 +17,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --projector_config conf/projectors.yaml \
     --train_config conf/train.yaml \
     --tasks "avsr asr vsr" \
+    --language en \
     --trained_on "GRID (Cooke et al., 2006): sentences of six of 51 words in a fixed order" \
     --inference_model valid.epoch.best.pth --beam 1 \
     "$@"

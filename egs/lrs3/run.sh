@@ -42,7 +42,7 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --lm "${lm}" --audio_model "${audio_model}" \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
-    --max_new_tokens 32 \
+    --max_new_tokens 32 --language en \
     --trained_on "LRS3-TED: English talks" \
     --train_config "${train_config}" --train_opts "${schedule} ${train_opts}" \
     "$@"

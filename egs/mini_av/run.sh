@@ -20,6 +20,7 @@ options=(
     --video_config conf/video_encoder.yaml
     --projector_config conf/projectors.yaml
     --train_config conf/train.yaml
+    --language en
     --trained_on "mini_av: synthetic voices and drawn faces that say sentences of some 50 words"
     --beam 1
 )

@@ -1,12 +1,14 @@
 """What stage 5 has decoded, and the references, for programs that look into errors."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
-from mome.models.rates import fineness, parse_rate_pair
+from mome.models.rates import TASKS, fineness, parse_rate_pair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,41 @@ def decode_folder(expdir: Path, tag: str = "") -> Path:
 def rate_order(name: str) -> tuple[int, int]:
     """Key that sorts names of rate pairs by audio rate, then video rate."""
     return fineness(parse_rate_pair(name))
+
+
+def read_scores(
+    expdir: Path, weights: str, tag: str = ""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Error rates of a model's test sets, of one checkpoint.
+
+    Args:
+        expdir: folder of the model.
+        weights: SHA-256 of the checkpoint. What others were decoded with is left out.
+        tag: of a further decoding.
+
+    Returns:
+        Rows, in the order of tables: ``task``, ``set``, ``rates``, and what
+        :class:`mome.analysis.wer.Score` has; and the settings that all were decoded with. Both are
+        empty if nothing was scored.
+    """
+    path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
+    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows, settings = [], {}
+    for key, values in scores.items():
+        task, _, rest = key.partition("/")
+        name, _, pair = rest.partition("/")
+        how = decode_folder(expdir, tag) / task / name / pair / "decode.json"
+        if task not in TASKS or not how.is_file():
+            continue
+        found = json.loads(how.read_text(encoding="utf-8")).get("settings", {})
+        if found.get("weights") == weights:
+            rows.append({"task": task, "set": name, "rates": pair, **values})
+            settings = {key: value for key, value in found.items() if key != "test_set"}
+
+    def order(row: dict[str, Any]) -> tuple:
+        return TASKS.index(row["task"]), test_sets.parse(row["set"]).order, rate_order(row["rates"])
+
+    return sorted(rows, key=order), settings
 
 
 def read_prepared(dump: Path, name: str, file: str) -> dict[str, str]:

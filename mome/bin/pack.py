@@ -3,9 +3,10 @@
 Measures on the validation set what its transcripts are worth: the error rate and the seconds of
 each task at each rate pair, and how often a word is right that the model is so sure of, by which
 its confidence is calibrated; that it knows what it does not know, it learns of the same clips
-played backwards. Frozen parts are named with their SHA-256, not copied. Writes
-config.yaml, model.safetensors, mome.json and a model card, README.md. --push_to also uploads them
-to the Hugging Face hub.
+played backwards. Frozen parts are named with their SHA-256, not copied. Writes config.yaml,
+model.safetensors, mome.json and a model card, README.md, which has the error rates of test sets as
+well, if stage 5 has decoded them with these weights. --push_to also uploads them to the Hugging
+Face hub.
 
   mome-pack --expdir exp/mome --dump dump --trained_on "GRID, speaker s1" --output grid.zip
 """
@@ -13,6 +14,7 @@ to the Hugging Face hub.
 import argparse
 import json
 import logging
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,7 +26,9 @@ import numpy as np
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
+from mome.analysis.decoded import read_scores
 from mome.analysis.wer import normalise, score
+from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
@@ -70,6 +74,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_clips", type=int, default=200, help="of the validation set")
     parser.add_argument("--trained_on", required=True, help="the data, in words, for its users")
     parser.add_argument("--name", help="for the card; default: that of --expdir")
+    parser.add_argument(
+        "--language", type=language, nargs="+", default=[], help="ISO 639 codes, for the card"
+    )
+    parser.add_argument(
+        "--datasets", nargs="+", default=[], help="the data's names on the hub, for the card"
+    )
+    parser.add_argument(
+        "--base_models",
+        nargs="+",
+        default=[],
+        help="names on the hub of frozen parts that are folders here, for the card",
+    )
+    parser.add_argument(
+        "--decode_tag", default="", help="of the decoding whose error rates the card shows"
+    )
     parser.add_argument("--license", default="other", help="of the model, for the card")
     parser.add_argument("--beam", type=int, default=Options().beam, help="of the measurement")
     parser.add_argument(
@@ -79,6 +98,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder, or file ending in .zip")
     parser.add_argument("--push_to", help="repository of the Hugging Face hub, such as me/my-model")
     return parser.parse_args(argv)
+
+
+def language(text: str) -> str:
+    """A language on the command line."""
+    if not re.fullmatch("[a-z]{2,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no ISO 639 code such as en")
+    return text
 
 
 def read_clips(data: Path, count: int | None, model: AVSRModel) -> tuple[list[Clip], list[str]]:
@@ -207,6 +233,22 @@ def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
         row["tflops_per_second"] = float(f"{flops / seconds / 1e12:.3g}")
 
 
+def add_tests(info: dict[str, Any], expdir: Path, weights: Path, tag: str) -> None:
+    """Add the error rates of the test sets, if these weights were decoded, and how they were."""
+    tests, how = read_scores(expdir, file_digest(weights), tag)
+    if not tests:
+        logging.warning(
+            "%s holds no error rates of %s: the card has none of test sets. Stage 5 makes them",
+            *(expdir, weights.name),
+        )
+        return
+    info["tests"] = tests
+    info["tested"] = (
+        f"beam {how['beam']}, length penalty {how['length_penalty']:g} and at most "
+        f"{how['max_new_tokens']} new tokens"
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Pack, measure, pack again with what was measured."""
     args = parse(argv)
@@ -218,13 +260,19 @@ def main(argv: list[str] | None = None) -> None:
         check_output(args.output)
         if args.push_to:
             validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
+        for name in args.base_models:
+            validate_repo_id(name)
         durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
         info: dict[str, Any] = {
             "trained_on": args.trained_on,
             "max_seconds": max(durations),
             "training_hours": round(sum(durations) / 3600, 2),
             "length_penalty": args.length_penalty,
+            "language": args.language,
+            "datasets": args.datasets,
+            "base_models": args.base_models,
         }
+        add_tests(info, args.expdir, weights, args.decode_tag)
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = read_yaml(config).get("imports") or ()

@@ -4,6 +4,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+# What the folders that mome-fetch-models makes are called on the hub.
+HUB_NAMES = {
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "whisper-tiny.en": "openai/whisper-tiny.en",
+}
+
 
 def download_folders(first: Iterable[str | Path] = ()) -> list[Path]:
     """Folders to look in, in this order: those given, ``$MOME_DOWNLOADS``, ``./downloads``."""

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from mome.analysis.parameters import markdown
+from mome.data import test_sets
+from mome.models.rates import TASKS, fineness, parse_rate_pair
+from mome.pretrained.places import HUB_NAMES
 from mome.transcribe.confidence import UNKNOWN
 
 WEIGHTS = (".safetensors", ".bin")
+TAGS = ["audio-visual-speech-recognition", "lip-reading", "mixture-of-experts"]
 
 TEMPLATE = """---
-license: {license}
-library_name: mome
-pipeline_tag: automatic-speech-recognition
-tags: [audio-visual-speech-recognition, lip-reading, mixture-of-experts]
+{metadata}
 ---
 
 # {name}
@@ -26,13 +29,15 @@ MoME: a frozen LLM reads speech and lips at compression rates chosen at inferenc
 mome-transcribe video.mp4 --model <this folder>
 ```
 
-## What its rates cost
+## Error rates, and what rates cost
 
-Measured on {measured}. WER in %; seconds and TFLOPs that encoders and search take for a second of
-speech. Reading the file and finding faces come on top.
+Validation was measured on {measured}, when the model was packed; that set also served to choose the
+checkpoint and to calibrate the confidence. {tested} WER in %; seconds and TFLOPs that encoders and
+search take for a second of speech of the validation clips. Reading the file and finding faces come
+on top.
 
 {rates}
-
+{copies}
 Confidence was calibrated on the same clips ({words} words, {right:.1%} right) and on the same
 played backwards, of which no word can be right. Its expected calibration error on the clips is
 {error_after}, and was {error_before} before. Played backwards, {unknown_doubtful:.0%} of
@@ -72,22 +77,116 @@ def part_of(part: Mapping[str, Any]) -> str:
     return ", ".join(words if part["sha256"] else [*words, "which was not at hand to be checked"])
 
 
+def is_copy(name: str) -> bool:
+    """Whether a test set is a noisy, exchanged or corrupted copy of another one."""
+    return test_sets.parse(name).base != name
+
+
+def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:
+    """The YAML at the top of a card, by which the hub finds, links and ranks a model.
+
+    The index of results has the error rates of test sets as they are: no copies, and not the
+    validation set, which chose the checkpoint.
+    """
+    names = [HUB_NAMES.get(part["name"], part["name"]) for part in frozen.values()]
+    on_hub = [each for each in names if each.count("/") == 1 and not each.startswith(("/", "."))]
+    datasets = list(info.get("datasets", []))
+    results = [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            dataset_type=datasets[0] if datasets else "unknown",
+            dataset_name=datasets[0] if datasets else "unknown",
+            dataset_split=row["set"],
+            metric_type="wer",
+            metric_value=round(row["wer"], 2),
+            metric_name=f"WER, {row['task']} at {row['rates']}",
+        )
+        for row in info.get("tests", [])
+        if not is_copy(row["set"])
+    ]
+    base_models = list(dict.fromkeys([*on_hub, *info.get("base_models", [])]))
+    card_data = ModelCardData(
+        language=info.get("language") or None,
+        license=license_,
+        library_name="mome",
+        pipeline_tag="automatic-speech-recognition",
+        tags=TAGS,
+        datasets=datasets or None,
+        base_model=base_models or None,
+        base_model_relation="adapter" if base_models else None,
+        metrics=["wer"],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return card_data.to_yaml()
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """A word error rate with its confidence interval."""
+    return f"{row['wer']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def rates_table(info: Mapping[str, Any]) -> list[str]:
+    """A row for each task at each rate pair: error rates of validation and test sets, and costs."""
+    tests = [row for row in info.get("tests", []) if not is_copy(row["set"])]
+    sets = list(dict.fromkeys(row["set"] for row in tests))
+    tested = {(row["task"], row["rates"], row["set"]): interval(row) for row in tests}
+    header = ["task", "rates", "WER, validation", *(f"WER, {name}" for name in sets)]
+    rows = [
+        [
+            *(row["task"], row["rates"], str(row["wer"])),
+            *(tested.get((row["task"], row["rates"], name), "") for name in sets),
+            *(str(row.get(key, "")) for key in ("seconds_per_second", "tflops_per_second")),
+        ]
+        for row in info["rates"]
+    ]
+    return markdown([*header, "seconds", "TFLOPs"], rows)
+
+
+def copies_table(info: Mapping[str, Any]) -> list[str]:
+    """A row for each noisy or otherwise changed copy of a test set, at each task's finest rates."""
+    tests = [row for row in info.get("tests", []) if is_copy(row["set"])]
+    tasks = [task for task in TASKS if any(row["task"] == task for row in tests)]
+    finest = {
+        task: min(
+            (row["rates"] for row in tests if row["task"] == task),
+            key=lambda rates: fineness(parse_rate_pair(rates)),
+        )
+        for task in tasks
+    }
+    cells = {(row["set"], row["task"], row["rates"]): interval(row) for row in tests}
+    names = sorted({row["set"] for row in tests}, key=lambda name: test_sets.parse(name).order)
+    rows = [
+        [
+            test_sets.parse(name).describe(),
+            *(cells.get((name, task, finest[task]), "") for task in tasks),
+        ]
+        for name in names
+    ]
+    return markdown(["test set", *(f"{task} at {finest[task]}" for task in tasks)], rows)
+
+
 def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:
     """Text of the card of a model ``name``, from what its mome.json says."""
-    header = ["task", "rates", "WER", "seconds", "TFLOPs"]
-    keys = ("task", "rates", "wer", "seconds_per_second", "tflops_per_second")
-    rows = [[str(row.get(key, "")) for key in keys] for row in info["rates"]]
-    parts = [f"- {part_of(part)}" for part in frozen.values()]
+    tested = "No test set was decoded with these weights."
+    if "tests" in info:
+        tested = (
+            f"Test sets were decoded with {info['tested']}; the brackets are the 95 % confidence "
+            f"interval of a bootstrap over utterances."
+        )
+    copies = copies_table(info) if any(is_copy(row["set"]) for row in info.get("tests", [])) else []
     return TEMPLATE.format(
-        license=license_,
+        metadata=metadata(name, info, frozen, license_),
         name=name,
         trained_on=info["trained_on"],
         hours=info["training_hours"],
         unknown=UNKNOWN,
         lips=f"\n\n{lips_of(info['crops'])}" if "crops" in info else "",
         measured=info["measured"],
-        rates="\n".join(markdown(header, rows)),
-        parts="\n".join(parts),
+        tested=tested,
+        rates="\n".join(rates_table(info)),
+        copies="\n".join(["", *copies, ""]) if copies else "",
+        parts="\n".join(f"- {part_of(part)}" for part in frozen.values()),
         **{
             key: info["calibration"][key]
             for key in (

@@ -90,6 +90,7 @@ decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
 ## Packing (stage 6)
 trained_on=                # the data in words, for those who use the model; default: the recipe
+language=                  # of the corpus, as ISO 639 writes it, for the model card
 pack_opts="--max_clips 40" # further options of mome.bin.pack
 
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}" &&
@@ -337,6 +338,8 @@ if wants 6; then
             python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}" \
             --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}" \
             --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}" \
+            --datasets "$(basename "${PWD}")" ${language:+--language ${language}} \
+            ${decode_tag:+--decode_tag "${decode_tag}"} \
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}" \
             --length_penalty "${length_penalty}" --output "${dir}/${packed}" ${pack_opts}
         # Two recordings as they came, from the file to the text.

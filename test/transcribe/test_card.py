@@ -1,0 +1,138 @@
+"""The model card: what the hub reads of it, and whether its error rates are those of the tests."""
+
+import json
+from pathlib import Path
+
+import jiwer
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from mome.bin import pack as command
+from mome.bin.score import main as score
+from mome.common.marks import file_digest
+from mome.data import test_sets
+from mome.data.kaldi import write_scp
+from mome.transcribe.card import card
+
+REFERENCES = {"u0": "place red now", "u1": "place blue now", "u2": "lay red again"}
+SAID = {
+    "a4_v2": {"u0": "place red now", "u1": "place red now", "u2": "lay red again"},
+    "a16_v5": {"u0": "red now", "u1": "place red now", "u2": "lay again soon"},
+}
+INFO = {
+    "trained_on": "nothing: at all",
+    "training_hours": 0.5,
+    "measured": "3 clips of valid, beam 1, cpu",
+    "rates": [{"task": "avsr", "rates": "a4_v2", "wer": 1.5, "seconds_per_second": 0.5}],
+    "calibration": {
+        **{"words": 9, "right": 0.5, "error_before": 0.2, "error_after": 0.1},
+        **{"unknown_parts": 3, "unknown_doubtful": 1.0},
+    },
+}
+
+
+@pytest.fixture
+def decoded(training, dump) -> Path:
+    """Two sets that stage 5 has decoded with the tiny model's weights, and scored."""
+    weights = file_digest(training / "model.pth")
+    settings = {"weights": weights, "beam": 3, "max_new_tokens": 8, "length_penalty": 1.0}
+    copy = test_sets.noisy("test", "babble", 0.0)
+    write_scp(dump / "test/text", REFERENCES)
+    write_scp(dump / copy.name / "text", REFERENCES)
+    test_sets.add_to_list(dump, {copy: {"seed": 0}})
+    expdir = dump.parent / "scored"
+    expdir.mkdir()
+    for name in ("test", copy.name):
+        for rates, said in SAID.items():
+            folder = expdir / "decode/avsr" / name / rates
+            write_scp(folder / "text", said)
+            used = settings | {"test_set": test_sets.settings_of(dump, name)}
+            how = {"settings": used, "command": "decode", "unfinished": 0}
+            (folder / "decode.json").write_text(json.dumps(how))
+    score(["--expdir", str(expdir), "--dump", str(dump)])
+    for name in ("config.yaml", "model.pth"):
+        (expdir / name).symlink_to(training / name)
+    return expdir
+
+
+def pack(expdir: Path, dump: Path, output: Path, *options: object) -> ModelCard:
+    words = ["--expdir", expdir, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    words += ["--trained_on", "noise", "--name", "tiny: a model", "--output", output, *options]
+    command.main([str(word) for word in words])
+    return ModelCard((output / "README.md").read_text())
+
+
+def test_the_hub_reads_what_was_tested(decoded, dump, tmp_path):
+    found = pack(
+        *(decoded, dump, tmp_path / "p", "--language", "en", "--datasets", "mine/words"),
+        *("--base_models", "someone/some-lm", "--license", "apache-2.0"),
+    )
+    assert found.data.language == ["en"]
+    assert found.data.datasets == ["mine/words"]
+    assert found.data.base_model == ["someone/some-lm"]
+    assert found.data.base_model_relation == "adapter"
+    assert (found.data.license, found.data.library_name) == ("apache-2.0", "mome")
+    assert found.data.model_name == "tiny: a model"
+    results = {each.metric_name: each for each in found.data.eval_results}
+    assert set(results) == {f"WER, avsr at {rates}" for rates in SAID}  # of the set, not its copy
+    for rates, said in SAID.items():
+        result = results[f"WER, avsr at {rates}"]
+        assert (result.dataset_type, result.dataset_split) == ("mine/words", "test")
+        wer = 100 * jiwer.wer(list(REFERENCES.values()), list(said.values()))
+        assert result.metric_value == pytest.approx(wer, abs=0.005)
+
+
+def test_error_rates_of_tests_stand_beside_those_of_the_validation(decoded, dump, tmp_path):
+    text = pack(decoded, dump, tmp_path / "p").text
+    assert "decoded with beam 3, length penalty 1 and at most 8 new tokens" in text
+    table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in row] for row in table]
+    header = cells[0]
+    assert header[:4] == ["task", "rates", "WER, validation", "WER, test"]
+    rows = {(row[0], row[1]): row for row in cells}
+    scores = json.loads((decoded / "scores.json").read_text())
+    info = json.loads((tmp_path / "p" / "mome.json").read_text())
+    measured = {(row["task"], row["rates"]): row["wer"] for row in info["rates"]}
+    for rates in SAID:
+        row, test = rows["avsr", rates], scores[f"avsr/test/{rates}"]
+        assert float(row[2]) == measured["avsr", rates]
+        assert row[3] == f"{test['wer']:.1f} [{test['low']:.1f}, {test['high']:.1f}]"
+    assert rows["asr", "a4"][3] == ""
+    finest = scores["avsr/test_babble_snr0/a4_v2"]
+    noisy = next(row for row in cells if row[0] == "test, babble at 0 dB")
+    assert noisy[1] == f"{finest['wer']:.1f} [{finest['low']:.1f}, {finest['high']:.1f}]"
+
+
+def test_error_rates_of_other_weights_are_not_shown(decoded, dump, tmp_path, caplog):
+    for how in decoded.glob("decode/*/*/*/decode.json"):
+        values = json.loads(how.read_text())
+        values["settings"]["weights"] = "0" * 64
+        how.write_text(json.dumps(values))
+    found = pack(decoded, dump, tmp_path / "p")
+    assert found.data.eval_results is None
+    assert "No test set was decoded with these weights." in found.text
+    assert "holds no error rates of model.pth" in caplog.text
+
+
+def test_parts_are_linked_where_their_name_on_the_hub_is_known():
+    frozen = {
+        "decoder_conf.lm": {"name": "smollm2-135m-instruct", "sha256": {}},
+        "audio_encoder_conf.model": {"name": "openai/whisper-small", "revision": "a", "sha256": {}},
+        "video_encoder_conf.weights": {"name": "model.safetensors", "sha256": {}},
+    }
+    text = card("a: b", INFO, frozen, "other")
+    known = ["HuggingFaceTB/SmolLM2-135M-Instruct", "openai/whisper-small"]
+    data = yaml.safe_load(text.split("---")[1])
+    assert data["base_model"] == known
+    assert ModelCard(text).data.base_model == known
+    assert "language" not in data
+    assert "model-index" not in data
+
+
+def test_a_language_that_the_hub_does_not_know_is_refused(dump, training, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        pack(training, dump, tmp_path / "p", "--language", "English")
+    assert "'English' is no ISO 639 code such as en" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="Repo id must"):
+        pack(training, dump, tmp_path / "p", "--base_models", "a/b/c")
