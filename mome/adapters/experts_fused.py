@@ -62,14 +62,16 @@ def can_fuse(block: nn.Module, experts: MoME | None = None) -> bool:
     """Whether the projections of a block, and a MoME module's if one is given, can be fused.
 
     The block must project by linear layers of the usual names that nothing else has changed
-    (quantised layers, LoRA's, another adapter's), of the experts' type. Experts that are not MoME's
-    own (see :func:`mome.adapters.experts.is_stock`), or large enough for grouped products, stay
-    beside the block.
+    (quantised layers or weights, LoRA's, another adapter's), of the experts' type. Experts that are
+    not MoME's own (see :func:`mome.adapters.experts.is_stock`), or large enough for grouped
+    products, stay beside the block.
     """
     projections = [
         layer
         for name in (*READS, WRITES)
-        if type(layer := getattr(block, name, None)) is nn.Linear and "forward" not in vars(layer)
+        if type(layer := getattr(block, name, None)) is nn.Linear
+        and type(layer.weight.data) is torch.Tensor
+        and "forward" not in vars(layer)
     ]
     if len(projections) <= len(READS):
         return False

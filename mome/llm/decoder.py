@@ -19,7 +19,7 @@ from mome.llm.attention import use_matrix_products
 from mome.llm.masks import TreeMasks
 from mome.llm.prompt_tree import Node, column_pairs, pack_tree, paths
 from mome.llm.trial import check_reads_trees
-from mome.pretrained.hub import load, load_config, load_tokenizer_or_words
+from mome.pretrained.hub import load, load_config, load_lm, load_tokenizer_or_words
 
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 IGNORE = -1
@@ -67,7 +67,7 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         super().__init__()
         dtype = compute_dtype(lm_dtype)
         if load_pretrained:
-            model = load(AutoModelForCausalLM, lm, dtype=dtype)
+            model = load_lm(lm, dtype)
             tokenizer = load(AutoTokenizer, lm)
         else:
             model = AutoModelForCausalLM.from_config(load_config(lm), dtype=dtype)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -12,7 +13,15 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.quantizers import AutoHfQuantizer
 
 from mome.pretrained.model_sizes import published, words_tokenizer
 
@@ -85,6 +94,34 @@ def explain(name: str, error: Exception) -> OSError | None:
             f"be reached: check the network and proxy, {elsewhere}"
         )
     return None
+
+
+def load_lm(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A causal LM in this type; a quantised one if the package of its weights is installed.
+
+    Raises:
+        ValueError: for a quantised LM whose package is not, or that is quantised in a way that
+            Transformers does not know and would leave out of account.
+        OSError: as :func:`load`.
+    """
+    config = load(AutoConfig, name)
+    quantised = getattr(config, "quantization_config", None) or {}
+    method = dict(quantised).get("quant_method", "without `quant_method`")
+    remedy = "or name the LM as it was before"
+    if quantised and not AutoHfQuantizer.supports_quant_method({"quant_method": "", **quantised}):
+        raise ValueError(
+            f"{name} is quantised ({method}) in a way that this version of Transformers does not"
+            f" know: install a newer one, {remedy}"
+        )
+    try:
+        return load(AutoModelForCausalLM, name, dtype=dtype)
+    except ImportError as error:
+        if not quantised:
+            raise
+        raise ValueError(
+            f"{name} is quantised ({method}), and what reads such weights is not installed"
+            f" ({' '.join(str(error).split())}): install it, {remedy}"
+        ) from error
 
 
 def load_config(name: str) -> PretrainedConfig:

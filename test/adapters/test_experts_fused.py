@@ -41,6 +41,19 @@ def adapted(config_class, dtype=torch.float32, position="mhsa", **experts):
 IDS = torch.randint(0, 60, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
+class Packed(torch.Tensor):
+    """Weights that are held in another form, as torchao's are, in an ordinary linear layer."""
+
+
+def test_quantised_weights_are_left_alone():
+    lm, _ = adapted(LlamaConfig)
+    block = lm.model.layers[0].self_attn
+    assert can_fuse(block)
+    packed = torch.Tensor._make_subclass(Packed, block.q_proj.weight.data, False)
+    block.q_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert not can_fuse(block)
+
+
 def test_a_fused_form_is_neither_moved_nor_given_other_weights():
     lm, adapter = adapted(LlamaConfig)
     adapter.double().float()  # before, all is allowed

@@ -1,12 +1,15 @@
 """Models that are gated, misspelt or out of reach, against a hub that answers as the real one."""
 
 import http.server
+import importlib.util
+import json
 import threading
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
+from tiny import make_lm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, WhisperModel
 
 from mome.encoders.whisper import WhisperEncoder
@@ -114,3 +117,27 @@ def test_published_sizes_give_the_published_numbers_of_parameters():
             model = kind(config) if kind is WhisperModel else kind.from_config(config)
         assert sum(p.numel() for p in model.parameters()) == expected, name
     assert published("gpt2") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "package", "message"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes", "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes", "bitsandbytes"),
+        ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, "torchao", "torchao"),
+        ({"quant_method": "gptq", "bits": 4}, "optimum", "optimum"),
+        ({"quant_method": "of_tomorrow"}, "", "does not know: install a newer one"),
+        ({"bits": 4}, "", "quantised (without `quant_method`)"),
+    ],
+)
+def test_a_quantised_lm_that_cannot_be_read_is_refused(tmp_path, values, package, message):
+    if package and importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    folder = make_lm(tmp_path / "lm")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": values}))
+    with pytest.raises(ValueError, match=r"lm is quantised \(") as refused:
+        MoMELLMDecoder(lm=str(folder))
+    assert message in str(refused.value)
+    assert str(refused.value).endswith("or name the LM as it was before")
+    assert "\n" not in str(refused.value)
