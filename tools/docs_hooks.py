@@ -24,6 +24,7 @@ OUTSIDE = {
     "egs/grid/RESULTS.md": "results/grid.md",
     "egs/lrs2/RESULTS.md": "results/lrs2.md",
     "egs/lrs3/RESULTS.md": "results/lrs3.md",
+    "egs/mini_av/RESULTS.md": "results/mini_av.md",
     "tools/bench/growth.png": "images/growth.png",
 }
 SOURCES = {page: place for place, page in OUTSIDE.items()}
