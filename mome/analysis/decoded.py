@@ -42,9 +42,12 @@ def read_scores(
         Rows, in the order of tables: ``task``, ``set``, ``rates``, and what
         :class:`mome.analysis.wer.Score` has; and the settings that all were decoded with. Both are
         empty if nothing was scored.
+
+    Raises:
+        ValueError: for a file that cannot be read; names it and the remedy.
     """
     path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
-    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    scores = _read_json(path) if path.is_file() else {}
     rows, settings = [], {}
     for key, values in scores.items():
         task, _, rest = key.partition("/")
@@ -52,7 +55,7 @@ def read_scores(
         how = decode_folder(expdir, tag) / task / name / pair / "decode.json"
         if task not in TASKS or not how.is_file():
             continue
-        found = json.loads(how.read_text(encoding="utf-8")).get("settings", {})
+        found = _read_json(how).get("settings", {})
         if found.get("weights") == weights:
             rows.append({"task": task, "set": name, "rates": pair, **values})
             settings = {key: value for key, value in found.items() if key != "test_set"}
@@ -61,6 +64,13 @@ def read_scores(
         return TASKS.index(row["task"]), test_sets.parse(row["set"]).order, rate_order(row["rates"])
 
     return sorted(rows, key=order), settings
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it, run stage 5 again") from None
 
 
 def read_prepared(dump: Path, name: str, file: str) -> dict[str, str]:

@@ -30,8 +30,9 @@ from mome.bin.pack import read_clips
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
+from mome.tasks.packed import load_packed
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Clip, Transcriber, check_device
 from mome.transcribe.transcript import Segment
 
 
@@ -114,7 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     try:
-        transcribe = Transcriber.load(args.model, args.device)
+        check_device(args.device)
+        # Faces need not be found: lips are cut already.
+        transcribe = Transcriber(*load_packed(args.model, args.device))
         pairs = transcribe.model.pairs.get(args.task)
         if not pairs or len(pairs) < 2:
             raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")

@@ -17,12 +17,14 @@ import logging
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
@@ -52,8 +54,9 @@ from mome.transcribe.confidence import (
     LOW,
     Calibration,
     Scores,
-    calibration_error,
+    calibration_errors,
     fit,
+    held_out,
     words_right,
 )
 from mome.transcribe.options import Options
@@ -137,92 +140,134 @@ def backwards(clip: Clip) -> Clip:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """The words that were read in a clip by a task at a rate pair.
+
+    Attributes:
+        row: number of the task and the rate pair.
+        clip: its number.
+        scores: raw scores of each word.
+        right: whether each word is right; none is of a clip played backwards.
+    """
+
+    row: int
+    clip: int
+    scores: list[Scores]
+    right: list[bool]
+
+
+@dataclass(frozen=True)
 class Measured:
     """What every task at every rate pair made of validation clips.
 
     Attributes:
         rows: one each: task, rates, WER, and the seconds that encoders and search take for a second
-            of speech.
-        scores: of each segment, the raw scores of its words.
-        right: of each segment, which words are right.
-        unknown: scores of the segments of the clips played backwards, of which no word is.
+            of speech, and the encoders alone.
+        readings: of all clips in all rows.
+        unknown: the same of the clips played backwards.
     """
 
     rows: list[dict[str, Any]]
-    scores: list[list[Scores]]
-    right: list[list[bool]]
-    unknown: list[list[Scores]]
+    readings: list[Reading]
+    unknown: list[Reading]
 
 
 def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int) -> Measured:
     """Read validation clips by every task at every rate pair."""
     total = sum(clip.end - clip.start for clip in clips)
-    measured = Measured([], [], [], [])
+    measured = Measured([], [], [])
     reversed_clips = [backwards(clip) for clip in clips]
 
-    def read(clips: list[Clip], chosen: TaskPair) -> list[Segment]:
+    def read(clips: list[Clip], chosen: TaskPair) -> tuple[list[Segment], float]:
+        """What is read, and the seconds that the encoders took."""
         options = Options(task=chosen.task, rates=str(chosen.pair), beam=beam)
-        return [
-            segment
-            for group in batched(clips, options.batch_size)
-            for segment in transcribe.search(
-                group, transcribe.encode(group, chosen.task), chosen, options
-            )
-        ]
+        found, seconds = [], 0.0
+        for group in batched(clips, options.batch_size):
+            started = time.perf_counter()
+            features = transcribe.encode(group, chosen.task)
+            if transcribe.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds += time.perf_counter() - started
+            found += transcribe.search(group, features, chosen, options)
+        return found, seconds
 
     # What is compiled or read at the first use does not count.
     for chosen in {each.task: each for each in transcribe.model.task_pairs}.values():
         read(clips[:1], chosen)
-    for chosen in transcribe.model.task_pairs:
+    for number, chosen in enumerate(transcribe.model.task_pairs):
         started = time.perf_counter()
-        found = read(clips, chosen)
+        found, encoders = read(clips, chosen)
         seconds = time.perf_counter() - started
-        heard = {str(number): segment.text for number, segment in enumerate(found)}
-        wer = score({str(number): text for number, text in enumerate(texts)}, heard).wer
-        for text, segment in zip(texts, found, strict=True):
+        heard = {str(clip): segment.text for clip, segment in enumerate(found)}
+        wer = score({str(clip): text for clip, text in enumerate(texts)}, heard).wer
+        for clip, (text, segment) in enumerate(zip(texts, found, strict=True)):
+            scores: list[Scores] = [word.scores for word in segment.words]
             heard_words = " ".join(word.text for word in segment.words).lower()
-            measured.scores.append([word.scores for word in segment.words])
-            measured.right.append(words_right(normalise(text), heard_words))
-        measured.unknown.extend(
-            [word.scores for word in segment.words] for segment in read(reversed_clips, chosen)
-        )
+            right = words_right(normalise(text), heard_words)
+            measured.readings.append(Reading(number, clip, scores, right))
+        for clip, segment in enumerate(read(reversed_clips, chosen)[0]):
+            scores = [word.scores for word in segment.words]
+            measured.unknown.append(Reading(number, clip, scores, [False] * len(scores)))
         row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(wer, 1)}
-        measured.rows.append({**row, "seconds_per_second": round(seconds / total, 3)})
+        row["seconds_per_second"] = round(seconds / total, 3)
+        row["encoder_seconds_per_second"] = round(encoders / total, 3)
+        measured.rows.append(row)
         logging.info("%s: WER %.1f %%, %.2f s a second", chosen, wer, seconds / total)
     return measured
 
 
 def calibrate(measured: Measured) -> dict[str, Any]:
-    """Fit the confidence to what was measured, for mome.json.
+    """Fit the confidence to what was measured, for mome.json, and measure how well that does.
+
+    The lines are fitted to all clips. Their errors are measured on clips that they were not fitted
+    to, see :func:`mome.transcribe.confidence.held_out`. Adds to each row the expected calibration
+    errors of words and utterances, ``word_ece`` and ``utterance_ece``, if words were read.
 
     Returns:
-        ``lines``; ``words`` of the validation set and the share that is ``right``; the expected
-        calibration error there ``error_before`` and ``error_after``; and of the parts played
-        backwards in which words were found (``unknown_parts``), the share that is
-        ``unknown_doubtful``.
+        ``lines``; ``words`` and ``utterances`` with words that were read in the validation set, and
+        the share of words that is ``right``; the errors over all rows, and without calibration
+        (``raw_word_ece``, ``raw_utterance_ece``); and of the parts played backwards in which words
+        were found (``unknown_parts``), the share that is ``unknown_doubtful``.
+
+    Raises:
+        ValueError: for a single clip.
     """
-    wrong = [[False] * len(scores) for scores in measured.unknown]
-    lines = fit([*measured.scores, *measured.unknown], [*measured.right, *wrong])
-    hits = [hit for of_segment in measured.right for hit in of_segment]
+    readings = [*measured.readings, *measured.unknown]
+    scores, right = [each.scores for each in readings], [each.right for each in readings]
+    confidences = held_out(scores, right, [each.clip for each in readings])
+    known = len(measured.readings)
 
-    def error(calibration: Calibration) -> float:
-        found = [value for scores in measured.scores for value in calibration(scores)]
-        return round(calibration_error(found, hits), 3)
+    def errors(places: Sequence[int], of: Sequence[Sequence[float]]) -> list[float]:
+        found = calibration_errors([of[i] for i in places], [right[i] for i in places])
+        return [round(error, 3) for error in found]
 
-    parts = [float(np.mean(lines(scores))) for scores in measured.unknown if scores]
+    for number, row in enumerate(measured.rows):
+        places = [i for i in range(known) if readings[i].row == number]
+        if any(right[i] for i in places):
+            row["word_ece"], row["utterance_ece"] = errors(places, confidences)
+    words = [hit for hits in right[:known] for hit in hits]
+    word_ece, utterance_ece = errors(range(known), confidences)
+    raw = errors(range(known), [Calibration()(each) for each in scores[:known]])
+    parts = [float(np.mean(values)) for values in confidences[known:] if values]
     return {
-        "lines": lines.to_json(),
-        "words": len(hits),
-        "right": round(sum(hits) / max(1, len(hits)), 3),
-        "error_before": error(Calibration()),
-        "error_after": error(lines),
+        "lines": fit(scores, right).to_json(),
+        "words": len(words),
+        "utterances": sum(bool(hits) for hits in right[:known]),
+        "right": round(sum(words) / max(1, len(words)), 3),
+        "word_ece": word_ece,
+        "utterance_ece": utterance_ece,
+        "raw_word_ece": raw[0],
+        "raw_utterance_ece": raw[1],
         "unknown_parts": len(parts),
         "unknown_doubtful": round(sum(part < LOW for part in parts) / max(1, len(parts)), 3),
     }
 
 
 def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
-    """Add the TFLOPs for a second of speech to each row, from clips of a usual length."""
+    """Add the TFLOPs for a second of speech to each row, from clips of a usual length.
+
+    Those of the encoders alone stand beside them, as a cascade of rates runs them once.
+    """
     model = dry_run.build(namespace(read_yaml(config)))
     encoders = {kind: dry_run.encoder_flops(model, kind, seconds) for kind in model.rates}
     pairs = {(each.task, str(each.pair)): each for each in model.task_pairs}
@@ -231,6 +276,7 @@ def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
         of_encoders = sum(encoders[kind] for kind in chosen.pair.rates)
         flops = of_encoders + dry_run.llm_flops(model, chosen, seconds)
         row["tflops_per_second"] = float(f"{flops / seconds / 1e12:.3g}")
+        row["encoder_tflops_per_second"] = float(f"{of_encoders / seconds / 1e12:.3g}")
 
 
 def add_tests(info: dict[str, Any], expdir: Path, weights: Path, tag: str) -> None:

@@ -62,9 +62,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget",
         type=budget,
-        help="take the best rates that cost no more for a second of speech: 0.5 seconds of "
-        "encoders and search, or 0.2tflops, as measured when the model was packed; finding faces "
-        "comes on top",
+        help="take the best rates whose encoders and search cost no more for a second of speech: "
+        "0.5 (seconds) or 0.2tflops, as measured when the model was packed, on that machine and "
+        "with that beam. It is no real-time factor: decoding the video and finding faces come on "
+        "top. With --cascade the coarse pass counts, too",
     )
     parser.add_argument(
         "--cascade",

@@ -5,9 +5,9 @@ A packed model is a folder, or a zip archive of one, with
   config.yaml               what it is built of; the part of ESPnet's configuration that says so
   model.safetensors         the trained tensors
   video_encoder.safetensors the lip encoder, where it was trained beside it
-  mome.json                 format, frozen parts with their SHA-256, what it was trained on and what
-                            cut the lips of that, its table of rates, and how its confidence was
-                            calibrated
+  mome.json                 format and versions, frozen parts with their SHA-256, what it was
+                            trained on and what cut the lips of that, its table of rates, and how
+                            its confidence was calibrated
   README.md                 a model card in the format of the Hugging Face hub
 
 Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it, nor is where they lay: they are named as
@@ -26,7 +26,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,13 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
             for name in (CONFIG, WEIGHTS, LIPS)
             if (folder / name).is_file()
         }
-        described = {**info, "format": FORMAT, "files": own, "frozen": frozen}
+        described = {
+            **info,
+            "format": FORMAT,
+            "versions": versions(),
+            "files": own,
+            "frozen": frozen,
+        }
         (folder / INFO).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card, encoding="utf-8")
         if output.suffix == ".zip":
@@ -169,6 +176,15 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
                 output.replace(Path(temporary, "old"))
             folder.replace(output)
     return output
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that pack a model; a checkout that is not installed has none."""
+    found = {}
+    for name in ("mome", "torch", "transformers"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def check_output(output: Path) -> None:
@@ -366,12 +382,12 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
     """
     try:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        version, files = int(info["format"]), dict(info["files"])
+        number, files = int(info["format"]), dict(info["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
-    if version > FORMAT:
+    if number > FORMAT:
         raise PackedModelError(
-            f"{name} was packed by a newer version of mome (format {version}, this one reads "
+            f"{name} was packed by a newer version of mome (format {number}, this one reads "
             f"{FORMAT}): install a newer one"
         )
     try:
@@ -520,9 +536,10 @@ def load_packed(
                 model = build_model(args)
         except TypeError as error:
             # What a class says of an argument that it does not have.
+            packed_by = ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items())
             raise PackedModelError(
                 f"{path}: this version of mome cannot build it ({error}); install the one that "
-                f"packed it, or a newer one"
+                f"packed it{f' ({packed_by})' if packed_by else ''}, or a newer one"
             ) from None
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))

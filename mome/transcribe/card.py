@@ -10,8 +10,15 @@ from mome.analysis.parameters import markdown
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
 from mome.pretrained.places import HUB_NAMES
-from mome.transcribe.confidence import UNKNOWN
+from mome.transcribe.confidence import BINS, FOLDS, UNKNOWN
 
+# Of the table of rates, after the error rates: what mome.json calls them, and the card.
+COLUMNS = {
+    "word_ece": "ECE, words",
+    "utterance_ece": "ECE, utterances",
+    "seconds_per_second": "seconds",
+    "tflops_per_second": "TFLOPs",
+}
 WEIGHTS = (".safetensors", ".bin")
 TAGS = ["audio-visual-speech-recognition", "lip-reading", "mixture-of-experts"]
 
@@ -38,10 +45,14 @@ on top.
 
 {rates}
 {copies}
-Confidence was calibrated on the same clips ({words} words, {right:.1%} right) and on the same
-played backwards, of which no word can be right. Its expected calibration error on the clips is
-{error_after}, and was {error_before} before. Played backwards, {unknown_doubtful:.0%} of
-{unknown_parts} parts are said to be doubtful.
+Confidence was calibrated on the validation clips (at all rates {utterances} transcripts of {words}
+words, {right:.1%} right) and on the same played backwards, of which no word can be right. ECE is
+its expected calibration error in {bins} bins, of words and of utterances; an utterance has the mean
+confidence of its words, held against the share of them that is right. Each clip was measured with
+lines that were fitted to other clips, in up to {folds} folds: {word_ece} for words and
+{utterance_ece} for utterances in all, and {raw_word_ece} and {raw_utterance_ece} without
+calibration. Played backwards, {unknown_doubtful:.0%} of {unknown_parts} parts are said to be
+doubtful.
 
 ## Frozen parts
 
@@ -136,11 +147,11 @@ def rates_table(info: Mapping[str, Any]) -> list[str]:
         [
             *(row["task"], row["rates"], str(row["wer"])),
             *(tested.get((row["task"], row["rates"], name), "") for name in sets),
-            *(str(row.get(key, "")) for key in ("seconds_per_second", "tflops_per_second")),
+            *(str(row.get(key, "")) for key in COLUMNS),
         ]
         for row in info["rates"]
     ]
-    return markdown([*header, "seconds", "TFLOPs"], rows)
+    return markdown([*header, *COLUMNS.values()], rows)
 
 
 def copies_table(info: Mapping[str, Any]) -> list[str]:
@@ -187,11 +198,7 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
         rates="\n".join(rates_table(info)),
         copies="\n".join(["", *copies, ""]) if copies else "",
         parts="\n".join(f"- {part_of(part)}" for part in frozen.values()),
-        **{
-            key: info["calibration"][key]
-            for key in (
-                *("words", "right", "error_before", "error_after"),
-                *("unknown_parts", "unknown_doubtful"),
-            )
-        },
+        bins=BINS,
+        folds=FOLDS,
+        **{key: value for key, value in info["calibration"].items() if key != "lines"},
     )

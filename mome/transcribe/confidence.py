@@ -21,6 +21,7 @@ import numpy as np
 
 CLIP = 1e-6  # a probability is kept this far from 0 and 1
 BINS = 10
+FOLDS = 5
 LOW = 0.5  # below it a transcript is said to be doubtful
 # What holds for every model that was trained on little.
 UNKNOWN = (
@@ -114,8 +115,63 @@ def fit(segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]]) -
     return Calibration(lines)
 
 
-def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Expected calibration error: mean distance of confidence and share of right words, by bins."""
+def held_out(
+    segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]], clips: Sequence[int]
+) -> list[list[float]]:
+    """Confidences of words by lines that were fitted without the clip that they come from.
+
+    Args:
+        segments, right: as of `fit`.
+        clips: of each segment, the number of the clip that it was read from. All that was read of
+            a clip, at whatever rates and in whatever direction, is in one of up to FOLDS folds.
+
+    Returns:
+        A list for each segment.
+
+    Raises:
+        ValueError: for a single clip, or none.
+    """
+    fold_of_clip = {clip: place % FOLDS for place, clip in enumerate(dict.fromkeys(clips))}
+    if len(fold_of_clip) < 2:
+        raise ValueError("of a single clip no confidence can be calibrated and tested; give more")
+    folds = [fold_of_clip[clip] for clip in clips]
+    confidences: list[list[float]] = [[] for _ in segments]
+    for fold in set(folds):
+        others = [place for place, other in enumerate(folds) if other != fold]
+        lines = fit([segments[place] for place in others], [right[place] for place in others])
+        for place, scores in enumerate(segments):
+            if folds[place] == fold:
+                confidences[place] = lines(scores)
+    return confidences
+
+
+def calibration_errors(
+    confidences: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]
+) -> tuple[float, float]:
+    """Expected calibration errors of words and of utterances.
+
+    The confidence of an utterance is the mean of its words', as in a transcript, and is compared
+    with the share of them that is right. Utterances without words do not count.
+
+    Args:
+        confidences: of each utterance's words.
+        right: of each utterance's words, whether they are right.
+    """
+    spoken = [(c, hits) for c, hits in zip(confidences, right, strict=True) if len(c)]
+    words = calibration_error(
+        [value for c, _ in spoken for value in c], [hit for _, hits in spoken for hit in hits]
+    )
+    means = [float(np.mean(c)) for c, _ in spoken]
+    return words, calibration_error(means, [float(np.mean(hits)) for _, hits in spoken])
+
+
+def calibration_error(confidences: Sequence[float], right: Sequence[float]) -> float:
+    """Expected calibration error: mean distance of confidence and share of right words, by bins.
+
+    Args:
+        confidences: of words, or of utterances.
+        right: 1 for a right word and 0 for a wrong one; of utterances, the share of right words.
+    """
     values, hits = np.array(confidences), np.array(right, dtype=float)
     index = np.minimum((values * BINS).astype(int), BINS - 1)
     error = 0.0

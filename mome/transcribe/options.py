@@ -1,7 +1,10 @@
 """How recordings are transcribed: tasks, rates, what they may cost, and where they are cut."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
+
+from mome.models.rates import fineness, parse_rate_pair
 
 MIN_SECONDS = 0.5  # of the longest segment
 
@@ -10,8 +13,12 @@ MIN_SECONDS = 0.5  # of the longest segment
 class Budget:
     """What a second of speech may cost, by what was measured when the model was packed.
 
+    That is what the encoders and the search cost, with the beam and on the machine of that
+    measurement. Decoding the file, finding and following faces and cutting the recording are not
+    part of it, so that it is no real-time factor.
+
     Attributes:
-        limit: of seconds of computation, or of TFLOPs.
+        limit: of seconds, or of TFLOPs.
         unit: ``seconds_per_second`` or ``tflops_per_second``, as the table of rates calls them.
     """
 
@@ -32,8 +39,52 @@ class Budget:
         except ValueError:
             limit = 0.0
         if not limit > 0:
-            raise ValueError(f"{text!r} is no budget such as 0.5 (real-time factor) or 0.2tflops")
+            raise ValueError(
+                f"{text!r} is no budget such as 0.5 (seconds of encoders and search for a second "
+                f"of speech) or 0.2tflops"
+            )
         return cls(limit, unit)
+
+    def cost(self, row: Mapping[str, Any], coarse: Mapping[str, Any] | None = None) -> float:
+        """What a second of speech costs at most.
+
+        Args:
+            row: of the table of rates.
+            coarse: row of the rates that all is read at first, by the same output of the encoders;
+                None without a cascade. At most, all of it is doubtful and read again. Of models
+                that earlier versions packed the encoders' share is not known, and counts twice.
+        """
+        cost = float(row[self.unit])
+        if coarse is not None and coarse["rates"] != row["rates"]:
+            cost += coarse[self.unit] - coarse.get(f"encoder_{self.unit}", 0.0)
+        return cost
+
+
+def best_within(
+    rows: Sequence[Mapping[str, Any]], budget: Budget, cascade: bool = False
+) -> Mapping[str, Any]:
+    """The row with the lowest error rate that keeps to a budget, the cheapest of equals.
+
+    Args:
+        rows: of the table of rates, all of one task.
+        budget: see :class:`Budget`.
+        cascade: whether all is read at the coarsest rates first, which counts.
+
+    Raises:
+        ValueError: if none does, or nothing was measured.
+    """
+    coarse = None
+    if cascade and rows:
+        coarse = max(rows, key=lambda row: fineness(parse_rate_pair(row["rates"])))
+    costs = {row["rates"]: budget.cost(row, coarse) for row in rows}
+    cheap = [row for row in rows if costs[row["rates"]] <= budget.limit]
+    if not cheap:
+        known = ", ".join(f"{rates} {cost:g}" for rates, cost in costs.items())
+        raise ValueError(
+            f"no rates keep to {budget.limit:g} {budget.unit}{' of a cascade' if cascade else ''}; "
+            f"there are {known or 'none that were measured'}"
+        )
+    return min(cheap, key=lambda row: (row["wer"], costs[row["rates"]]))
 
 
 @dataclass(frozen=True)
@@ -44,7 +95,7 @@ class Options:
         task: ``avsr``, ``asr``, ``vsr``, or ``auto``: whatever streams a segment has.
         rates: compression rates such as ``a4_v2``; None takes the finest that were trained, or the
             best within the budget.
-        budget: see :class:`Budget`; None sets none.
+        budget: see :class:`Budget`; None sets none. It is for the encoders and the search alone.
         cascade: read at the coarsest rates first, and again at those chosen what is doubtful, that
             is what has a lower confidence than this; None reads all at once.
         beam: hypotheses kept; 1 is greedy.

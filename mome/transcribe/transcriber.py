@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -26,7 +26,7 @@ from mome.tasks.packed import load_packed
 from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.faces import crops_of, differences, missing, own_tracker
-from mome.transcribe.options import Budget, Options
+from mome.transcribe.options import Options, best_within
 from mome.transcribe.recording import (
     SHORTEST,
     Damage,
@@ -191,7 +191,7 @@ class Transcriber:
             raise ValueError(f"this model knows {', '.join(self.model.pairs)}, not {task}")
         rates = options.rates
         if rates is None and options.budget is not None:
-            return TaskPair(task, parse_rate_pair(self.within(task, options.budget)["rates"]))
+            return TaskPair(task, parse_rate_pair(self.within(task, options)["rates"]))
         if rates is None:
             return TaskPair(task, min(pairs, key=fineness))
         wanted = parse_rate_pair(rates)
@@ -207,21 +207,18 @@ class Transcriber:
             )
         return TaskPair(task, wanted)
 
-    def within(self, task: str, budget: Budget) -> dict[str, Any]:
-        """The row with the lowest error rate that keeps to a budget, the cheapest of equals.
+    def within(self, task: str, options: Options) -> Mapping[str, Any]:
+        """The row of a task's rates that its budget buys; see `best_within`.
 
         Raises:
-            ValueError: if none does, or nothing was measured.
+            ValueError: if there is none, or nothing was measured.
         """
+        assert options.budget is not None, "there is a budget where this is called"
         rows = [row for row in self.info.get("rates", []) if row["task"] == task]
-        cheap = [row for row in rows if row[budget.unit] <= budget.limit]
-        if not cheap:
-            costs = ", ".join(f"{row['rates']} {row[budget.unit]:g}" for row in rows)
-            raise ValueError(
-                f"no rates of {task} keep to {budget.limit:g} {budget.unit}; there are "
-                f"{costs or 'none that were measured'}"
-            )
-        return min(cheap, key=lambda row: (row["wer"], row[budget.unit]))
+        try:
+            return best_within(rows, options.budget, options.cascade is not None)
+        except ValueError as error:
+            raise ValueError(f"{task}: {error}") from None
 
     def usable(self, options: Options) -> list[str]:
         """The tasks that may be used, by the options and by what was trained.
@@ -403,7 +400,7 @@ class Transcriber:
         """
         notes = list(recording.notes)
         if options.budget and not options.rates:
-            notes += [self.why(task, options.budget) for task in recording.tasks]
+            notes += [self.why(task, options) for task in recording.tasks]
         wrong = list(recording.damage.values())
         if not any(segment.task for segment in segments):
             wrong += dict.fromkeys(note for segment in segments for note in segment.notes)
@@ -413,15 +410,18 @@ class Transcriber:
         trained_on = str(self.info.get("trained_on", ""))
         return Transcript(Path(recording.name).name, segments, notes, trained_on, not wrong)
 
-    def why(self, task: str, budget: Budget) -> str:
-        """In words, which rates keep to a budget."""
+    def why(self, task: str, options: Options) -> str:
+        """In words, which rates keep to the budget."""
         try:
-            row = self.within(task, budget)
+            row = self.within(task, options)
         except ValueError as error:
             return str(error)
+        assert options.budget is not None, "there is a budget where this is called"
+        limit, unit = options.budget.limit, options.budget.unit.replace("_", " ")
         return (
             f"{task} at {row['rates']}: {row['wer']} % WER on {self.info['measured']}, the best "
-            f"within {budget.limit:g} {budget.unit.replace('_', ' ')}"
+            f"within {limit:g} {unit} of encoders and search"
+            f"{' with the coarse pass' if options.cascade is not None else ''}"
         )
 
     def reads(self, kind: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from mome.analysis.comparison import errors_by_seed, paired_interval
 from mome.analysis.decoded import decode_folder, read_prepared, read_transcripts
@@ -114,7 +115,12 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whis
     assert all(row["tflops_per_second"] > 0 for row in info["rates"])
     assert "mini_av" in info["trained_on"]
     assert info["calibration"]["words"] > 0
-    assert "## What its rates cost" in (folder / "exp/mome/packed/README.md").read_text()
+    assert {"test", "test_babble_snr-5"} <= {row["set"] for row in info["tests"]}
+    assert info["crops"]["detector"] == "dlib"
+    assert list(info["crops"]["landmarks"]["dlib"]) == ["shape_predictor_68_face_landmarks.dat"]
+    told = ModelCard((folder / "exp/mome/packed/README.md").read_text()).data
+    assert (told.language, told.datasets) == (["en"], ["mini_av"])
+    assert {result.dataset_split for result in told.eval_results} == {"test"}
     videos = read_scp(folder / "data/test/video.scp")
     said = (folder / "said.txt").read_text()
     assert re.search(r"finished stages 0 to 6; stage 0 \d+:\d\d; .*; stage 6 \d+:\d\d", said)

@@ -26,7 +26,8 @@ INFO = {
     "measured": "3 clips of valid, beam 1, cpu",
     "rates": [{"task": "avsr", "rates": "a4_v2", "wer": 1.5, "seconds_per_second": 0.5}],
     "calibration": {
-        **{"words": 9, "right": 0.5, "error_before": 0.2, "error_after": 0.1},
+        **{"words": 9, "utterances": 3, "right": 0.5, "word_ece": 0.1, "utterance_ece": 0.1},
+        **{"raw_word_ece": 0.2, "raw_utterance_ece": 0.3},
         **{"unknown_parts": 3, "unknown_doubtful": 1.0},
     },
 }
@@ -113,6 +114,9 @@ def test_error_rates_of_other_weights_are_not_shown(decoded, dump, tmp_path, cap
     assert found.data.eval_results is None
     assert "No test set was decoded with these weights." in found.text
     assert "holds no error rates of model.pth" in caplog.text
+    (decoded / "scores.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"scores\.json cannot be read .*run stage 5 again"):
+        pack(decoded, dump, tmp_path / "p")
 
 
 def test_parts_are_linked_where_their_name_on_the_hub_is_known():

@@ -11,7 +11,9 @@ from mome.transcribe.confidence import (
     Calibration,
     Line,
     calibration_error,
+    calibration_errors,
     fit,
+    held_out,
     word_scores,
     word_tokens,
     words_right,
@@ -68,6 +70,52 @@ def test_calibration_error_is_that_of_bins():
     assert calibration_error([0.95, 0.95, 0.05], [True, False, False]) == pytest.approx(
         2 / 3 * 0.45 + 1 / 3 * 0.05
     )
+
+
+def test_of_an_utterance_the_mean_is_held_against_the_share_of_right_words():
+    confidences = [[0.9, 0.5], [], [0.2]]
+    words, utterances = calibration_errors(confidences, [[True, False], [], [True]])
+    # Words: bins of 0.9, 0.5 and 0.2; utterances: a mean of 0.7 with half right, and 0.2 with all.
+    assert words == pytest.approx((0.1 + 0.5 + 0.8) / 3)
+    assert utterances == pytest.approx((0.2 + 0.8) / 2)
+
+
+def test_no_clip_is_judged_by_what_is_known_of_it():
+    """Whether its words are right or wrong changes nothing for them, and something for others."""
+    rng = np.random.default_rng(2)
+    # Twelve clips, each read at three rates, forwards and backwards.
+    clips = [clip for _ in range(6) for clip in range(12)]
+    segments = [rng.uniform(0.05, 0.95, (4, 2)).tolist() for _ in clips]
+    right = [[bool(word[0] > rng.random()) for word in scores] for scores in segments]
+    before = held_out(segments, right, clips)
+    flipped = [
+        [not hit for hit in hits] if clip == 3 else hits
+        for clip, hits in zip(clips, right, strict=True)
+    ]
+    after = held_out(segments, flipped, clips)
+    for clip, one, other in zip(clips, before, after, strict=True):
+        same = np.allclose(one, other)
+        # With five folds, the clips 3 and 8 are judged by all others.
+        assert same == (clip in (3, 8))
+    alone = [i for i, clip in enumerate(clips) if clip not in (3, 8)]
+    lines = fit([segments[i] for i in alone], [right[i] for i in alone])
+    assert before[3] == pytest.approx(lines(segments[3]))
+    with pytest.raises(ValueError, match="of a single clip"):
+        held_out(segments[:1], right[:1], [0])
+
+
+def test_a_calibration_that_learns_its_clips_by_heart_is_found_out():
+    """Scores say nothing, so that a line fits by chance alone what it was fitted to."""
+    rng = np.random.default_rng(3)
+    in_sample, outside = [], []
+    for _ in range(20):
+        segments = [rng.uniform(0.05, 0.95, (2, 2)).tolist() for _ in range(10)]
+        right = [[bool(hit) for hit in rng.random(2) < 0.5] for _ in segments]
+        lines = fit(segments, right)
+        in_sample.append(calibration_errors([lines(scores) for scores in segments], right)[0])
+        found = held_out(segments, right, range(10))
+        outside.append(calibration_errors(found, right)[0])
+    assert np.mean(outside) > np.mean(in_sample) + 0.05
 
 
 def test_right_words_are_those_of_the_alignment():

@@ -39,6 +39,9 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     packed, _, info = load_packed(tmp_path / "packed.zip", downloads=[parts])
     assert list(packed.pairs) == [task]
     assert [row["rates"] for row in info["rates"]] == TASKS[task]
+    for row in info["rates"]:
+        assert 0 < row["encoder_tflops_per_second"] < row["tflops_per_second"]
+        assert 0 < row["encoder_seconds_per_second"] < row["seconds_per_second"]
     assert info["max_seconds"] == 1.08
     assert info["max_new_tokens"] == 32
     # What cut the lips is told of models that read lips.
@@ -91,11 +94,26 @@ def test_what_is_not_known_becomes_doubtful_and_what_is_stays_sure():
     # Of some there is no posterior, as they have more tokens than windows.
     unknown += [[(score,) for score, _ in scores] for scores in segments(20, -3)]
     right = [(rng.random(6) < 0.97).tolist() for _ in known]
-    found = command.calibrate(command.Measured([], known, right, unknown))
+    # A clip is read in two rows, and played backwards in as many or more.
+    readings = [
+        command.Reading(number % 2, number // 2, scores, hits)
+        for number, (scores, hits) in enumerate(zip(known, right, strict=True))
+    ]
+    reversed_ = [
+        command.Reading(number % 2, number % 40, scores, [False] * len(scores))
+        for number, scores in enumerate(unknown)
+    ]
+    rows = [{"task": "avsr", "rates": rates} for rates in ("a4_v2", "a16_v5")]
+    found = command.calibrate(command.Measured(rows, readings, reversed_))
     assert found["words"] == 480
+    assert found["utterances"] == 80
     assert found["unknown_parts"] == 100
     assert found["unknown_doubtful"] > 0.97
-    assert found["error_after"] < 0.05
+    assert found["word_ece"] < 0.05
+    assert found["utterance_ece"] < 0.1
+    for row in rows:
+        assert 0 < row["word_ece"] < 0.1
+        assert 0 < row["utterance_ece"] < 0.15
     calibration = Calibration.from_json(json.loads(json.dumps(found["lines"])))
     assert set(calibration.lines) == {1, 2}
     sure = [np.mean(calibration(scores)) for scores in segments(300, 4)]

@@ -351,11 +351,31 @@ def test_a_budget_buys_the_best_rates(transcribe, clips, monkeypatch):
     transcript = transcribe(clips / "both.mp4", options)
     assert {segment.rates for segment in transcript.segments} == {"a16_v5"}
     assert transcript.notes[0].startswith("avsr at a16_v5: 4.0 % WER on something, the best within")
-    with pytest.raises(ValueError, match=r"no rates of avsr keep to 0.1 .*a4_v2 0.9"):
+    with pytest.raises(ValueError, match=r"avsr: no rates keep to 0.1 .*a4_v2 0.9"):
         transcribe.usable(Options(budget=Budget(0.1)))
     assert Budget.parse("0.2tflops") == Budget(0.2, "tflops_per_second")
     with pytest.raises(ValueError, match="is no budget"):
         Budget.parse("fast")
+
+
+def test_with_a_cascade_the_coarse_pass_counts(transcribe, clips, monkeypatch):
+    """All may be doubtful: then it is read at a16_v5 and again, by the same encoders' output."""
+    rows = [{**row, "encoder_seconds_per_second": 0.3} for row in ROWS]
+    monkeypatch.setitem(transcribe.info, "rates", rows)
+    monkeypatch.setitem(transcribe.info, "measured", "something")
+    # The search at the coarsest rates takes 0.4 - 0.3, which comes on top of all others.
+    for limit, rates in ((1.01, "a4_v2"), (0.9, "a4_v5"), (0.7, "a16_v5"), (0.4, "a16_v5")):
+        options = Options(budget=Budget(limit), cascade=0.5)
+        assert str(transcribe.choose("avsr", options).pair) == rates
+    with pytest.raises(ValueError, match=r"keep to 0.39 .* of a cascade; .*a4_v2 1, a4_v5 0.8"):
+        transcribe.usable(Options(task="avsr", budget=Budget(0.39), cascade=0.5))
+    options = Options(beam=1, task="avsr", budget=Budget(0.9), cascade=1.0)
+    (note,) = transcribe(clips / "both.mp4", options).notes
+    assert note.endswith("0.9 seconds per second of encoders and search with the coarse pass")
+    # Where the encoders' share is not known, it counts twice.
+    monkeypatch.setitem(transcribe.info, "rates", ROWS)
+    options = Options(budget=Budget(1.0), cascade=0.5)
+    assert str(transcribe.choose("avsr", options).pair) == "a16_v5"
 
 
 @pytest.mark.parametrize(("threshold", "rates"), [(0.0, {"a16_v5"}), (1.0, {"a4_v2"})])
