@@ -63,7 +63,15 @@ from mome.data.kaldi import (
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
 from mome.lips import provenance
 from mome.lips.detectors import DETECTORS, load_tracker
-from mome.lips.extract import FaceLost, Lips, crop_lips, read_frames, read_spans
+from mome.lips.extract import (
+    MIN_VISIBLE,
+    FaceLost,
+    Lips,
+    crop_lips,
+    lit_box,
+    read_frames,
+    read_spans,
+)
 from mome.lips.landmarks import FaceTracker
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
@@ -270,7 +278,9 @@ def make_clip(
         lips, detector = find_lips(frames, clip.video, trackers, settings)
         num_frames = len(lips.frames)
     elif clip.crop:
-        num_frames = len(read_lips(clip.crop))
+        crop = read_lips(clip.crop)
+        num_frames = len(crop)
+        check_lit(crop, clip.crop)
     wanted = clip.span[1] - clip.span[0] if clip.span else num_frames
     # A crop of another segment may be about as long: only what has its very frames is this one's.
     allowed = 1 if clip.crop else settings.tolerance * LIP_RATE
@@ -286,6 +296,17 @@ def make_clip(
             num_frames = wanted or max(1, round(len(audio) / SAMPLES_PER_FRAME))
         audio = fit_audio(audio, num_frames, clip, settings.tolerance)
     return Made(num_frames, audio, lips, detector)
+
+
+def check_lit(crop: np.ndarray, path: str) -> None:
+    """See that a crop (T, H, W) made elsewhere is not black, nor mostly black around a picture.
+
+    Raises:
+        MediaError: if it is.
+    """
+    left, top, right, bottom = lit_box(crop) or (0, 0, 0, 0)
+    if (right - left) * (bottom - top) < MIN_VISIBLE * crop[0].size:
+        raise MediaError(path, "the crop is mostly black; crop it again, or drop the utterance")
 
 
 def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) -> np.ndarray:

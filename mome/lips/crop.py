@@ -67,6 +67,37 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.column_stack([matrix, to_mean - matrix @ from_mean])
 
 
+def crop_matrices(landmarks: np.ndarray, window: int = 12, size: int = LIP_SIZE) -> np.ndarray:
+    """Similarities (T, 2, 3) from the frames to the crops; arguments as of `crop_mouth`."""
+    matrices = []
+    for points in smooth(landmarks, window):
+        matrix = similarity(points[list(STABLE)], MEAN_FACE * (size / CROP_SIDE))
+        mouth = matrix[:, :2] @ points[MOUTH].mean(0) + matrix[:, 2]
+        matrix[:, 2] += (size - 1) / 2 - mouth
+        matrices.append(matrix)
+    return np.stack(matrices)
+
+
+def shares_within(
+    matrices: np.ndarray, box: tuple[int, int, int, int], size: int = LIP_SIZE
+) -> np.ndarray:
+    """How much of each crop shows a part of the frame, of which the rest is black.
+
+    Args:
+        matrices: (T, 2, 3), see `crop_matrices`.
+        box: first column and row of the part, and those after its last.
+        size: side of the crop in pixels.
+
+    Returns:
+        (T,), from 0 to 1, measured at every fourth pixel.
+    """
+    pixels = np.stack(np.meshgrid(*[np.arange(1.5, size, 4)] * 2), axis=-1).reshape(-1, 2)
+    back = np.linalg.inv(matrices[:, :, :2])
+    places = (pixels - matrices[:, None, :, 2]) @ back.transpose(0, 2, 1)
+    first, last = np.array(box[:2]) - 0.5, np.array(box[2:]) - 0.5
+    return ((places >= first) & (places < last)).all(axis=2).mean(axis=1)
+
+
 def crop_mouth(
     frames: Iterable[np.ndarray], landmarks: np.ndarray, window: int = 12, size: int = LIP_SIZE
 ) -> np.ndarray:
@@ -81,14 +112,8 @@ def crop_mouth(
     Returns:
         uint8 (T, size, size), the mouth centre in the middle; black beyond the picture.
     """
-    smoothed = smooth(landmarks, window)
-    crops = []
-    for frame, points in zip(frames, smoothed, strict=True):
-        matrix = similarity(points[list(STABLE)], MEAN_FACE * (size / CROP_SIDE))
-        mouth = matrix[:, :2] @ points[MOUTH].mean(0) + matrix[:, 2]
-        matrix[:, 2] += (size - 1) / 2 - mouth
-        crops.append(warp(frame, matrix, size))
-    return np.stack(crops)
+    matrices = crop_matrices(landmarks, window, size)
+    return np.stack([warp(f, matrix, size) for f, matrix in zip(frames, matrices, strict=True)])
 
 
 def warp(frame: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 
 from mome.data.video import LIP_RATE, MediaError, iter_video
-from mome.lips.crop import crop_mouth
+from mome.lips.crop import crop_matrices, crop_mouth, shares_within
 from mome.lips.landmarks import FaceTracker, box_of, fill_missing
 
 # Larger pictures are reduced to this longer side: a face that fills a quarter of it still has more
@@ -18,6 +19,8 @@ FRAME_SIDE = 720
 REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
 # A picture whose grey values all lie below this is black, as far as compression keeps black.
 BLACK = 24
+# Share of a crop that must show the picture. With less, the middle of the mouth is hardly in it.
+MIN_VISIBLE = 0.5
 
 
 class FaceLost(MediaError):
@@ -75,7 +78,7 @@ def crop_lips(
         max_lost: largest share of frames without a face; these are interpolated.
 
     Raises:
-        FaceLost: if the face is not found often enough, or a crop shows none of the picture.
+        FaceLost: if the face is not found often enough, or a crop lies mostly beside the picture.
     """
     seen = seen_frames(len(frames), landmark_every)
     landmarks = tracker([frames[i] for i in seen])
@@ -107,19 +110,41 @@ def crop_face(
         raise FaceLost(path, f"no face in any frame; {REMEDY}")
     if lost > max_lost * len(seen):
         raise FaceLost(path, f"no face in {lost} of {len(seen)} frames; {REMEDY}")
-    bounds = [0, *find_jumps(frames, landmarks), len(frames)]
-    crops = np.concatenate(
-        [
-            crop_mouth(frames[first:last], fill_missing(landmarks[first:last]), window)
-            for first, last in pairwise(bounds)
-        ]
-    )
+    parts = pairwise([0, *find_jumps(frames, landmarks), len(frames)])
+    filled = [(frames[a:b], fill_missing(landmarks[a:b])) for a, b in parts]
+    crops = np.concatenate([crop_mouth(part, points, window) for part, points in filled])
+    if box := lit_box(frames):
+        shares = np.concatenate(
+            [shares_within(crop_matrices(points, window), box) for _, points in filled]
+        )
+        if outside := int((shares < MIN_VISIBLE).sum()):
+            where = f"{outside} of {len(frames)} crops lie mostly outside of the picture"
+            raise FaceLost(path, f"{where}; {REMEDY}")
     beside = sum(
         crop.max() < BLACK <= frame.max() for crop, frame in zip(crops, frames, strict=True)
     )
     if beside:
         raise FaceLost(path, f"{beside} of {len(frames)} crops are black beside the face; {REMEDY}")
     return Lips(crops, len(seen), lost)
+
+
+def lit_box(frames: Sequence[np.ndarray]) -> tuple[int, int, int, int] | None:
+    """The picture without what is black around it throughout, as bars are.
+
+    Args:
+        frames: T grey frames, uint8 (H, W).
+
+    Returns:
+        first column and row, and those after the last; None for frames that are all black or
+        differ in size.
+    """
+    if any(frame.shape != frames[0].shape for frame in frames):
+        return None
+    lit = reduce(np.maximum, frames) >= BLACK
+    columns, rows = np.flatnonzero(lit.any(axis=0)), np.flatnonzero(lit.any(axis=1))
+    if len(columns) == 0:
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def find_jumps(frames: Sequence[np.ndarray], landmarks: Sequence[np.ndarray | None]) -> list[int]:

@@ -13,9 +13,9 @@ from media import talking_head, write_clip
 from mome.bin import prepare_media
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
-from mome.data.video import video_info
+from mome.data.video import video_info, write_lips
 from mome.lips.crop import MOUTH
-from mome.lips.extract import FaceLost, crop_lips, extract_lips, find_jumps
+from mome.lips.extract import BLACK, FaceLost, crop_lips, extract_lips, find_jumps
 from mome.lips.landmarks import Face, FaceTracker, main_tracks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -355,9 +355,65 @@ class Elsewhere:
         return [points + (200, 0)] * len(frames)
 
 
+@pytest.mark.parametrize("where", ["edge", "bars", "corner"])
+@pytest.mark.parametrize(("share", "kept"), [(0.2, False), (0.45, False), (0.55, True), (1, True)])
+def test_a_crop_shows_the_picture_by_half_at_least(where, share, kept):
+    """Of crops whose side is known: 1.3 times the 26 pixels between the outer eye corners."""
+    side = 1.3 * 26
+    # Elsewhere's mouth is at (250, 65): the picture ends right of it, or both right and below.
+    right = 250 - side / 2 + side * share
+    frames = np.full((9, 120, 400), 128, np.uint8)
+    if where == "corner":
+        right = 250 - side / 2 + side * np.sqrt(share)
+        frames = frames[:, : round(65 + right - 250)]
+    if where == "bars":
+        frames[:, :, round(right) :] = 0
+    else:
+        frames = frames[:, :, : round(right)]
+    if kept:
+        crop = crop_lips(list(frames), "a.mp4", Elsewhere(), max_lost=1.0).frames
+        assert (crop >= BLACK).mean() == pytest.approx(share, abs=0.06)
+    else:
+        with pytest.raises(FaceLost, match=r"a\.mp4: 9 of 9 crops lie mostly outside of the pict"):
+            crop_lips(list(frames), "a.mp4", Elsewhere(), max_lost=1.0)
+
+
+@pytest.mark.parametrize(("level", "black"), [(BLACK - 1, True), (BLACK, False)])
+def test_what_counts_as_black(level, black):
+    """Of a picture as bright as 128, crops of 23 are black, as far as compression keeps it."""
+    frames = np.full((9, 120, 300), level, np.uint8)
+    frames[:, :, :120] = 128
+    frames[:, :, 290:] = 128
+    if black:
+        with pytest.raises(FaceLost, match="9 of 9 crops are black beside the face"):
+            crop_lips(list(frames), "a.mp4", Elsewhere())
+    else:
+        assert (crop_lips(list(frames), "a.mp4", Elsewhere()).frames == level).all()
+    assert BLACK == 24
+
+
+def test_black_crops_made_elsewhere_are_refused(tmp_path):
+    videos = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1", "a_2")}
+    for path in videos.values():
+        write_clip(path, num_frames=12)
+    crops = np.random.default_rng(0).integers(60, 200, (12, 96, 96), dtype=np.uint8)
+    for name, columns in (("a_0", 96), ("a_1", 0), ("a_2", 20)):
+        crop = crops.copy()
+        crop[:, :, columns:] = 0
+        write_lips(tmp_path / "crops" / f"{name}.mp4", crop)
+    data = data_folder(tmp_path / "data", videos)
+    prepare(data, tmp_path / "dump", "--lip_dir", tmp_path / "crops", "--max_excluded", "0.7")
+    assert list(read_scp(tmp_path / "dump/lip.scp")) == ["a_0"]
+    for name, reason in read_scp(tmp_path / "dump/excluded").items():
+        assert reason.startswith(f"{tmp_path / 'crops' / name}.mp4: the crop is mostly black")
+
+
 def test_a_black_crop_is_never_accepted():
     frames = np.zeros((9, 120, 300), np.uint8)
     frames[:, :, :120] = 128
+    with pytest.raises(FaceLost, match=r"a\.mp4: 9 of 9 crops lie mostly outside of the picture"):
+        crop_lips(list(frames), "a.mp4", Elsewhere(), max_lost=1.0)
+    frames[:, :, 290:] = 128  # black between two parts of the picture
     with pytest.raises(FaceLost, match=r"a\.mp4: 9 of 9 crops are black beside the face"):
         crop_lips(list(frames), "a.mp4", Elsewhere(), max_lost=1.0)
     # Where the picture itself is black, as in a fade, so is its crop.
