@@ -58,18 +58,18 @@ def _is_unspaced(character: str) -> bool:
     return unicodedata.name(character, "").startswith(UNSPACED)
 
 
-def are_unspaced(texts: Iterable[str]) -> bool:
-    """Whether most letters of some texts are of scripts without blanks between words."""
-    letters = [c for text in texts for c in text if c.isalnum()]
-    return sum(map(_is_unspaced, letters)) > len(letters) / 2
-
-
 def spell(text: str) -> str:
     """A normalised text in which each character of a script without blanks is a word."""
     if text.isascii():
         return text
     spelled = "".join(f" {c} " if _is_unspaced(c) else c for c in text)
     return " ".join(spelled.split())
+
+
+def are_unspaced(texts: Iterable[str]) -> bool:
+    """Whether most words of some texts are characters of scripts without blanks between words."""
+    words = [word for text in texts for word in spell(text).split()]
+    return sum(_is_unspaced(word[0]) for word in words) > len(words) / 2
 
 
 @dataclass(frozen=True)
