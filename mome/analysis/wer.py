@@ -67,7 +67,7 @@ def spell(text: str) -> str:
 
 
 def are_unspaced(texts: Iterable[str]) -> bool:
-    """Whether most words of some texts, as `spell` has them, are characters of such scripts."""
+    """Whether most words of some texts are characters of scripts without blanks between words."""
     words = [word for text in texts for word in spell(text).split()]
     return sum(_is_unspaced(word[0]) for word in words) > len(words) / 2
 

@@ -67,7 +67,9 @@ def compute_dtype(name: str = "auto") -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r} must be one of {', '.join(DTYPES)}")
     if name == "auto":
-        device = _device.get() or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = _device.get() or "cuda"
+        if device == "cuda" and not torch.cuda.is_available():
+            device = "cpu"
         slower = "float16" if device == "cuda" else "float32"
         name = "bfloat16" if has_fast_bfloat16(device) else slower
     return getattr(torch, name)

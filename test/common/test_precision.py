@@ -60,6 +60,8 @@ def test_the_device_that_is_used_decides_not_that_which_is_there(monkeypatch, gp
         assert compute_dtype() == expected["cuda"]
     assert compute_dtype() == expected["cuda"]  # where nobody says
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with built_for("cuda"):  # as the configuration of a training elsewhere says
+        assert compute_dtype() == expected["cpu"]
     assert compute_dtype() == expected["cpu"]
 
 
