@@ -304,7 +304,7 @@ def check_lit(crop: np.ndarray, path: str) -> None:
     Raises:
         MediaError: if it is.
     """
-    left, top, right, bottom = lit_box(crop) or (0, 0, 0, 0)
+    left, top, right, bottom = lit_box(list(crop)) or (0, 0, 0, 0)
     if (right - left) * (bottom - top) < MIN_VISIBLE * crop[0].size:
         raise MediaError(path, "the crop is mostly black; crop it again, or drop the utterance")
 
