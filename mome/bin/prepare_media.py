@@ -39,6 +39,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.analysis.wer import normalise
 from mome.common.atomic_files import remove_partial
 from mome.common.processes import map_items
 from mome.data.audio import (
@@ -469,7 +470,9 @@ def list_clips(
             span = round(segment.start * LIP_RATE), round(segment.end * LIP_RATE)
         if not speaker:
             excluded[utterance] = f"{data / 'utt2spk'}: no speaker"
-        elif not text.get(utterance):
+        elif not normalise(
+            text.get(utterance, "")
+        ):  # of "..." or "{NS}" scoring would keep nothing
             excluded[utterance] = f"{data / 'text'}: no words"
         elif segments and not segment:
             excluded[utterance] = f"{data / 'segments'}: no segment"

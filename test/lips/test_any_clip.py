@@ -223,6 +223,20 @@ def test_the_streams_asked_for_are_those_that_are_needed(tmp_path):
     assert len(read_audio(read_scp(tmp_path / "heard/wav.scp")["a_sound"])) == 25 * 640
 
 
+def test_what_scoring_finds_no_words_in_is_excluded(tmp_path):
+    """Before, stage 5 stopped at it."""
+    texts = ["...", "{NS} <unk>", "'", "a", "à", "…, –", "हि"]
+    wavs = {f"a_{number}": tmp_path / f"{number}.wav" for number in range(len(texts))}
+    for path in wavs.values():
+        soundfile.write(path, 0.3 * np.sin(np.arange(7680) / 5), 16000)
+    data = data_folder(tmp_path / "data", {}, wavs)
+    write_scp(data / "text", dict(zip(wavs, texts, strict=True)))
+    prepare(data, tmp_path / "dump", "--streams", "audio", "--max_excluded", "0.6")
+    assert list(read_scp(tmp_path / "dump/text")) == ["a_3", "a_4", "a_6"]
+    excluded = read_scp(tmp_path / "dump/excluded")
+    assert excluded == dict.fromkeys(["a_0", "a_1", "a_2", "a_5"], f"{data / 'text'}: no words")
+
+
 def test_segments_of_sound_alone(tmp_path):
     sound = np.random.default_rng(0).normal(0, 0.1, 32000)
     soundfile.write(tmp_path / "a.wav", sound, 16000)

@@ -309,3 +309,23 @@ def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
     assert (tmp_path / "data/valid/utt2spk").read_text() == "John_Smith-a_b John_Smith\n"
     for name in ("train", "valid", "test"):
         assert validate_data_dir(tmp_path / "data" / name) == []
+        assert (tmp_path / "data" / name / "excluded").read_text() == ""
+    # What cannot be used is left out by its name, and of a test set only if that is allowed.
+    folder = tmp_path / "corpus/test/d"
+    for clip in ("a_b.mp4", "empty.mp4", "mute.mp4"):
+        (folder / clip).touch()
+    for text, words in (("a_b.txt", "Good evening"), ("empty.txt", " \n"), ("alone.txt", "Hm")):
+        (folder / text).write_text(words)
+    environment = {**os.environ, "PYTHONPATH": str(UTILS.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "test: 4 of 5 utterances are excluded, more than --test_max_excluded 0" in done.stderr
+    allowed = [*command, "--test_max_excluded", "0.8"]
+    subprocess.run(allowed, check=True, capture_output=True, env=environment)
+    assert (tmp_path / "data/test/text").read_text() == "d-a_b Good morning\n"
+    assert (tmp_path / "data/test/excluded").read_text().splitlines() == [
+        f"alone {folder}/alone.txt: no video beside it",
+        f"d-a_b {folder}/a_b.mp4: its id is that of {folder}/a b.MP4; rename one of them",
+        f"d-empty {folder}/empty.txt: no words",
+        f"d-mute {folder}/mute.txt does not exist",
+    ]

@@ -7,44 +7,71 @@ from pathlib import Path
 
 from mome.common.processes import map_items
 from mome.common.text_files import read_text
+from mome.data.exclusions import check_excluded, print_reasons, write_excluded
 from mome.data.kaldi import spk2utt_of, write_scp
 
 SETS = ("train", "valid", "test")
 
 
-def words_of(video: Path) -> str:
-    """What is said in a clip."""
-    return " ".join(read_text(video.with_suffix(".txt")).split())
+def read_words(video: Path) -> tuple[str, str]:
+    """What is said in a clip, and why it cannot be used; one of them is empty."""
+    text = video.with_suffix(".txt")
+    if not text.is_file():
+        return "", f"{text} does not exist"
+    try:
+        words = " ".join(read_text(text).split())
+    except ValueError as error:
+        return "", str(error)
+    return words, "" if words else f"{text}: no words"
 
 
-def utterances(corpus: Path, name: str, nj: int) -> dict[str, tuple[str, Path, str]]:
-    """The utterances of a set: id -> speaker, video, words.
+def utterances(
+    corpus: Path, name: str, nj: int
+) -> tuple[dict[str, tuple[str, Path, str]], list[tuple[str, str]]]:
+    """The utterances of a set, id -> speaker, video, words; others with the reason.
 
     This reads <corpus>/<set>/<speaker>/<clip>.mp4 with the words in <clip>.txt; write here what
     your corpus needs. Ids begin with the speaker. A hyphen after it sorts before letters and
     digits, so that s1 comes before s10 with and without it, as Kaldi's tables demand.
     """
-    found = {}
-    clips = sorted((corpus / name).glob("*/*"))
-    videos = [path for path in clips if path.suffix.lower() == ".mp4"]
-    for video, words in zip(videos, map_items(words_of, videos, nj, name), strict=True):
+    found: dict[str, tuple[str, Path, str]] = {}
+    excluded = []
+    files = sorted((corpus / name).glob("*/*"))
+    videos = [path for path in files if path.suffix.lower() == ".mp4"]
+    for video, (words, reason) in zip(videos, map_items(read_words, videos, nj, name), strict=True):
         speaker, clip = (re.sub(r"\s+", "_", part) for part in (video.parent.name, video.stem))
-        found[f"{speaker}-{clip}"] = (speaker, video, words)
-    return found
+        utterance = f"{speaker}-{clip}"
+        if not reason and utterance in found:
+            reason = f"{video}: its id is that of {found[utterance][1]}; rename one of them"
+        if reason:
+            excluded.append((utterance, reason))
+        else:
+            found[utterance] = (speaker, video, words)
+    stems = {video.with_suffix("") for video in videos}
+    alone = [path for path in files if path.suffix == ".txt" and path.with_suffix("") not in stems]
+    excluded += [(path.stem.replace(" ", "_"), f"{path}: no video beside it") for path in alone]
+    return found, excluded
 
 
-def prepare(corpus: Path, out: Path, nj: int) -> None:
+def prepare(args: argparse.Namespace) -> None:
     """Write the data folders."""
     for name in SETS:
-        table = utterances(corpus, name, nj)
-        if not table:
-            raise SystemExit(f"{corpus / name}: no clips")
+        folder = args.out / name
+        table, excluded = utterances(args.corpus, name, args.nj)
+        if not table and not excluded:
+            raise SystemExit(f"{args.corpus / name}: no clips")
+        write_excluded(folder, excluded)
+        print(f"{folder}: {len(table)} utterances, {len(excluded)} excluded")
+        print_reasons(excluded)
+        option = "--test_max_excluded" if name == "test" else "--max_excluded"
+        limit = args.test_max_excluded if name == "test" else args.max_excluded
+        of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
+        check_excluded(folder, len(excluded), len(table), limit, option, of_recipe)
         speakers = {utterance: speaker for utterance, (speaker, _, _) in table.items()}
-        write_scp(out / name / "video.scp", {u: video for u, (_, video, _) in table.items()})
-        write_scp(out / name / "text", {u: words for u, (_, _, words) in table.items()})
-        write_scp(out / name / "utt2spk", speakers)
-        write_scp(out / name / "spk2utt", spk2utt_of(speakers))
-        print(f"{out / name}: {len(table)} utterances, {len(set(speakers.values()))} speakers")
+        write_scp(folder / "video.scp", {u: video for u, (_, video, _) in table.items()})
+        write_scp(folder / "text", {u: words for u, (_, _, words) in table.items()})
+        write_scp(folder / "utt2spk", speakers)
+        write_scp(folder / "spk2utt", spk2utt_of(speakers))
 
 
 def main() -> None:
@@ -55,8 +82,11 @@ def main() -> None:
     command.add_argument("--corpus", type=Path, required=True)
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--nj", type=int, default=1, help="processes")
-    args = parser.parse_args()
-    prepare(args.corpus, args.out, args.nj)
+    command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
+    command.add_argument(
+        "--test_max_excluded", type=float, default=0.0, help="the same of the test set"
+    )
+    prepare(parser.parse_args())
 
 
 if __name__ == "__main__":
