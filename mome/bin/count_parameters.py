@@ -13,6 +13,7 @@ from espnet2.tasks.abs_task import AbsTask
 
 from mome.analysis.parameters import markdown, table
 from mome.tasks.avsr import AVSRTask
+from mome.tasks.data_folders import check_trained_on
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,9 +22,15 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of a training")
+    parser.add_argument("--train_set", help="a model that was trained on another set is an error")
     args = parser.parse_args(argv)
     if not args.config.exists():
         parser.error(f"{args.config} does not exist; train the model first (stage 4)")
+    if args.train_set is not None:
+        try:
+            check_trained_on(args.config, args.train_set)
+        except ValueError as error:
+            parser.error(str(error))
     task: type[AbsTask] = AVSRTask
     with torch.device("cpu"):
         model, _ = task.build_model_from_file(str(args.config), None, "cpu")

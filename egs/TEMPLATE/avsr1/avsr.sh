@@ -302,7 +302,8 @@ if wants 5; then
         dir=${expdir}/${model%% *}
         out=${dir}/decode${decode_tag:+_${decode_tag}}
         log "stage 5: decoding and scoring of ${model%% *}"
-        python -m mome.bin.count_parameters --config "${dir}/config.yaml" | tee "${dir}/parameters.txt"
+        python -m mome.bin.count_parameters --config "${dir}/config.yaml" --train_set "${train_set}" |
+            tee "${dir}/parameters.txt"
         # shellcheck disable=SC2206
         decode=(python -m mome.bin.decode --config "${dir}/config.yaml" --dump "${dumpdir}"
             --weights "${dir}/${inference_model}" --output "${out}" --force "${force}"
