@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # LRS2-BBC: from the licensed corpus to a table of word error rates.
-#   ./run.sh --lrs2 /data/lrs2 --ngpu 4                          224 h: pretrain/ and train.txt
-#   ./run.sh --lrs2 /data/lrs2 --ngpu 1 --train_set train_main   29 h: train.txt alone
+#   ./run.sh --lrs2 /data/lrs2 --ngpu 4                224 h: pretrain/ and train.txt
+#   ./run.sh --lrs2 /data/lrs2 --ngpu 1 --subset 29h   29 h: train.txt alone
 # /data/lrs2 holds mvlrs_v1/main/ and mvlrs_v1/pretrain/, each with <programme id>/<number>.mp4 and
 # .txt, and train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/.
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as
@@ -14,14 +14,24 @@ set -euo pipefail
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 lrs2=                      # folder of the corpus
+subset=224h                # or 29h
 train_config=conf/train.yaml # it also says which LLM and Whisper are the default
+train_opts=                # beside those of the subset
 # shellcheck disable=SC2034
-own_options="lrs2 train_config"
+own_options="lrs2 subset train_config train_opts"
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
 corpus=$(corpus_folder lrs2 "${lrs2}" "$@")
 cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
+
+case ${subset} in
+    224h) schedule="" ;;
+    29h)
+        schedule="--num_iters_per_epoch 330 --scheduler_conf total_steps=3300"
+        ;;
+    *) echo "$0: --subset is 224h or 29h, not ${subset}" >&2 && exit 1 ;;
+esac
 
 case ${train_config} in
     */table6/*) lm=meta-llama/Llama-3.1-8B audio_model=openai/whisper-medium ;;
@@ -29,11 +39,12 @@ case ${train_config} in
 esac
 
 exec ../TEMPLATE/avsr1/avsr.sh \
-    --corpus "${corpus}" --download_opts none \
+    --corpus "${corpus}" --download_opts none --train_set "train_${subset}" \
+    --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
     --lm "${lm}" --audio_model "${audio_model}" \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
     --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --max_new_tokens 32 --language en \
     --trained_on "LRS2-BBC: British television" \
-    --train_config "${train_config}" \
+    --train_config "${train_config}" --train_opts "${schedule} ${train_opts}" \
     "$@"

@@ -14,6 +14,7 @@ from espnet2.tasks.abs_task import AbsTask
 from mome.analysis.parameters import markdown, table
 from mome.common.yaml_files import read_yaml
 from mome.tasks.avsr import AVSRTask
+from mome.tasks.data_folders import check_trained_on
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,11 +23,14 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of a training")
+    parser.add_argument("--train_set", help="a model that was trained on another set is an error")
     args = parser.parse_args(argv)
     if not args.config.exists():
         parser.error(f"{args.config} does not exist; train the model first (stage 4)")
     try:
         read_yaml(args.config)  # ESPnet's own reader does not name the file
+        if args.train_set is not None:
+            check_trained_on(args.config, args.train_set)
     except ValueError as error:
         parser.error(str(error))
     task: type[AbsTask] = AVSRTask

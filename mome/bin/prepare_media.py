@@ -52,7 +52,14 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.exclusions import FILE, OF_STAGE_1, check_excluded, print_reasons, write_excluded
+from mome.data.exclusions import (
+    FILE,
+    OF_STAGE_1,
+    WHOLE_PICTURE,
+    check_excluded,
+    print_reasons,
+    write_excluded,
+)
 from mome.data.kaldi import (
     read_scp,
     read_segments,
@@ -72,6 +79,7 @@ from mome.lips.extract import (
     lit_box,
     read_frames,
     read_spans,
+    whole_picture,
 )
 from mome.lips.landmarks import FaceTracker
 
@@ -156,6 +164,7 @@ class Settings:
     window: int
     max_lost: float
     tolerance: float
+    fallback: bool
 
 
 @dataclass(frozen=True)
@@ -339,7 +348,8 @@ def find_lips(
     """The mouth crop, and the detector that found it if the first one did not.
 
     Raises:
-        FaceLost: with what the first detector says, if all of them lose the face.
+        FaceLost: with what the first detector says, if all of them lose the face and the whole
+            picture is not to stand for it.
     """
     first: FaceLost | None = None
     for name, tracker in trackers.items():
@@ -357,7 +367,9 @@ def find_lips(
             continue
         return lips, name if first else ""
     assert first is not None, "there is at least one tracker"
-    raise first
+    if not settings.fallback:
+        raise first
+    return Lips(whole_picture(frames), seen=0, lost=0), WHOLE_PICTURE
 
 
 def trackers_of(settings: Settings) -> dict[str, FaceTracker]:
@@ -576,6 +588,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--landmark_every", type=int, default=3, help="frames; interpolated between"
     )
     parser.add_argument("--window", type=int, default=12, help="frames of landmark smoothing")
+    parser.add_argument(
+        "--fallback",
+        choices=("true", "false"),
+        default="false",
+        help="true: of clips in which no detector finds the face, the whole picture is read in the"
+        " place of the lips, as AV-HuBERT does, and `detectors` lists them as whole_picture",
+    )
     parser.add_argument("--max_lost", type=float, default=0.5, help="share of frames without face")
     parser.add_argument(
         "--tolerance", type=float, default=0.2, help="s that audio and video may differ in length"
@@ -605,6 +624,7 @@ def main(argv: list[str] | None = None) -> None:
         args.window,
         args.max_lost,
         args.tolerance,
+        args.fallback == "true",
     )
     crops: dict[str, object] = {}
     if args.lip_dir is not None:
@@ -621,6 +641,8 @@ def main(argv: list[str] | None = None) -> None:
     # they are in the record of the crops.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}
     choices["lip_dir"] = str(args.lip_dir or "")
+    if not settings.fallback:
+        del choices["fallback"]  # as before there was this option
     unwanted = read_unwanted(args.exclude)
     asked = {u: unwanted[u] for u in {c.utterance for c in clips} | set(excluded) if u in unwanted}
     clips = [clip for clip in clips if clip.utterance not in asked]
@@ -664,8 +686,12 @@ def main(argv: list[str] | None = None) -> None:
         f" {sum(o.num_frames for o in kept.values()) / LIP_RATE / 3600:.2f} h;"
         f" {sum(o.lost for o in kept.values())} frames without a face were interpolated"
     )
-    if others := sum(bool(outcome.detector) for outcome in kept.values()):
-        print(f"  {others} of them by the other detector; see {args.dump / 'detectors'}")
+    found_by = Counter(outcome.detector for outcome in kept.values() if outcome.detector)
+    where = f"see {args.dump / 'detectors'}"
+    if whole := found_by.pop(WHOLE_PICTURE, 0):
+        print(f"  {whole} of them without a face: the whole picture stands for it; {where}")
+    if others := found_by.total():
+        print(f"  {others} of them by the other detector; {where}")
     print_reasons(left_out)
     option, limit = "--max_excluded", args.max_excluded
     of_recipe = (

@@ -15,7 +15,7 @@ from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, score
 from mome.common.marks import OtherSettings, demand_same
 from mome.data import test_sets
-from mome.data.exclusions import FILE, OF_STAGE_1, count_excluded
+from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
@@ -67,6 +67,10 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
                 said.append(f"stage {stage} excludes {count}, see {dump / base / file}")
             elif stage == 1 and count is None:
                 said.append("what stage 1 excludes is not listed")
+        detectors = dump / base / "detectors"
+        found = list(read_scp(detectors).values()) if detectors.is_file() else []
+        if whole := found.count(WHOLE_PICTURE):
+            said.append(f"in {whole} no face is found and the whole picture read, see {detectors}")
         lines.append(
             f"- Set `{base}`: {kept} of {total} utterances{''.join(f'; {s}' for s in said)}."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mome.data.video import LIP_RATE, MediaError, iter_video
+from mome.data.video import LIP_RATE, LIP_SIZE, MediaError, iter_video
 from mome.lips.crop import crop_matrices, crop_mouth, shares_within
 from mome.lips.landmarks import FaceTracker, box_of, fill_missing
 
@@ -221,6 +221,18 @@ def read_spans(
     for place in waiting:
         start = spans[place][0]
         yield place, MediaError(path, f"ends before frame {start}, where a segment begins")
+
+
+def whole_picture(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames (H, W) as they are in the size of a crop, whatever their proportions.
+
+    That is what AV-HuBERT reads of clips without a face.
+
+    Returns:
+        uint8 (T, 96, 96).
+    """
+    size = (LIP_SIZE, LIP_SIZE)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def reduce_frame(frame: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 from mome.models.rates import READS, TASKS
 
 # What a model reads: name of the stream -> file in a data folder, ESPnet's type.
@@ -76,6 +78,25 @@ def resolve(args: argparse.Namespace) -> None:
         _demand(noise, "3")
     for name in ("train_data", "valid_data", "tasks", "units"):
         delattr(args, name)
+
+
+def check_trained_on(config: Path, train_set: str) -> None:
+    """See that a model was trained on the set that is asked for, wherever its folder lies now.
+
+    Args:
+        config: config.yaml of the training.
+        train_set: name of the set.
+
+    Raises:
+        ValueError: if the configuration names another set.
+    """
+    sources = yaml.safe_load(config.read_text()).get("train_data_path_and_name_and_type") or []
+    trained = {Path(path).parent.name for path, name, _ in sources if name in STREAMS}
+    if trained - {train_set}:
+        raise ValueError(
+            f"{config}: trained on {', '.join(sorted(trained))}, not on {train_set}; give that set"
+            " (--train_set, or the recipe's --subset), or another --expdir or --tag"
+        )
 
 
 def _demand(path: str, stage: str) -> None:

@@ -191,6 +191,11 @@ def test_tables_of_a_folder(tmp_path):
     said = f"stage 1 excludes 2, see {first}; stage 2 excludes 1, see {second}."
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert f"- Set `test`: 2 of 5 utterances; {said}\n" in table
+    detectors = tmp_path / "dump/test/detectors"
+    detectors.write_text("a whole_picture\nb dlib\n")
+    score_bin.main(arguments)
+    said = said[:-1] + f"; in 1 no face is found and the whole picture read, see {detectors}."
+    assert said in (tmp_path / "exp/RESULTS.md").read_text()
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
     score_bin.main([*arguments, "--decode_tag", "x"])
     assert (tmp_path / "exp/RESULTS_x.md").exists()

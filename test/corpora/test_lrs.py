@@ -633,16 +633,16 @@ def test_lrs2_folders(tmp_path, lrs2, capsys):
     arguments = ["prepare", "--out", str(tmp_path), *PREPARE, "--corpus"]
     main([*arguments, str(lrs2)])
     sets = {name: read_scp(tmp_path / name / "text") for name in os.listdir(tmp_path)}
-    assert set(sets) == {"train", "train_main", "valid", "test"}
+    assert set(sets) == {"train_224h", "train_29h", "valid", "test"}
     assert all(validate_data_dir(tmp_path / name, check_media=True) == [] for name in sets)
-    assert [len(sets[name]) for name in ("train_main", "valid", "test")] == [5, 2, 2]
+    assert [len(sets[name]) for name in ("train_29h", "valid", "test")] == [5, 2, 2]
     # A clip of main/ and one of pretrain/ have the same number, and both are there.
-    assert "5535415699068794046_00001" in sets["train"]
-    assert "5535415699068794046_00001_00" in sets["train"]
-    recordings = read_scp(tmp_path / "train/video.scp")
+    assert "5535415699068794046_00001" in sets["train_224h"]
+    assert "5535415699068794046_00001_00" in sets["train_224h"]
+    recordings = read_scp(tmp_path / "train_224h/video.scp")
     assert "/main/" in recordings["5535415699068794046_00001"]
     assert "/pretrain/" in recordings["pretrain_5535415699068794046_00001"]
-    assert excluded(tmp_path / "train") == {
+    assert excluded(tmp_path / "train_224h") == {
         "train.txt:6:5535415699068794046/00001": "duplicate id (in the list)",
         "train.txt:7:5535415699068794046/00099": "list entry without file",
     }
@@ -717,7 +717,7 @@ def test_recipe(runs, name):
     assert {key for key in scores if not key.startswith("guess/")} == expected
     assert "| test, clean |" in (folder / "exp/mome/RESULTS.md").read_text()
     # Training has read segments, none longer than 3 s.
-    train = "train_433h" if name == "lrs3" else "train"
+    train = "train_433h" if name == "lrs3" else "train_224h"
     frames = read_scp(folder / "dump" / train / "utt2num_frames")
     cut = {u: int(n) for u, n in frames.items() if re.search(r"_\d{5}_\d\d$", u)}
     assert len(cut) >= 6
@@ -725,7 +725,9 @@ def test_recipe(runs, name):
     assert len(frames) > len(cut)
 
 
-@pytest.mark.parametrize("path", ["lrs3/run.sh", "lrs3/RESULTS.md", "lrs2/RESULTS.md"])
+@pytest.mark.parametrize(
+    "path", ["lrs3/run.sh", "lrs3/RESULTS.md", "lrs2/run.sh", "lrs2/RESULTS.md"]
+)
 def test_options_in_scripts_and_documents_reach_the_configuration(path):
     """A key that ESPnet misreads becomes a new one, and training goes on with the old value."""
     conf = yaml.safe_load(
@@ -743,12 +745,49 @@ def test_options_in_scripts_and_documents_reach_the_configuration(path):
             assert result["adapter_conf"].keys() == conf[name]["adapter_conf"].keys(), value
 
 
+@pytest.mark.parametrize(("name", "subset"), [("lrs2", "29h"), ("lrs3", "30h")])
+def test_a_subset_is_trained_in_proportion_to_its_hours(tmp_path, name, subset):
+    """Its schedule is that of the whole by hours, and its folders are its own."""
+    whole = yaml.safe_load((ROOT / f"egs/{name}/conf/train.yaml").read_text())
+    recipe = tmp_path / "egs" / name
+    recipe.mkdir(parents=True)
+    shutil.copy(ROOT / "egs" / name / "run.sh", recipe)
+    (tmp_path / "utils").symlink_to(ROOT / "utils")
+    driver = tmp_path / "egs/TEMPLATE/avsr1/avsr.sh"
+    driver.parent.mkdir(parents=True)
+    driver.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    driver.chmod(0o755)
+    command = [
+        str(recipe / "run.sh"),
+        f"--{name}",
+        "/",
+        "--subset",
+        subset,
+        "--train_opts",
+        "--x 1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    given = done.stdout.splitlines()
+    options = dict(zip(given[::2], given[1::2], strict=True))
+    assert options["--train_set"] == f"train_{subset}"
+    assert options["--dumpdir"] == f"dump/{subset}"
+    assert options["--expdir"] == f"exp/{subset}"
+    hours = {"29h": (29, 224), "30h": (30, 433)}[subset]
+    steps = whole["scheduler_conf"]["total_steps"] * hours[0] / hours[1]
+    found = re.fullmatch(
+        r"--num_iters_per_epoch (\d+) --scheduler_conf total_steps=(\d+) --x 1",
+        options["--train_opts"],
+    )
+    assert int(found[2]) == whole["max_epoch"] * int(found[1]) == pytest.approx(steps, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("lrs3", [], "--lrs3 <folder of the corpus> is missing"),
         ("lrs3", ["--lrs3", "/", "--subset", "5h"], "--subset is 433h or 30h, not 5h"),
         ("lrs2", [], "--lrs2 <folder of the corpus> is missing"),
+        ("lrs2", ["--lrs2", "/", "--subset", "5h"], "--subset is 224h or 29h, not 5h"),
         ("lrs2", ["--lrs2", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )

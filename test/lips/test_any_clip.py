@@ -13,7 +13,7 @@ from media import talking_head, write_clip
 from mome.bin import prepare_media
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
-from mome.data.video import video_info, write_lips
+from mome.data.video import read_lips, video_info, write_lips
 from mome.lips.crop import MOUTH
 from mome.lips.extract import BLACK, FaceLost, crop_lips, extract_lips, find_jumps
 from mome.lips.landmarks import Face, FaceTracker, main_tracks
@@ -319,6 +319,32 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
         assert list(read_scp(dump / "excluded")) == ["a_none"]
     comments = [video_info(path).comment for path in read_scp(dump / "lip.scp").values()]
     assert comments == ["", "dlib"]
+
+
+def test_the_whole_picture_may_stand_for_a_face_that_is_not_found(tmp_path, capsys):
+    videos = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1", "a_2")}
+    write_clip(videos["a_0"], talking_head(12, 224))
+    rng = np.random.default_rng(0)
+    blocks = np.kron(rng.integers(40, 200, (12, 6, 9)), np.ones((1, 32, 32)))
+    write_clip(videos["a_1"], np.repeat(blocks[..., None], 3, axis=3).astype(np.uint8))
+    write_clip(videos["a_2"], num_frames=0, audio_seconds=0.48)
+    data, dump = data_folder(tmp_path / "data", videos), tmp_path / "dump"
+    prepare(data, dump, "--max_excluded", "0.7")
+    assert list(read_scp(dump / "lip.scp")) == ["a_0"]
+    assert "no face in any frame" in read_scp(dump / "excluded")["a_1"]
+    for _ in range(2):  # the second time from what is finished
+        prepare(data, dump, "--max_excluded", "0.4", "--fallback", "true")
+        assert list(read_scp(dump / "excluded")) == ["a_2"]
+        assert read_scp(dump / "detectors") == {"a_1": "whole_picture"}
+        said = capsys.readouterr().out
+        assert "  1 of them without a face: the whole picture stands for it; see" in said
+        assert "by the other detector" not in said
+    # The picture of 288x192 is pressed into the square: blocks of 10.7 by 16 pixels.
+    crop = read_lips(read_scp(dump / "lip.scp")["a_1"]).astype(float)
+    centres = crop[:, 8::16][:, :, np.round(np.arange(9) * 96 / 9 + 5).astype(int)]
+    assert np.abs(centres - blocks[:, 16::32, 16::32]).mean() < 8
+    prepare(data, dump, "--max_excluded", "0.7")
+    assert list(read_scp(dump / "lip.scp")) == ["a_0"]
 
 
 def test_tracks_that_do_not_overlap_are_one():

@@ -92,6 +92,14 @@ def test_changed_data_are_seen(recipe):
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
 
 
+def test_a_model_of_another_training_set_is_not_decoded(recipe):
+    config = recipe / "exp/mome/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("train_data_path_and_name_and_type: [[dump/other/text, text, text]]\n")
+    said = run(recipe, "--stage", "5", "--stop_stage", "5", check=False)
+    assert "exp/mome/config.yaml: trained on other, not on train; give that set" in said
+
+
 def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):
     said = run(recipe, *STAGE_1, "--nj", "0", check=False)
     assert "nj=0: at least one job is needed" in said

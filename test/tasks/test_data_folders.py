@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from mome.tasks.config import parse
+from mome.tasks.data_folders import check_trained_on
 from mome.tasks.warm_start import check_warm_start
 
 FILES = {"speech": ("wav.scp", "sound"), "lips": ("lip.scp", "lips"), "text": ("text", "text")}
@@ -25,6 +27,16 @@ def dump(tmp_path) -> Path:
 
 def arguments(dump: Path, *options: str) -> list[str]:
     return ["--train_data", f"{dump}/train", "--valid_data", f"{dump}/valid", *options]
+
+
+def test_a_model_of_another_training_set_is_refused(tmp_path):
+    config = tmp_path / "config.yaml"
+    sources = [[f"dump/29h/train_29h/{file}", name, kind] for name, (file, kind) in FILES.items()]
+    sources.append(["exp/units/train_29h.units", "units", "text_int"])
+    config.write_text(yaml.safe_dump({"train_data_path_and_name_and_type": sources}))
+    check_trained_on(config, "train_29h")
+    with pytest.raises(ValueError, match=r"config\.yaml: trained on train_29h, not on train_224h"):
+        check_trained_on(config, "train_224h")
 
 
 @pytest.mark.parametrize(

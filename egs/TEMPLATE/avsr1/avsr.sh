@@ -51,6 +51,8 @@ streams=                   # what stage 2 prepares, of audio and video; default:
                            # video_config need, or both if both are there already
 lip_opts=                  # further options of mome.bin.prepare_media
 test_max_excluded=0        # share of a test set that stage 2 may exclude, without a face for example
+test_fallback=false        # true: of test clips without a face the whole picture is read, as AV-HuBERT does;
+                           # RESULTS.md counts them
 exclude=                   # file of utterances that stage 2 leaves out of any set: an id a line, a reason
 train_max_seconds=         # clips of the training set that are longer are left out
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
@@ -205,7 +207,10 @@ if wants 2; then
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         # A test set without some of its utterances is another one: that is for the user to allow.
         limit=()
-        if [[ " ${test_sets} " == *" ${set} "* ]]; then limit=(--max_excluded "${test_max_excluded}"); fi
+        if [[ " ${test_sets} " == *" ${set} "* ]]; then
+            limit=(--max_excluded "${test_max_excluded}")
+            if "${test_fallback}"; then limit+=(--fallback true); fi
+        fi
         if [ "${set}" = "${train_set}" ]; then
             limit+=(${train_max_seconds:+--max_seconds "${train_max_seconds}"})
         fi
@@ -304,7 +309,8 @@ if wants 5; then
         dir=${expdir}/${model%% *}
         out=${dir}/decode${decode_tag:+_${decode_tag}}
         log "stage 5: decoding and scoring of ${model%% *}"
-        python -m mome.bin.count_parameters --config "${dir}/config.yaml" | tee "${dir}/parameters.txt"
+        python -m mome.bin.count_parameters --config "${dir}/config.yaml" --train_set "${train_set}" |
+            tee "${dir}/parameters.txt"
         # shellcheck disable=SC2206
         decode=(python -m mome.bin.decode --config "${dir}/config.yaml" --dump "${dumpdir}"
             --weights "${dir}/${inference_model}" --output "${out}" --force "${force}"

@@ -5,8 +5,8 @@ The corpus is licensed: https://www.robots.ox.ac.uk/~vgg/data/lip_reading/lrs2.h
 holds mvlrs_v1/main/ and mvlrs_v1/pretrain/, each <programme id>/<number>.{mp4,txt}, and the lists
 train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/. Writes
 
-  train       pretrain.txt, cut at word boundaries, and train.txt: 224 h
-  train_main  train.txt alone: 29 h
+  train_224h  pretrain.txt, cut at word boundaries, and train.txt
+  train_29h   train.txt alone
   valid       val.txt
   test        test.txt
 """
@@ -86,8 +86,8 @@ def prepare(args: argparse.Namespace) -> None:
     drop_duplicates(parts.values())
     write_set(args.out / "test", [parts["test"]], args, test=True)
     write_set(args.out / "valid", [parts["val"]], args)
-    write_set(args.out / "train_main", [parts["train"]], args)
-    write_set(args.out / "train", [parts["train"], parts["pretrain"]], args)
+    write_set(args.out / "train_29h", [parts["train"]], args)
+    write_set(args.out / "train_224h", [parts["train"], parts["pretrain"]], args)
 
 
 def main(argv: list[str] | None = None) -> None:
