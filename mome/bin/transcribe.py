@@ -17,7 +17,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -31,7 +32,7 @@ from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import Transcriber
+from mome.transcribe.transcriber import Progress, Transcriber
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
@@ -198,13 +199,30 @@ def check_names(recordings: list[str]) -> None:
             raise ValueError(f"{' and '.join(same)} have one name: give them one --output each")
 
 
+def check_output(folder: Path) -> None:
+    """Make the folder of the transcripts, and see that files can be written there.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--output {folder}: no file can be written there ({error.strerror}); name another "
+            f"folder, or change its permissions"
+        ) from error
+
+
 def stem_of(name: str) -> str:
     """What the transcripts of a recording are called."""
     return "stdin" if name == STANDARD_INPUT else Path(name).name
 
 
 def transcribe_one(
-    name: str, transcribe: Transcriber, options: Options, report: Callable[[float, float], None]
+    name: str, transcribe: Transcriber, options: Options, report: Progress
 ) -> Transcript:
     """Transcribe a file, or standard input, which is stored first, as it is read twice."""
     if name != STANDARD_INPUT:
@@ -244,7 +262,7 @@ def main(argv: list[str] | None = None) -> None:
         recordings = find_recordings(args.recordings)
         if args.output:
             check_names(recordings)
-            args.output.mkdir(parents=True, exist_ok=True)
+            check_output(args.output)
         elif len(args.format) > 1 or (len(recordings) > 1 and args.format != ["txt"]):
             raise ValueError(
                 f"--format {' '.join(args.format)} of {len(recordings)} recordings makes several "
@@ -266,20 +284,15 @@ def main(argv: list[str] | None = None) -> None:
     failures = []
     for name in recordings:
         started = time.perf_counter()
-        with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
-
-            def report(done: float, total: float, bar: tqdm = bar) -> None:
-                bar.total = round(total, 1)
-                bar.update(round(done, 1) - bar.n)
-
-            try:
+        try:
+            with progress_bar(name) as report:
                 transcript = transcribe_one(name, transcribe, options, report)
-                write(transcript, name, args)
-            except Exception as error:
-                # Whatever is wrong with one recording, the others are still to be done.
-                reason = error.reason if isinstance(error, MediaError) else reason_of(error)
-                failures.append(f"{name}: {reason}")
-                continue
+            write(transcript, name, args)
+        except Exception as error:
+            # Whatever is wrong with one recording, the others are still to be done.
+            reason = error.reason if isinstance(error, MediaError) else reason_of(error)
+            failures.append(f"{name}: {reason}")
+            continue
         if not transcript.complete:
             failures.append(f"{name}: {transcript.notes[-1]}")
         describe(name, transcript, time.perf_counter() - started, args.doubtful)
@@ -292,6 +305,23 @@ def main(argv: list[str] | None = None) -> None:
         for failure in failures:
             print(f"  {failure}", file=sys.stderr)
         raise SystemExit(1)
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Progress]:
+    """Shows on a terminal what is being done to a recording and how far it is."""
+    with tqdm(unit="s", disable=not sys.stderr.isatty()) as bar:
+        before = ""
+
+        def report(doing: str, done: float, total: float) -> None:
+            nonlocal before
+            if doing != before:
+                before = doing
+                bar.set_description(f"{name}: {doing}", refresh=False)
+                bar.reset(total=round(total, 1))
+            bar.update(round(done, 1) - bar.n)
+
+        yield report
 
 
 def describe(name: str, transcript: Transcript, seconds: float, doubtful: Handling) -> None:

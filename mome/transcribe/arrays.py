@@ -97,6 +97,14 @@ class Arrays:
             )
 
     @property
+    def seconds(self) -> float:
+        """Length of the longer of both."""
+        heard = 0.0
+        if self.sound is not None and self.sample_rate is not None:
+            heard = self.sound.shape[-1] / self.sample_rate
+        return max(heard, self.video_seconds)
+
+    @property
     def video_seconds(self) -> float:
         """Length of the pictures; 0 without."""
         if self.pictures is None or self.frame_rate is None:

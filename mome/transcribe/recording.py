@@ -38,10 +38,16 @@ Damage = dict[str, str]  # stream -> up to where it could be read, and why not f
 
 @dataclass(frozen=True)
 class Streams:
-    """Whether a recording has sound, and whether it has pictures."""
+    """Whether a recording has sound, and whether it has pictures.
+
+    Attributes:
+        audio, video: whether there is such a stream.
+        seconds: length that the header announces, which may be wrong; 0 if it does not.
+    """
 
     audio: bool
     video: bool
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,14 @@ def probe(source: Source) -> Streams:
         MediaError: if it cannot be opened, or holds neither sound nor pictures.
     """
     if isinstance(source, Arrays):
-        return Streams(source.sound is not None, source.pictures is not None)
+        return Streams(source.sound is not None, source.pictures is not None, source.seconds)
     with open_media(source) as container:
         if container.format.name == "image2" or container.format.name.endswith("_pipe"):
             raise MediaError(source, "a picture, no recording")
         streams = Streams(
             decodable(container.streams.audio) is not None,
             decodable(moving_pictures(container)) is not None,
+            (container.duration or 0) / av.time_base,
         )
     if not streams.audio and not streams.video:
         raise MediaError(source, "neither sound nor pictures in it that can be decoded")
@@ -241,10 +248,30 @@ def divide(piece: Piece) -> list[Piece]:
     return [seen_part, rest]
 
 
-def speech_levels(source: Source, damage: Damage) -> np.ndarray:
-    """Level of every 20 ms of a recording's sound, see :func:`mome.transcribe.segments.levels`."""
+def speech_levels(
+    source: Source, damage: Damage, heard: Callable[[float], None] | None = None
+) -> np.ndarray:
+    """Level of every 20 ms of a recording's sound, see :func:`mome.transcribe.segments.levels`.
+
+    Args:
+        source: the recording.
+        damage: tells whether the sound is damaged.
+        heard: called every second of sound, and at its end, with the seconds so far.
+    """
     rate, blocks = audio_blocks(source, damage)
-    return levels(blocks, rate)
+
+    def told() -> Iterator[np.ndarray]:
+        count = last = 0
+        for block in blocks:
+            yield block
+            count += len(block)
+            if heard and count - last >= rate:
+                heard(count / rate)
+                last = count
+        if heard:
+            heard(count / rate)
+
+    return levels(told(), rate)
 
 
 def video_seconds(source: Source) -> float:

@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -50,6 +50,8 @@ LONGER = 1.25  # than in training, segments may be
 MAX_NEW_TOKENS = 64  # of a segment's transcript, or more where training had longer ones
 REPEATED = 0.2  # seconds that the last picture may stand without being noted
 PEOPLE = 3  # faces that are followed, to find out who speaks
+
+Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -244,12 +246,18 @@ class Transcriber:
             return f"the options allow {' and '.join(tasks)} alone"
         return f"the model was trained for {' and '.join(tasks)} alone"
 
-    def open(self, source: str | Path | Arrays, options: Options | None = None) -> Recording:
+    def open(
+        self,
+        source: str | Path | Arrays,
+        options: Options | None = None,
+        progress: Progress | None = None,
+    ) -> Recording:
         """Find the segments of a recording and prepare to read them.
 
         Args:
             source: any file that FFmpeg reads, or arrays.
             options: how; of these the tasks and where to cut.
+            progress: as of a call of the transcriber.
 
         Raises:
             FileNotFoundError, MediaError: for a file that cannot be opened, or has nothing that
@@ -279,7 +287,12 @@ class Transcriber:
         spans = []
         heard = 0.0
         if read.audio:
-            level = speech_levels(source, damage)
+
+            def listening(seconds: float) -> None:
+                if progress:
+                    progress("listening", seconds, streams.seconds)
+
+            level = speech_levels(source, damage, listening)
             heard = len(level) * FRAME
             spans = find_segments(level, longest, options.min_pause)
             if not spans:
@@ -311,14 +324,15 @@ class Transcriber:
         self,
         source: str | Path | Arrays,
         options: Options | None = None,
-        progress: Callable[[float, float], None] | None = None,
+        progress: Progress | None = None,
     ) -> Transcript:
         """Transcribe a recording.
 
         Args:
             source: any file that FFmpeg reads, or :class:`mome.transcribe.arrays.Arrays`.
             options: how.
-            progress: called with the seconds that are done and those of all.
+            progress: is called with what is being done (``listening``, where there is sound, then
+                ``reading``), the seconds that are done and those of all, 0 if they are not known.
 
         Returns:
             the transcript, of a damaged file that of what could be read.
@@ -328,12 +342,12 @@ class Transcriber:
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
-        recording = self.open(source, options)
+        recording = self.open(source, options, progress)
         segments: list[Segment] = []
         for group in batched(recording.clips, options.batch_size):
             segments += self.transcribe(group, options)
             if progress:
-                progress(group[-1].end, recording.spans[-1][1])
+                progress("reading", group[-1].end, recording.spans[-1][1])
         transcript = self.conclude(recording, segments, options)
         if not transcript.complete and not transcript.segments:
             raise MediaError(recording.name, transcript.notes[-1])
@@ -399,8 +413,8 @@ class Transcriber:
         complete, and its last note says why; as the last note of a damaged one says where.
         """
         notes = list(recording.notes)
-        if options.budget and not options.rates:
-            notes += [self.why(task, options) for task in recording.tasks]
+        for task in dict.fromkeys(segment.task for segment in segments if segment.task):
+            notes += self.why(task, options)
         wrong = list(recording.damage.values())
         if not any(segment.task for segment in segments):
             wrong += dict.fromkeys(note for segment in segments for note in segment.notes)
@@ -410,19 +424,30 @@ class Transcriber:
         trained_on = str(self.info.get("trained_on", ""))
         return Transcript(Path(recording.name).name, segments, notes, trained_on, not wrong)
 
-    def why(self, task: str, options: Options) -> str:
-        """In words, which rates keep to the budget."""
-        try:
+    def why(self, task: str, options: Options) -> list[str]:
+        """In words, why a task was done at its rates, unless they were named."""
+        notes = []
+        chosen = self.choose(task, options)
+        if options.rates is None and options.budget is not None:
             row = self.within(task, options)
-        except ValueError as error:
-            return str(error)
-        assert options.budget is not None, "there is a budget where this is called"
-        limit, unit = options.budget.limit, options.budget.unit.replace("_", " ")
-        return (
-            f"{task} at {row['rates']}: {row['wer']} % WER on {self.info['measured']}, the best "
-            f"within {limit:g} {unit} of encoders and search"
-            f"{' with the coarse pass' if options.cascade is not None else ''}"
-        )
+            limit, unit = options.budget.limit, options.budget.unit.replace("_", " ")
+            notes.append(
+                f"{chosen}: {row['wer']} % WER on {self.info['measured']}, the best within "
+                f"{limit:g} {unit} of encoders and search"
+                f"{' with the coarse pass' if options.cascade is not None else ''}"
+            )
+        elif options.rates is None:
+            notes.append(f"{chosen}, the finest rates")
+        coarse = self.coarsest(task)
+        if options.cascade is not None and coarse != chosen:
+            notes.append(
+                f"{coarse} first, {chosen.pair} where the confidence was below {options.cascade:g}"
+            )
+        return notes
+
+    def coarsest(self, task: str) -> TaskPair:
+        """A task at its coarsest rates."""
+        return TaskPair(task, max(self.model.pairs[task], key=fineness))
 
     def reads(self, kind: str) -> bool:
         """Whether any task of the model reads ``audio`` or ``video``."""
@@ -496,7 +521,7 @@ class Transcriber:
         features = self.encode(clips, task)
         if options.cascade is None:
             return self.search(clips, features, chosen, options)
-        coarse = TaskPair(task, max(self.model.pairs[task], key=fineness))
+        coarse = self.coarsest(task)
         found = self.search(clips, features, coarse, options)
         doubtful = [i for i, each in enumerate(found) if each.confidence < options.cascade]
         if doubtful and coarse != chosen:
@@ -504,7 +529,7 @@ class Transcriber:
                 [clips[i] for i in doubtful], select(features, doubtful), chosen, options
             )
             for place, segment in zip(doubtful, again, strict=True):
-                found[place] = segment
+                found[place] = replace(segment, notes=[*segment.notes, "read again"])
         return found
 
     def task_of(self, clip: Clip, tasks: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Transcripts and the forms in which they are written: text, SRT, WebVTT, JSON."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Literal
@@ -9,6 +9,10 @@ from typing import Literal
 DOUBTFUL = "low confidence"  # the note of a segment that is more likely wrong than right
 
 Handling = Literal["mark", "drop", "keep"]
+
+# What subtitles show at once, by the usual rules: two lines of 42 characters, for 7 s.
+CUE_CHARACTERS = 84
+CUE_SECONDS = 7.0
 
 
 @dataclass(frozen=True)
@@ -82,43 +86,89 @@ class Transcript:
         return "\n".join(segment.text for segment in self.segments if segment.text)
 
 
-def shown(transcript: Transcript, doubtful: Handling) -> list[Segment]:
-    """The segments with words, as a reader shall see them.
+def shown(transcript: Transcript, doubtful: Handling) -> list[tuple[str, Segment]]:
+    """The segments with words, each with what stands before its text.
 
     Args:
         transcript: of a recording.
         doubtful: what becomes of doubtful segments: ``mark`` puts ``[low confidence]`` before their
             texts, ``drop`` leaves them out, ``keep`` shows them like others.
     """
-    spoken = [segment for segment in transcript.segments if segment.text]
-    if doubtful == "drop":
-        return [segment for segment in spoken if not segment.doubtful]
-    if doubtful == "keep":
-        return spoken
-    return [replace(s, text=f"[{DOUBTFUL}] {s.text}") if s.doubtful else s for s in spoken]
+    mark = f"[{DOUBTFUL}] "
+    return [
+        (mark if segment.doubtful and doubtful == "mark" else "", segment)
+        for segment in transcript.segments
+        if segment.text and not (segment.doubtful and doubtful == "drop")
+    ]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A text that subtitles show from ``start`` to ``end``, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+def cues(transcript: Transcript, doubtful: Handling) -> list[Cue]:
+    """The subtitles of a transcript; ``doubtful`` as of :func:`shown`.
+
+    A segment that is too long to be shown at once is halved at the longest pause between words near
+    its middle until it is not, if the times of all its words are known.
+    """
+    found = []
+    for mark, segment in shown(transcript, doubtful):
+        whole = Cue(segment.start, segment.end, segment.text)
+        found += [replace(cue, text=mark + cue.text) for cue in split(whole, segment.words)]
+    return found
+
+
+def split(cue: Cue, words: Sequence[Word]) -> list[Cue]:
+    """A subtitle of these words, in as many parts as it takes to show them."""
+    if len(cue.text) <= CUE_CHARACTERS and cue.end - cue.start <= CUE_SECONDS:
+        return [cue]
+    times = [(w.start, w.end) for w in words if w.start is not None and w.end is not None]
+    quarter = max(1, len(words) // 4)
+    places = [
+        place
+        for place in range(quarter, len(words) - quarter + 1)
+        if len(times) == len(words) and cue.start < times[place][0] < cue.end
+    ]
+    if not places:
+        return [cue]
+    cut = max(
+        places,
+        key=lambda place: (times[place][0] - times[place - 1][1], -abs(2 * place - len(words))),
+    )
+    parts = (cue.start, times[cut][0], words[:cut]), (times[cut][0], cue.end, words[cut:])
+    return [
+        each
+        for start, end, inside in parts
+        for each in split(Cue(start, end, " ".join(word.text for word in inside)), inside)
+    ]
 
 
 def as_text(transcript: Transcript, doubtful: Handling = "mark") -> str:
     """Plain text, a segment a line; ``doubtful`` as of :func:`shown`."""
-    return "\n".join(segment.text for segment in shown(transcript, doubtful)) + "\n"
+    return "\n".join(mark + segment.text for mark, segment in shown(transcript, doubtful)) + "\n"
 
 
 def as_srt(transcript: Transcript, doubtful: Handling = "mark") -> str:
-    """SubRip subtitles; ``doubtful`` as of :func:`shown`."""
-    cues = [
-        f"{number}\n{clock(s.start, ',')} --> {clock(s.end, ',')}\n{s.text}\n"
-        for number, s in enumerate(shown(transcript, doubtful), 1)
-    ]
-    return "\n".join(cues)
+    """SubRip subtitles, see :func:`cues`."""
+    return "\n".join(
+        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{cue.text}\n"
+        for number, cue in enumerate(cues(transcript, doubtful), 1)
+    )
 
 
 def as_vtt(transcript: Transcript, doubtful: Handling = "mark") -> str:
-    """WebVTT subtitles; ``doubtful`` as of :func:`shown`."""
-    cues = [
-        f"{clock(s.start, '.')} --> {clock(s.end, '.')}\n{escape(s.text)}\n"
-        for s in shown(transcript, doubtful)
+    """WebVTT subtitles, see :func:`cues`."""
+    blocks = [
+        f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{escape(cue.text)}\n"
+        for cue in cues(transcript, doubtful)
     ]
-    return "\n".join(["WEBVTT\n", *cues])
+    return "\n".join(["WEBVTT\n", *blocks])
 
 
 def as_json(transcript: Transcript, doubtful: Handling = "mark") -> str:

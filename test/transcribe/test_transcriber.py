@@ -78,10 +78,10 @@ def clips(tmp_path_factory, speech) -> Path:
 @pytest.mark.parametrize(
     ("name", "tasks", "notes"),
     [
-        ("both", ["avsr", "avsr"], []),
-        ("silent", ["vsr", "vsr"], ["no sound: lips alone"]),
-        ("sound", ["asr", "asr"], ["no video: sound alone"]),
-        ("faceless", ["asr", "asr"], []),
+        ("both", ["avsr", "avsr"], ["avsr a4_v2, the finest rates"]),
+        ("silent", ["vsr", "vsr"], ["no sound: lips alone", "vsr v2, the finest rates"]),
+        ("sound", ["asr", "asr"], ["no video: sound alone", "asr a4, the finest rates"]),
+        ("faceless", ["asr", "asr"], ["asr a4, the finest rates"]),
     ],
 )
 def test_whatever_streams_there_are_are_read(transcribe, clips, name, tasks, notes):
@@ -92,7 +92,15 @@ def test_whatever_streams_there_are_are_read(transcribe, clips, name, tasks, not
     spans = [(segment.start, segment.end) for segment in transcript.segments]
     expected = [(0, 3), (3, 6)] if name == "silent" else [(0.25, 2.25), (3.25, 5.25)]
     np.testing.assert_allclose(spans, expected, atol=0.07)
-    assert seen[-1][0] == seen[-1][1] == pytest.approx(spans[-1][1], abs=0.01)
+    reading = [at for doing, *at in seen if doing == "reading"]
+    assert reading[-1][0] == reading[-1][1] == pytest.approx(spans[-1][1], abs=0.01)
+    listening = [at for doing, *at in seen if doing == "listening"]
+    assert seen == [("listening", *at) for at in listening] + [("reading", *at) for at in reading]
+    if name == "silent":
+        assert not listening
+    else:
+        assert [round(done) for done, _ in listening] == [1, 2, 3, 4, 5, 6]
+        assert all(total == pytest.approx(6, abs=0.1) for _, total in listening)
     for segment in transcript.segments:
         assert ("no face" in segment.notes) == (name == "faceless")
         assert segment.text == " ".join(word.text for word in segment.words)
@@ -133,7 +141,7 @@ def test_lips_are_read_where_the_sound_is_mute(transcribe, tmp_path):
     write_clip(tmp_path / "mute.mp4", talking_head(60, 160), samples=np.zeros(38400))
     transcript = transcribe(tmp_path / "mute.mp4", Options(beam=1))
     assert [segment.task for segment in transcript.segments] == ["vsr"]
-    assert transcript.notes == ["silent throughout"]
+    assert transcript.notes == ["silent throughout", "vsr v2, the finest rates"]
 
 
 def test_a_picture_that_stands_still_is_no_video(transcribe, tmp_path, speech):
@@ -350,7 +358,8 @@ def test_a_budget_buys_the_best_rates(transcribe, clips, monkeypatch):
     assert transcribe.usable(options) == ["avsr"]
     transcript = transcribe(clips / "both.mp4", options)
     assert {segment.rates for segment in transcript.segments} == {"a16_v5"}
-    assert transcript.notes[0].startswith("avsr at a16_v5: 4.0 % WER on something, the best within")
+    best = "avsr a16_v5: 4.0 % WER on something, the best within 0.5 seconds per second of encoders and search"
+    assert transcript.notes == [best]
     with pytest.raises(ValueError, match=r"avsr: no rates keep to 0.1 .*a4_v2 0.9"):
         transcribe.usable(Options(budget=Budget(0.1)))
     assert Budget.parse("0.2tflops") == Budget(0.2, "tflops_per_second")
@@ -381,8 +390,15 @@ def test_with_a_cascade_the_coarse_pass_counts(transcribe, clips, monkeypatch):
 @pytest.mark.parametrize(("threshold", "rates"), [(0.0, {"a16_v5"}), (1.0, {"a4_v2"})])
 def test_a_cascade_reads_again_what_is_doubtful(transcribe, clips, threshold, rates):
     options = Options(beam=1, task="avsr")
-    read = transcribe(clips / "both.mp4", replace(options, cascade=threshold)).segments
+    transcript = transcribe(clips / "both.mp4", replace(options, cascade=threshold))
+    read = transcript.segments
+    assert transcript.notes == [
+        "avsr a4_v2, the finest rates",
+        f"avsr a16_v5 first, a4_v2 where the confidence was below {threshold:g}",
+    ]
     assert {segment.rates for segment in read} == rates
+    again = [rates == {"a4_v2"}] * 2
+    assert ["read again" in segment.notes for segment in read] == again
     plain = transcribe(clips / "both.mp4", replace(options, rates=next(iter(rates)))).segments
     assert [segment.text for segment in read] == [segment.text for segment in plain]
 
@@ -487,6 +503,15 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
     assert read["model"] == "nothing"
     assert read["complete"]
     assert not json.loads((tmp_path / "out" / "cut.mp4.json").read_text())["complete"]
+
+
+def test_a_terminal_shows_what_is_being_done(packed, clips, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    options = ["--model", str(packed), "--beam", "1", "--task", "asr"]
+    command.main([str(clips / "sound.mp4"), *options])
+    bars = capsys.readouterr().err
+    assert re.search(r"sound\.mp4: listening: .*/6\.\d", bars)
+    assert re.search(r"sound\.mp4: reading: 100%", bars)
 
 
 def test_what_is_doubtful_is_not_printed_as_if_it_were_sure(packed, clips, capsys):
@@ -642,7 +667,9 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
         (["--rates", "7,7"], "was not trained at a7_v7"),
         (["--downloads", "/nowhere"], "/nowhere/dlib/.* does not exist"),
         (["--cascade", "80"], "cascade 80 is a confidence"),
-        (["--output", "/proc/nothing"], "/proc/nothing"),
+        (["--output", "/proc/nothing"], "/proc/nothing: no file can be written there"),
+        (["--output", "/proc"], "--output /proc: no file can be written there .*name another"),
+        (["--output", __file__], "no file can be written there .File exists"),
         (
             ["--format", "srt", "json"],
             "srt json of 1 recordings makes several files: give --output",
