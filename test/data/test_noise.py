@@ -17,9 +17,11 @@ from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import (
     Babble,
     mix_babble,
+    noisex_recordings,
     plan_babble,
     speech_shaped,
     split_musan,
+    split_noisex,
     split_utterances,
 )
 from mome.data.preprocessor import SNRS as TRAINING_SNRS
@@ -444,6 +446,28 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
     noise_main([*command, *FORCE])
     assert sorted(read_list(tmp_path)) == ["test_babble_snr0"]
     assert not list((tmp_path / "noise").glob("*_noisex.scp"))
+
+
+@pytest.mark.parametrize(("seconds", "enough"), [(59.9, False), (60, True)])
+def test_a_noisex_of_a_minute_is_enough(tmp_path, seconds, enough):
+    path = tmp_path / "babble.wav"
+    soundfile.write(path, np.zeros(round(16000 * seconds), np.int16), 16000)
+    if enough:
+        assert noisex_recordings(path) == [path]
+    else:
+        with pytest.raises(ValueError, match=r"babble\.wav lasts 59\.9 s; 60 s are needed"):
+            noisex_recordings(path)
+
+
+def test_a_noisex_above_full_scale_is_scaled_as_a_whole(tmp_path):
+    """Both parts by the same factor, so that neither is clipped or louder than it was."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 1000)
+    samples[[100, 900]] = 2.5, -1.5
+    soundfile.write(tmp_path / "loud.wav", samples, 16000, subtype="FLOAT")
+    paths = split_noisex([tmp_path / "loud.wav"], 0.25, tmp_path)
+    parts = [read_audio(paths[split]["noisex-loud"]) for split in ("train", "test")]
+    assert [len(part) for part in parts] == [750, 250]
+    assert np.abs(np.concatenate(parts) - samples / 2.5).max() < 2 / 32768
 
 
 @pytest.mark.parametrize(
