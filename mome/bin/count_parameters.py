@@ -9,10 +9,14 @@ import argparse
 from pathlib import Path
 
 import torch
-from espnet2.tasks.abs_task import AbsTask
 
 from mome.analysis.parameters import markdown, table
-from mome.tasks.avsr import AVSRTask
+from mome.common.extras import extra
+
+with extra("mome-count-parameters"):
+    from espnet2.tasks.abs_task import AbsTask
+
+    from mome.tasks.avsr import AVSRTask
 
 
 def main(argv: list[str] | None = None) -> None:

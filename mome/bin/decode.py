@@ -24,19 +24,24 @@ from pathlib import Path
 
 import torch
 import yaml
-from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mome.common.extras import extra
 from mome.common.marks import OtherSettings, demand_same, file_digest
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
-from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.packed import check_trained
+
+with extra("mome-decode"):
+    from espnet2.train.dataset import ESPnetDataset
+
+    from mome.tasks.avsr import AVSRTask, load_model
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"

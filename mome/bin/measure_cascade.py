@@ -27,6 +27,7 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
+from mome.common.extras import demand_installed
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
 from mome.transcribe.options import Options
@@ -111,6 +112,7 @@ def read_set(
 def main(argv: list[str] | None = None) -> None:
     """Read the sets, choose the threshold, report."""
     args = parse(argv)
+    demand_installed("mome-measure-cascade", "matplotlib")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     try:
         transcribe = Transcriber.load(args.model, args.device)

@@ -26,13 +26,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.wer import normalise, score
+from mome.common.extras import demand_installed
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
-from mome.tasks.avsr import check_trained
-from mome.tasks.packed import check_output, folders_of, namespace, opened, pack
+from mome.tasks.packed import check_output, check_trained, folders_of, namespace, opened, pack
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
     LOW,
@@ -200,6 +200,7 @@ def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Pack, measure, pack again with what was measured."""
     args = parse(argv)
+    demand_installed("mome-pack", "sklearn")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
     try:

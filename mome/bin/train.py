@@ -7,8 +7,11 @@ and the GPU memory that training will take.
 """
 
 from mome.analysis.dry_run import report
-from mome.tasks.avsr import AVSRTask
+from mome.common.extras import extra
 from mome.tasks.config import parse
+
+with extra("mome-train"):
+    from mome.tasks.avsr import AVSRTask
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mome.common.extras import extra
+
 
 class WorkerError(RuntimeError):
     """A function failed in a worker process; the message names the item."""
@@ -46,7 +48,8 @@ def map_items[Item, Result](
     Raises:
         WorkerError: if a call raises an error; the message names the item, and the calls that have
             not started are cancelled.
-        RuntimeError: if a cluster is asked for and Dask is not installed.
+        ModuleNotFoundError: if a cluster is asked for and ESPnet is not installed.
+        RuntimeError: if it is, but Dask is not.
     """
     items = list(items)
     if nj < 1:
@@ -86,7 +89,8 @@ def _map_on_cluster[Item, Result](
 @cache
 def _client(cluster: str) -> Any:
     """Dask's client of a cluster, which is started once and ends with this process."""
-    from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
+    with extra():
+        from espnet3.parallel.parallel import build_client  # imports torch; pools do not need it
     from omegaconf import OmegaConf
 
     return build_client(OmegaConf.load(cluster))
