@@ -1,7 +1,9 @@
 """What an installation of the package brings: commands, files and licence, and that it works.
 
-It is installed from its wheel into a new environment, outside any checkout. The libraries that it
-needs are those of the environment of these tests: a .pth file puts them behind the new one's own.
+It is installed from its wheel, which is built from its source archive, into new environments
+outside any checkout. Their libraries are those of the environment of these tests: a .pth file puts
+them behind a new one's own, all of them or those that the package requires without an extra.
+`tools/test.sh --wheel` does it with libraries of the package index.
 """
 
 import ast
@@ -12,18 +14,27 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterable
 from configparser import ConfigParser
+from email import message_from_bytes
+from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from mome.common.extras import EXTRAS
 from mome.tasks.packed import pack
 
 INFO = {"trained_on": "nothing", "max_seconds": 4.0}
 ROOT = Path(__file__).parents[1]
-SOURCES = ["mome", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
+SOURCES = ["mome", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
+SOURCES += ["CHANGELOG.md", "CITATION.cff"]
 
 
 def copy_sources(target: Path) -> Path:
@@ -73,12 +84,21 @@ def test_every_module_of_bin_is_a_command(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def built_wheel(tmp_path_factory) -> Path:
-    """A wheel, built without a network."""
+def source_archive(tmp_path_factory) -> Path:
+    """A source archive."""
     sources = copy_sources(tmp_path_factory.mktemp("build") / "sources")
+    run([sys.executable, "setup.py", "--quiet", "sdist"], sources)
+    (path,) = (sources / "dist").glob("mome-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def built_wheel(source_archive) -> Path:
+    """A wheel, built of what is in the source archive, without a network."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-    run([*command, "--no-build-isolation", "--wheel-dir", "wheels", "."], sources)
-    (path,) = (sources / "wheels").glob("mome-*.whl")
+    command += ["--no-build-isolation", "--wheel-dir", "wheels", str(source_archive)]
+    run(command, source_archive.parent)
+    (path,) = source_archive.parent.glob("wheels/mome-*.whl")
     return path
 
 
@@ -86,6 +106,33 @@ def built_wheel(tmp_path_factory) -> Path:
 def wheel(built_wheel) -> zipfile.ZipFile:
     """What the wheel holds."""
     return zipfile.ZipFile(built_wheel)
+
+
+def requirements(wheel: zipfile.ZipFile) -> list[Requirement]:
+    """What the package requires, by itself and by its extras."""
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    lines = message_from_bytes(wheel.read(name)).get_all("Requires-Dist")
+    return [Requirement(line) for line in lines]
+
+
+def wanted_for(required: Iterable[Requirement], extra: str = "") -> list[Requirement]:
+    """Those that are required here, by an extra or by none."""
+    return [each for each in required if not each.marker or each.marker.evaluate({"extra": extra})]
+
+
+def brought_by(required: Iterable[Requirement]) -> set[str]:
+    """The distributions that come with these, as far as they are in this environment."""
+    waiting, seen = list(required), set()
+    while waiting:
+        each = waiting.pop()
+        known = canonicalize_name(each.name), frozenset(each.extras)
+        if known in seen:
+            continue
+        seen.add(known)
+        further = [Requirement(line) for line in distribution(each.name).requires or []]
+        for extra in ("", *each.extras):
+            waiting += wanted_for(further, extra)
+    return {name for name, _ in seen}
 
 
 def test_the_wheel_holds_all_modules_and_what_they_read(wheel):
@@ -101,72 +148,168 @@ def test_the_wheel_names_and_holds_the_licence(wheel):
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     lines = wheel.read(metadata).decode().splitlines()
     assert "License-Expression: Apache-2.0" in lines
-    extras = {f"Provides-Extra: {name}" for name in ("cluster", "demo", "dev", "plot")}
+    extras = {f"Provides-Extra: {name}" for name in ("cluster", "demo", "dev", "plot", "recipes")}
     assert extras <= set(lines)
 
 
-@pytest.fixture(scope="module")
-def environment(built_wheel, tmp_path_factory) -> Path:
-    """The folder of a virtual environment with the wheel."""
-    folder = tmp_path_factory.mktemp("installed") / "venv"
+def entries(name: str) -> set[str]:
+    """The files and folders of a distribution in site-packages."""
+    return {file.parts[0] for file in distribution(name).files or []} - {"..", "__pycache__"}
+
+
+def test_every_library_that_is_imported_is_required(wheel):
+    """By the package itself, or by the extra that the error names where it is missing."""
+    required = requirements(wheel)
+
+    def modules(extra: str) -> set[str]:
+        names = [each.name for each in wanted_for(required, extra)]
+        return {entry.partition(".")[0] for name in names for entry in entries(name)}
+
+    used = set()
+    for path in (ROOT / "mome").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used.add(str(node.module).partition(".")[0])
+    libraries = used - set(sys.stdlib_module_names) - {"mome"}
+    # Of PyTorch (on Linux), Transformers, ESPnet, and of Dask, which ESPnet asks for.
+    libraries -= {"triton", "tokenizers", "omegaconf", "distributed"}
+    others = libraries - modules("")
+    extras = EXTRAS | {"gradio": "demo"}
+    assert others == set(extras)
+    assert {name for name in others if name not in modules(extras[name])} == set()
+
+
+def install(wheel: Path, libraries: Path, folder: Path) -> Path:
+    """A virtual environment with the wheel, and behind it the libraries of a folder."""
     run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder.parent)
     python = str(folder / "bin/python")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"]
-    run([*pip, "--no-deps", str(built_wheel)], folder.parent)
+    run([*pip, "--no-deps", str(wheel)], folder.parent)
     (site,) = folder.glob("lib/python*/site-packages")
     # A .pth file gives a folder alone, and the editable installation of mome in it is not looked
     # at; nor would be setuptools' stand-in for distutils, which ESPnet imports.
-    lines = [sysconfig.get_path("purelib"), "import _distutils_hack; _distutils_hack.add_shim()"]
-    (site / "libraries.pth").write_text("\n".join(lines))
+    shim = "import importlib.util as u; u.find_spec('_distutils_hack') and "
+    shim += "__import__('_distutils_hack').add_shim()"
+    (site / "libraries.pth").write_text(f"{libraries}\n{shim}\n")
     return folder
 
 
-@pytest.fixture
-def elsewhere(environment, tmp_path):
-    """Runs a command of the environment in an empty folder, without anything of this checkout."""
-    folder = tmp_path / "empty"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def full(built_wheel, tmp_path_factory) -> Path:
+    """The folder of an environment with the wheel and all libraries, also those of the extras."""
+    folder = tmp_path_factory.mktemp("full") / "venv"
+    return install(built_wheel, Path(sysconfig.get_path("purelib")), folder)
+
+
+@pytest.fixture(scope="module")
+def plain(built_wheel, tmp_path_factory) -> Path:
+    """The folder of an environment with the wheel and what it requires without an extra."""
+    folder = tmp_path_factory.mktemp("plain")
+    libraries = folder / "libraries"
+    libraries.mkdir()
+    for name in brought_by(wanted_for(requirements(zipfile.ZipFile(built_wheel)))):
+        for entry in entries(name):
+            if not (libraries / entry).exists():
+                (libraries / entry).symlink_to(distribution(name).locate_file(entry))
+    assert not (libraries / "espnet2").exists()
+    return install(built_wheel, libraries, folder / "venv")
+
+
+def outside(environment: Path, folder: Path, *command: object, **variables: str):
+    """Run a command of an environment in a folder, without anything of this checkout."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MOME", "PYTHON"))}
     kept["PATH"] = os.pathsep.join([str(environment / "bin"), os.defpath])
-
-    def start(*command: object, **variables: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [str(environment / "bin" / str(command[0])), *map(str, command[1:])],
-            cwd=folder,
-            env=kept | variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return start
+    return subprocess.run(
+        [str(environment / "bin" / str(command[0])), *map(str, command[1:])],
+        cwd=folder,
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def test_every_command_explains_itself(elsewhere, environment):
-    names = modules_with_main()
-    assert set(names) <= {path.name for path in (environment / "bin").iterdir()}
-    # All in one process, which loads the libraries once.
-    code = """if True:
-        import contextlib, io, sys
-        from importlib.metadata import distribution
-        for entry in distribution("mome").entry_points:
+@pytest.fixture
+def elsewhere(plain, tmp_path):
+    """Runs a command of the environment without extras in an empty folder."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return partial(outside, plain, folder)
+
+
+# All in one process, which loads the libraries once. What a command is called with beside --help
+# is only to be read before it finds that something is missing.
+EXPLAIN = """if True:
+    import contextlib, io, sys
+    from importlib.metadata import distribution
+    import mome
+    CALLS = {
+        "mome-convert-avhubert": "--checkpoint x --output x",
+        "mome-demo": "--model x",
+        "mome-pack": "--expdir x --weights x --dump x --trained_on x --output x",
+        "mome-plot-training": "--expdirs x --output x",
+        "mome-prepare-media": "--data x --dump x --parallel x",
+    }
+    print(mome.__file__)
+    for entry in distribution("mome").entry_points:
+        calls = ["--help", CALLS[entry.name]] if entry.name in CALLS else ["--help"]
+        for call in calls if len(sys.argv) > 1 else calls[:1]:
             said = io.StringIO()
             try:
                 with contextlib.redirect_stdout(said):
-                    entry.load()(["--help"])
+                    entry.load()(call.split())
             except SystemExit as stop:
-                print(entry.name, stop.code, said.getvalue().startswith("usage: "))
-        import mome
-        print(mome.__file__)
-    """
-    done = elsewhere("python", "-c", code)
-    *said, place = done.stdout.splitlines()
-    assert sorted(said) == sorted(f"{name} 0 True" for name in names), done.stderr
-    assert Path(place).is_relative_to(environment)
-    assert elsewhere("mome-score", "--help").stdout.startswith("usage: mome-score")
+                begin = "usage" if said.getvalue().startswith("usage: ") else said.getvalue()
+                print(entry.name, begin, stop.code, sep="; ")
+    try:
+        print(mome.load_model.__name__)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
 
 
-def test_names_are_imported_without_trainer_and_transformers(elsewhere):
+def test_every_command_explains_itself(full, tmp_path):
+    names = modules_with_main()
+    assert set(names) <= {path.name for path in (full / "bin").iterdir()}
+    done = outside(full, tmp_path, "python", "-c", EXPLAIN)
+    place, *said, loader = done.stdout.splitlines()
+    assert Path(place).is_relative_to(full)
+    assert sorted(said) == sorted(f"{name}; usage; 0" for name in names), done.stderr
+    assert loader == "load_model"
+
+
+def test_what_is_missing_without_the_extras_is_said_in_a_line(elsewhere, plain):
+    lacking = {
+        "mome-convert-avhubert": ("espnet2", "recipes"),
+        "mome-count-parameters": ("espnet2", "recipes"),
+        "mome-decode": ("espnet2", "recipes"),
+        "mome-demo": ("gradio", "demo"),
+        "mome-make-units": ("librosa", "recipes"),
+        "mome-pack": ("sklearn", "recipes"),
+        "mome-plot-training": ("matplotlib", "plot"),
+        "mome-prepare-media": ("espnet3", "recipes"),
+        "mome-train": ("espnet2", "recipes"),
+    }
+    # These cannot even list their options.
+    silent = {"mome-count-parameters", "mome-decode", "mome-make-units", "mome-train"}
+    expected = [f"{name}; usage; 0" for name in set(modules_with_main()) - silent]
+    expected += [
+        f"{name}; ; {name}: {library} is missing: pip install 'mome[{extra}]'"
+        for name, (library, extra) in lacking.items()
+    ]
+    done = elsewhere("python", "-c", EXPLAIN, "all")
+    place, *said, loader = done.stdout.splitlines()
+    assert Path(place).is_relative_to(plain)
+    assert sorted(said) == sorted(expected), done.stderr
+    assert loader == "espnet2 is missing: pip install 'mome[recipes]'"
+    done = elsewhere("mome-train", "--help")
+    assert done.returncode == 1
+    assert done.stderr == "mome-train: espnet2 is missing: pip install 'mome[recipes]'\n"
+
+
+def test_names_are_imported_without_trainer_and_transformers(full, tmp_path):
     code = """if True:
         import sys, mome
         mome.Transcriber; mome.MoME; mome.attach
@@ -174,7 +317,7 @@ def test_names_are_imported_without_trainer_and_transformers(elsewhere):
         print([name for name in sys.modules if name.startswith("espnet2.")])
         import mome.bin.score, mome.bin.confusions
     """
-    done = elsewhere("python", "-c", code)
+    done = outside(full, tmp_path, "python", "-c", code)
     first, second = done.stdout.splitlines()
     assert first.startswith("0.1.0 ")
     assert "'torch'" in first
@@ -196,11 +339,23 @@ def test_programs_without_a_network_load_no_pytorch(module):
     assert done.stdout == "False\n"
 
 
-def test_a_recording_is_transcribed(elsewhere, training, tiny_downloads, tmp_path):
-    packed = pack(training / "config.yaml", training / "model.pth", tmp_path / "tiny.zip", INFO, "")
-    noise = np.random.default_rng(0).normal(0, 0.1, 32000)
-    soundfile.write(tmp_path / "noise.wav", noise, 16000)
-    command = ["mome-transcribe", tmp_path / "noise.wav", "--model", packed, "--beam", "1"]
+@pytest.fixture
+def packed(training, tmp_path) -> Path:
+    """A tiny packed model."""
+    config, weights = training / "config.yaml", training / "model.pth"
+    return pack(config, weights, tmp_path / "tiny.zip", INFO, "")
+
+
+@pytest.fixture
+def noise(tmp_path) -> Path:
+    """A recording of two seconds of noise."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 32000)
+    soundfile.write(tmp_path / "noise.wav", samples, 16000)
+    return tmp_path / "noise.wav"
+
+
+def test_a_recording_is_transcribed(elsewhere, packed, noise, tiny_downloads):
+    command = ["mome-transcribe", noise, "--model", packed, "--beam", "1"]
     lacking = elsewhere(*command)
     assert lacking.returncode == 1
     assert lacking.stderr.count("\n") == 1
@@ -211,11 +366,83 @@ def test_a_recording_is_transcribed(elsewhere, training, tiny_downloads, tmp_pat
     (segment,) = json.loads(done.stdout)["segments"]
     assert segment["task"] == "asr"
     assert segment["words"]
+
+
+def test_opening_a_packed_model_loads_no_trainer(full, packed, noise, tiny_downloads, tmp_path):
     code = f"""if True:
         import sys, mome
-        print(mome.Transcriber.load({str(packed)!r})({str(tmp_path / "noise.wav")!r}).text)
+        print(mome.Transcriber.load({str(packed)!r})({str(noise)!r}).text)
         print([name for name in sys.modules if name.startswith(("espnet2.tasks", "peft"))])
         print("espnet2.train.trainer" in sys.modules, "espnet2.train.preprocessor" in sys.modules)
     """
-    again = elsewhere("python", "-c", code, MOME_DOWNLOADS=str(tiny_downloads))
-    assert again.stdout.splitlines()[-2:] == ["[]", "False False"], again.stderr
+    done = outside(full, tmp_path, "python", "-c", code, MOME_DOWNLOADS=str(tiny_downloads))
+    assert done.stdout.splitlines()[-2:] == ["[]", "False False"], done.stderr
+
+
+# Everything that is done without ESPnet, in numbers: a model that is built and its loss, a packed
+# one and what it transcribes, and adapters of an LM.
+COMPUTE = """if True:
+    import json, sys
+    from importlib.util import find_spec
+    import torch, yaml, mome
+    from transformers import AutoModelForCausalLM
+    from mome.tasks.build import build_model
+    from mome.tasks.packed import load_packed, namespace
+
+    config, packed, noise, lm = sys.argv[1:]
+    found = {"espnet": find_spec("espnet2") is not None}
+    torch.manual_seed(0)
+    model = build_model(namespace(yaml.safe_load(open(config))))
+    batch = {
+        "text": torch.randint(5, 60, (2, 4)), "text_lengths": torch.tensor([4, 3]),
+        "speech": torch.randn(2, 16000), "speech_lengths": torch.tensor([16000, 12000]),
+        "lips": torch.randn(2, 25, 88, 88), "lips_lengths": torch.tensor([25, 20]),
+    }
+    loss, stats, weight = model(**batch)
+    loss.backward()
+    gradients = [p.grad.double().abs().sum() for p in model.parameters() if p.grad is not None]
+    found["loss"] = loss.tolist(), weight.tolist(), {k: v.tolist() for k, v in stats.items()}
+    found["gradient"] = float(torch.stack(gradients).sum())
+    model, _, _ = load_packed(packed)
+    found["tensors"] = {k: float(v.double().abs().sum()) for k, v in model.state_dict().items()}
+    transcribe = mome.Transcriber.load(packed)
+    segments = transcribe(noise, mome.transcribe.options.Options(beam=2)).segments
+    found["words"] = [(w.text, w.start, w.confidence) for s in segments for w in s.words]
+    for name in ("mome", "lora"):
+        torch.manual_seed(0)
+        language_model = AutoModelForCausalLM.from_pretrained(lm)
+        adapter = mome.attach(language_model, name, {})
+        logits = language_model(torch.arange(2, 12)[None]).logits
+        found[name] = float(logits.double().sum()), sum(p.numel() for p in adapter.parameters())
+    print(json.dumps(found))
+"""
+
+
+def test_without_espnet_all_is_computed_as_with_it(
+    full, plain, training, packed, noise, tiny_lm, tiny_downloads, tmp_path
+):
+    command = ["python", "-c", COMPUTE, training / "config.yaml", packed, noise, tiny_lm]
+    found = []
+    for environment in (full, plain):
+        done = outside(environment, tmp_path, *command, MOME_DOWNLOADS=str(tiny_downloads))
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    assert [each.pop("espnet") for each in found] == [True, False]
+    assert found[0] == found[1]
+    assert found[0]["words"]
+    assert found[0]["gradient"] > 0
+
+
+def test_a_part_that_is_of_espnet_is_named(elsewhere, training, noise, tiny_downloads, tmp_path):
+    values = yaml.safe_load((training / "config.yaml").read_text(encoding="utf-8"))
+    values |= {"video_encoder": "avhubert", "video_encoder_conf": {"size": "base"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    weights = training / "model.pth"
+    packed = pack(tmp_path / "config.yaml", weights, tmp_path / "avhubert.zip", INFO, "")
+    done = elsewhere(
+        "mome-transcribe", noise, "--model", packed, MOME_DOWNLOADS=str(tiny_downloads)
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    what = "cannot be built here: espnet2 is missing: pip install 'mome[recipes]'"
+    assert f"{packed} {what}" in done.stderr

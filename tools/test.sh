@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Set up what is missing, then lint, check types and test: tools/test.sh [pytest options]
+# tools/test.sh --wheel: install the package into fresh environments and try it there (test_wheel.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools/setup.sh
 # shellcheck source=egs/TEMPLATE/avsr1/path.sh
 . egs/TEMPLATE/avsr1/path.sh
+if [ "${1:-}" = --wheel ]; then exec tools/test_wheel.sh; fi
 python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
 python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}" --only mediapipe
 find egs mome test tools utils -name '*.sh' -not -path '*/venv/*' -not -path '*/.uv/*' -print0 \

@@ -33,7 +33,7 @@ from mome.encoders import Encoder
 from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
 from mome.models.rates import RatePair, TaskPair
-from mome.tasks.avsr import AVSRTask
+from mome.tasks.build import build_model
 
 TEXT_TOKENS_PER_SECOND = 4  # about 2.7 English words
 GB = 1e9
@@ -55,7 +55,7 @@ def build(args: argparse.Namespace) -> AVSRModel:
                 conf[key] = "bfloat16"
         setattr(args, f"{part}_conf", conf)
     with torch.device("meta"):
-        return AVSRTask.build_model(args)
+        return build_model(args)
 
 
 def efficient_attention(

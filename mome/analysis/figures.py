@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+from mome.common.extras import extra
+
 METADATA = {".png": {"Software": None}, ".svg": {"Date": None}}  # versions and dates are left out
 
 
 def headless_pyplot() -> Any:
-    """``matplotlib.pyplot``, which is loaded only where something is drawn."""
-    import matplotlib
+    """``matplotlib.pyplot``, which is loaded only where something is drawn.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed.
+    """
+    with extra():
+        import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "mome"

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from mome.common.extras import demand_installed
 from mome.encoders.avhubert_conversion import convert
 
 
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="e.g. large_vox_iter5.pt")
     parser.add_argument("--output", type=Path, required=True, help="e.g. downloads/avhubert-large")
     args = parser.parse_args(argv)
+    demand_installed("mome-convert-avhubert", "espnet2")
     print(json.dumps(convert(args.checkpoint, args.output), indent=2))
 
 

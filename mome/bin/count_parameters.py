@@ -9,12 +9,16 @@ import argparse
 from pathlib import Path
 
 import torch
-from espnet2.tasks.abs_task import AbsTask
 
 from mome.analysis.parameters import markdown, table
+from mome.common.extras import extra
 from mome.common.yaml_files import read_yaml
-from mome.tasks.avsr import AVSRTask
 from mome.tasks.data_folders import check_trained_on
+
+with extra("mome-count-parameters"):
+    from espnet2.tasks.abs_task import AbsTask
+
+    from mome.tasks.avsr import AVSRTask
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,10 +24,10 @@ import time
 from pathlib import Path
 
 import torch
-from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mome.common.extras import extra
 from mome.common.marks import OtherSettings, demand_same, file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
@@ -35,11 +35,16 @@ from mome.data.kaldi import read_scp, write_scp, write_text
 from mome.llm.beam import Hypothesis, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
-from mome.tasks.avsr import AVSRTask, check_trained, load_model
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.packed import check_trained
 from mome.tasks.trainer import lacks_memory
 from mome.tasks.transcript_length import default_max_new_tokens
+
+with extra("mome-decode"):
+    from espnet2.train.dataset import ESPnetDataset
+
+    from mome.tasks.avsr import AVSRTask, load_model
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"

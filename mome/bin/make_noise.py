@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.common.extras import demand_installed
 from mome.common.marks import OtherSettings, differences, fingerprint, is_done, write_mark
 from mome.common.processes import map_items
 from mome.data import test_sets
@@ -339,6 +340,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Make noise, then the noisy test sets."""
     args = parse(argv)
+    if args.parallel:
+        demand_installed("mome-make-noise", "espnet3")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     folder = args.dump / "noise"
     force = args.force == "true"

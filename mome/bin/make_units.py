@@ -13,18 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-import librosa
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from mome.common.extras import extra
 from mome.common.precision import built_for
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import LIP_RATE
 from mome.encoders.whisper import WhisperEncoder
+
+with extra("mome-make-units"):
+    import librosa
+    from sklearn.cluster import MiniBatchKMeans
 
 HOP = 160  # MFCC at 100 Hz
 FRAMES_PER_UNIT = {"mfcc": 4, "whisper": 2}  # 100 Hz and 50 Hz to 25 Hz

@@ -27,6 +27,7 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
+from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
@@ -113,6 +114,7 @@ def read_set(
 def main(argv: list[str] | None = None) -> None:
     """Read the sets, choose the threshold, report."""
     args = parse(argv)
+    demand_installed("mome-measure-cascade", "matplotlib")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     try:
         check_device(args.device)

@@ -30,6 +30,7 @@ from huggingface_hub.utils import validate_repo_id
 from mome.analysis import dry_run
 from mome.analysis.decoded import read_scores
 from mome.analysis.wer import normalise, score
+from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
@@ -38,9 +39,9 @@ from mome.data.video import LIP_RATE, read_lips
 from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
-from mome.tasks.avsr import check_trained
 from mome.tasks.packed import (
     check_output,
+    check_trained,
     describe_part,
     folders_of,
     load_packed,
@@ -298,6 +299,7 @@ def add_tests(info: dict[str, Any], expdir: Path, weights: Path, tag: str) -> No
 def main(argv: list[str] | None = None) -> None:
     """Pack, measure, pack again with what was measured."""
     args = parse(argv)
+    demand_installed("mome-pack", "sklearn")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
     try:

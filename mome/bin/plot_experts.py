@@ -28,6 +28,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
+from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS, TaskPair, fineness
 from mome.transcribe.transcriber import Transcriber
@@ -140,6 +141,7 @@ def draw(shares: Shares, output: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure, compare, draw."""
     args = parse(argv)
+    demand_installed("mome-plot-experts", "matplotlib")
     try:
         transcribe = Transcriber.load(args.model, args.device)
         shares = measure(transcribe, args.dump / args.set, args.task, args.max_clips)

@@ -13,6 +13,7 @@ from typing import Any
 
 from mome.analysis.decoded import rate_order
 from mome.analysis.figures import headless_pyplot, save
+from mome.common.extras import demand_installed
 from mome.data import test_sets
 from mome.models.rates import TASKS, parse_rate_pair
 
@@ -113,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--noise", help="kind of noise; default: no figure by SNR")
     parser.add_argument("--output", type=Path, help="folder; default: <expdir>/figures")
     args = parser.parse_args(argv)
+    demand_installed("mome-plot-results", "matplotlib")
     output = args.output or args.expdir / "figures"
     try:
         scores = read_scores(args.expdir, args.decode_tag)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mome.analysis.curves import read_curves
 from mome.analysis.figures import headless_pyplot, save
+from mome.common.extras import demand_installed
 
 STYLES = ("-", "--", ":", "-.")  # told apart in black and white too
 
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help=".png, .svg or .pdf")
     args = parser.parse_args(argv)
+    demand_installed("mome-plot-training", "matplotlib")
     names = args.names or [folder.name for folder in args.expdirs]
     if len(names) != len(args.expdirs):
         parser.error(f"{len(names)} --names for {len(args.expdirs)} --expdirs")

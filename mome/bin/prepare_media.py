@@ -41,6 +41,7 @@ import numpy as np
 
 from mome.analysis.wer import normalise
 from mome.common.atomic_files import remove_partial
+from mome.common.extras import demand_installed
 from mome.common.processes import map_items
 from mome.data.audio import (
     FULL_SCALE,
@@ -614,6 +615,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prepare one set."""
     args = parse(argv)
+    if args.parallel:
+        demand_installed("mome-prepare-media", "espnet3")
     settings = Settings(
         args.landmarks,
         args.other_landmarks,

@@ -62,6 +62,7 @@ from mome.analysis.experiments import (
 from mome.bin.run_once import NEUTRAL as NEUTRAL_SETTINGS
 from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
+from mome.common.extras import demand_installed
 from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
 
@@ -328,6 +329,7 @@ def write_report(
 def main(argv: list[str] | None = None) -> None:
     """Work off the list."""
     args = parse(argv)
+    demand_installed("mome-run-experiments", "matplotlib")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         listed = read_list(args.list, args.train_config)

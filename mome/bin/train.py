@@ -10,8 +10,11 @@ import traceback
 from pathlib import Path
 
 from mome.analysis.dry_run import report
-from mome.tasks.avsr import AVSRTask
+from mome.common.extras import extra
 from mome.tasks.config import parse
+
+with extra("mome-train"):
+    from mome.tasks.avsr import AVSRTask
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

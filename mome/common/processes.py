@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mome.common.extras import extra
 from mome.common.yaml_files import read_yaml
 
 # How many threads libraries start, which they read when they are imported.
@@ -61,7 +62,8 @@ def map_items[Item, Result](
     Raises:
         WorkerError: if a call raises an error, or ends its process; the message names the item,
             and the calls that have not started are cancelled.
-        RuntimeError: if a cluster is asked for and Dask is not installed.
+        ModuleNotFoundError: if a cluster is asked for and ESPnet is not installed.
+        RuntimeError: if it is, but Dask is not.
         ValueError: if nj is less than 1, or the cluster's file is no YAML.
     """
     items = list(items)
@@ -174,7 +176,8 @@ def _map_on_cluster[Item, Result](
 @cache
 def _client(cluster: str) -> Any:
     """Dask's client of a cluster, which is started once and ends with this process."""
-    from espnet3.parallel.parallel import build_client  # imports torch, which pools do not need
+    with extra():
+        from espnet3.parallel.parallel import build_client  # imports torch; pools do not need it
     from omegaconf import OmegaConf
 
     return build_client(OmegaConf.create(read_yaml(cluster)))

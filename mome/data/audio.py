@@ -13,6 +13,7 @@ from av import AudioStream
 from av.container import InputContainer
 
 from mome.common.atomic_files import write_bytes
+from mome.common.extras import extra
 from mome.data.video import (
     MediaError,
     check_gap,
@@ -48,6 +49,7 @@ def read_audio(path: str | Path, rate: int = RATE) -> np.ndarray:
         FileNotFoundError: if the file does not exist.
         MediaError: for a corrupt or truncated file, one without an audio stream, without samples
             or with samples that are not finite.
+        ModuleNotFoundError: for an archive, if kaldiio is not installed.
     """
     samples, source_rate = _read(str(path))
     _check_rate(source_rate, path)
@@ -180,7 +182,8 @@ def _exists(path: str) -> None:
 def _read(path: str) -> tuple[np.ndarray, int]:
     """Samples (N,) or (N, C) and their rate."""
     if _is_ark(path):
-        import kaldiio  # needed only for corpora stored in archives
+        with extra():
+            import kaldiio  # needed only for corpora stored in archives
 
         _exists(path.rpartition(":")[0])
         rate, samples = kaldiio.load_mat(path)

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
 from safetensors.torch import load_file
 
+from mome.common.extras import extra
 from mome.common.precision import compute_dtype, in_type
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
+
+if TYPE_CHECKING:
+    from espnet2.asr.encoder.avhubert_encoder import AVHubertModel
 
 # Published sizes. All published models, Base too, have their layer norms first (layer_norm_first).
 SIZES = {
@@ -32,8 +35,14 @@ SIZES = {
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def build(sizes: dict[str, Any]) -> AVHubertModel:
-    """ESPnet's AV-HuBERT of these sizes (see ``SIZES``), without what only audio needs."""
+def build(sizes: dict[str, Any]) -> "AVHubertModel":
+    """ESPnet's AV-HuBERT of these sizes (see ``SIZES``), without what only audio needs.
+
+    Raises:
+        ModuleNotFoundError: if ESPnet is not installed.
+    """
+    with extra():
+        from espnet2.asr.encoder.avhubert_encoder import FairseqAVHubertEncoder
     with fairseq_parts():
         model = FairseqAVHubertEncoder(
             pretrain=False,
@@ -88,6 +97,7 @@ class AVHubertEncoder(Encoder):
     Raises:
         ValueError: for an unknown size or type, or one that the weights do not have.
         FileNotFoundError: if ``weights`` names nothing.
+        ModuleNotFoundError: if ESPnet is not installed.
     """
 
     frames_per_second = 25

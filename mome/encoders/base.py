@@ -13,8 +13,7 @@ it costs. Another one is a class in a file of its own, registered by name (docs/
 from abc import abstractmethod
 from collections.abc import Callable
 
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
-
+from mome.common.espnet import AbsEncoder
 from mome.common.registry import Registry
 
 

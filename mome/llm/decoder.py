@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from espnet2.asr.decoder.abs_decoder import AbsDecoder
-from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mome.adapters import attach
 from mome.adapters.base import find_layers
 from mome.common.activation_checkpointing import recompute_in_backward
+from mome.common.espnet import AbsDecoder, BatchScorerInterface
 from mome.common.frozen import Frozen
 from mome.common.precision import compute_dtype
 from mome.llm.attention import use_matrix_products

@@ -5,13 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from espnet2.torch_utils.device_funcs import force_gatherable
-from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
 from transformers import AutoTokenizer
 
 from mome.common.distributed import of_first_process
+from mome.common.espnet import AbsEncoder, AbsESPnetModel, force_gatherable
 from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 import jiwer
 import torch
 import torch.nn.functional as F
-from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import nn
 
+from mome.common.espnet import force_gatherable
 from mome.common.frozen import unwrap
 from mome.data.video import LIP_RATE
 from mome.models.avsr import AVSRModel

@@ -7,10 +7,9 @@ goes with them, which is what a narrow encoder needs before it is given to the L
 
 import torch
 import torch.nn.functional as F
-from espnet2.asr.encoder.abs_encoder import AbsEncoder
-from espnet2.torch_utils.device_funcs import force_gatherable
-from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
+
+from mome.common.espnet import AbsEncoder, AbsESPnetModel, force_gatherable
 
 
 class VideoUnitsModel(AbsESPnetModel):

@@ -11,33 +11,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from espnet2.fileio.read_text import read_2columns_text
-from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.optimizers.optim_groups import add_optimizer_hooks
-from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
-from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
-from espnet2.train import dataset
-from espnet2.train.abs_espnet_model import AbsESPnetModel
-from espnet2.train.class_choices import ClassChoices
-from espnet2.train.preprocessor import AbsPreprocessor
-from espnet2.utils.types import str2bool, str_or_none
 
+from mome.common.extras import extra
 from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
+from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
-from mome.tasks.batches import RandomTies
-from mome.tasks.build import (
-    audio_encoder_choices,
-    build_model,
-    decoder_choices,
-    model_choices,
-    video_encoder_choices,
-)
-from mome.tasks.schedule import WarmupCosineLR
-from mome.tasks.trainer import AVSRTrainer
+from mome.tasks.build import DECODERS, MODELS, build_model
+from mome.tasks.packed import check_trained
 from mome.tasks.warm_start import check_warm_start
+
+with extra():
+    from espnet2.asr.decoder.abs_decoder import AbsDecoder
+    from espnet2.asr.encoder.abs_encoder import AbsEncoder
+    from espnet2.fileio.read_text import read_2columns_text
+    from espnet2.iterators.abs_iter_factory import AbsIterFactory
+    from espnet2.optimizers.optim_groups import add_optimizer_hooks
+    from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
+    from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
+    from espnet2.train import dataset
+    from espnet2.train.abs_espnet_model import AbsESPnetModel
+    from espnet2.train.class_choices import ClassChoices
+    from espnet2.train.preprocessor import AbsPreprocessor
+    from espnet2.utils.types import str2bool, str_or_none
+
+    from mome.tasks.batches import RandomTies
+    from mome.tasks.schedule import WarmupCosineLR
+    from mome.tasks.trainer import AVSRTrainer
 
 asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
 dataset.DATA_TYPES["lips"] = {
@@ -48,6 +50,17 @@ dataset.DATA_TYPES["lips"] = {
 scheduler_classes["warmup_cosine"] = WarmupCosineLR
 AbsPreprocessor.register(AVSRPreprocessor)
 
+model_choices = ClassChoices("model", MODELS, type_check=AbsESPnetModel, default="avsr")
+audio_encoder_choices = ClassChoices(
+    "audio_encoder", AUDIO_ENCODERS, type_check=AbsEncoder, optional=True
+)
+video_encoder_choices = ClassChoices(
+    "video_encoder", VIDEO_ENCODERS, type_check=AbsEncoder, optional=True
+)
+# ClassChoices copies what it is given; encoders may be registered later.
+audio_encoder_choices.classes = AUDIO_ENCODERS
+video_encoder_choices.classes = VIDEO_ENCODERS
+decoder_choices = ClassChoices("decoder", DECODERS, type_check=AbsDecoder, optional=True)
 preprocessor_choices = ClassChoices(
     "preprocessor",
     classes={"avsr": AVSRPreprocessor},
@@ -218,24 +231,6 @@ def check_float16(model: torch.nn.Module, use_amp: bool) -> None:
         )
 
 
-def check_trained(*paths: str | Path) -> None:
-    """See that the files of a training are there.
-
-    Raises:
-        FileNotFoundError: if one is missing; the message names the weights that are there.
-    """
-    for path in map(Path, paths):
-        if path.exists():
-            continue
-        others = sorted(each.name for each in path.parent.glob("valid.*.pth"))
-        if path.suffix == ".pth" and others:
-            raise FileNotFoundError(
-                f"{path} does not exist; there are {', '.join(others)}: name one of them, or let "
-                "best_model_criterion of the training's configuration keep what you want"
-            )
-        raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
-
-
 def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> tuple:
     """Rebuild a trained model: frozen parts from their sources, trained tensors from a checkpoint.
 
@@ -244,6 +239,7 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
 
     Raises:
         FileNotFoundError: if either file is missing.
+        ModuleNotFoundError: on import, if ESPnet is not installed.
     """
     check_trained(config, weights)
     with built_for(device):

@@ -38,6 +38,7 @@ from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
@@ -246,6 +247,24 @@ def folders_of(config: Path) -> list[Path]:
     """The folders in which the frozen parts of a training lie on this machine."""
     values = read_yaml(config)
     return list(dict.fromkeys(Path(name).expanduser().parent for _, name in parts_of(values)))
+
+
+def check_trained(*paths: str | Path) -> None:
+    """See that the files of a training are there.
+
+    Raises:
+        FileNotFoundError: if one is missing; the message names the weights that are there.
+    """
+    for path in map(Path, paths):
+        if path.exists():
+            continue
+        others = sorted(each.name for each in path.parent.glob("valid.*.pth"))
+        if path.suffix == ".pth" and others:
+            raise FileNotFoundError(
+                f"{path} does not exist; there are {', '.join(others)}: name one of them, or let "
+                "best_model_criterion of the training's configuration keep what you want"
+            )
+        raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
 
 
 def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
@@ -504,7 +523,7 @@ def load_packed(
     Raises:
         FileNotFoundError, PackedModelError: as :func:`opened`, :func:`read_info` and
             :func:`find_part`; if the model imports other modules, has options that this version
-            does not know, or tensors do not fit.
+            does not know, or a part that is ESPnet's where that is missing, or tensors do not fit.
         OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
     """
     # Looking into a packed model needs neither Transformers nor the encoders.
@@ -541,6 +560,10 @@ def load_packed(
                 f"{path}: this version of mome cannot build it ({error}); install the one that "
                 f"packed it{f' ({packed_by})' if packed_by else ''}, or a newer one"
             ) from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            raise PackedModelError(f"{path} cannot be built here: {error}") from None
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:

@@ -19,6 +19,8 @@ from typing import Any, Self
 import jiwer
 import numpy as np
 
+from mome.common.extras import extra
+
 CLIP = 1e-6  # a probability is kept this far from 0 and 1
 BINS = 10
 FOLDS = 5
@@ -97,8 +99,12 @@ def fit(segments: Sequence[Sequence[Scores]], right: Sequence[Sequence[bool]]) -
     Args:
         segments: the raw scores of each segment's words.
         right: of each segment's words, whether they are right.
+
+    Raises:
+        ModuleNotFoundError: if scikit-learn is not installed.
     """
-    from sklearn.linear_model import LogisticRegression
+    with extra():
+        from sklearn.linear_model import LogisticRegression
 
     lines = {}
     for count in sorted({len(scores[0]) for scores in segments if scores}):

@@ -1,0 +1,47 @@
+"""Libraries that only some of the commands need, and which extra of the package brings them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+EXTRAS = {
+    "espnet2": "recipes",
+    "espnet3": "recipes",
+    "kaldiio": "recipes",
+    "librosa": "recipes",
+    "sklearn": "recipes",
+    "matplotlib": "plot",
+}
+
+
+@contextmanager
+def extra(command: str | None = None) -> Iterator[None]:
+    """Around imports of what an extra brings: says how to get what is missing.
+
+    Args:
+        command: program that the imports are for, which then ends with that line.
+
+    Raises:
+        ModuleNotFoundError: if there is no such command; of other libraries as it was.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        message = f"{name} is missing: pip install 'mome[{EXTRAS[name]}]'"
+        if command is not None:
+            raise SystemExit(f"{command}: {message}") from None
+        raise ModuleNotFoundError(message, name=name) from None
+
+
+def demand_installed(command: str, *libraries: str) -> None:
+    """See that a program has what it will import later, before it has worked for hours.
+
+    Raises:
+        SystemExit: if a library is missing; says how to get it.
+    """
+    with extra(command):
+        for library in libraries:
+            import_module(library)
