@@ -38,13 +38,13 @@ from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
 from mome.tasks.packed import check_trained
-from mome.tasks.trainer import lacks_memory
 from mome.tasks.transcript_length import default_max_new_tokens
 
 with extra("mome-decode"):
     from espnet2.train.dataset import ESPnetDataset
 
     from mome.tasks.avsr import AVSRTask, load_model
+    from mome.tasks.trainer import lacks_memory
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"

@@ -43,4 +43,4 @@ def test_a_new_recipe_reads_texts_with_a_mark(tmp_path):
     folder.mkdir(parents=True)
     (folder / "1.mp4").touch()
     (folder / "1.txt").write_bytes("\ufeffplace  red\r\n".encode())
-    assert recipe.utterances(tmp_path, "train", 1)["anna-1"][2] == "place red"
+    assert recipe.utterances(tmp_path, "train", 1)[0]["anna-1"][2] == "place red"
