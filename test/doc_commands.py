@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 # A comment before a block says which test runs its commands, or what they need that tests lack.
 BLOCK = re.compile(r"(?:^<!-- (run by|needs): ([^\n]+) -->\n)?^```sh\n(.*?)^```$", re.M | re.S)
 PLACEHOLDER = re.compile(r"(?<!<)<[a-z][^<>\n]*>")
-SCRIPTS = ("egs/*/*.sh", "egs/*/local/*.py", "egs/TEMPLATE/*/*.sh", "utils/*.sh", "tools/*.sh")
+SCRIPTS = ("egs/*/*.sh", "egs/*/local/*.py", "egs/TEMPLATE/*/*.sh", "utils/*.sh")
+SCRIPTS += ("tools/*.sh", "tools/bench/*.sh")
 # Programs of others, whose options are not checked here.
 OTHERS = ("pip", "pre-commit", "ruff", "mypy")
 STAND_IN = """#!{bash}

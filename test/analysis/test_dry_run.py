@@ -20,11 +20,13 @@ from mome.analysis.dry_run import (
     llm_flops,
     report,
     step_peak,
+    tokens_per_second,
     weight_bytes,
 )
 from mome.encoders.avhubert import SIZES
 from mome.encoders.avhubert import build as build_avhubert
 from mome.encoders.whisper import TAIL
+from mome.models.rates import RatePair, TaskPair
 from mome.tasks.avsr import AVSRTask
 from mome.tasks.config import parse, read_config
 
@@ -277,6 +279,34 @@ def test_rows_of_table_6_have_its_models_unless_told_otherwise():
         given = recipe_options(recipe, *row, "--lm", "folder")
         assert given["lm"] == "folder"
         assert given["audio_model"] == "openai/whisper-medium"
+
+
+def test_tables_5_and_8_state_what_a_dry_run_says():
+    results = (ROOT / "egs/lrs2/RESULTS.md").read_text(encoding="utf-8")
+
+    def stated(table: int) -> dict[str, list[str]]:
+        """Cells after the first of each row with a configuration."""
+        text = results.split(f"## Table {table}:")[1].split("## Table")[0]
+        rows = [re.split(r" *\| *", line)[1:-1] for line in text.splitlines() if "| `" in line]
+        return {first: rest for first, *rest in rows}
+
+    args = configuration("lrs2", "table3/mome_15_1_24")
+    args.model_conf |= {"audio_rates": [1, 4, 16], "video_rates": [1, 2, 5]}
+    model = build(args)
+    encoders = sum(encoder_flops(model, kind, 10.0) for kind in model.rates)
+    rows = stated(5)
+    assert list(rows) == ["1, 1", "4, 2", "16, 5"]
+    for name, (_, _, _, tokens, flops, _) in rows.items():
+        pair = RatePair(*map(int, name.split(", ")))
+        assert tokens == f"{23 * tokens_per_second(model, pair):.0f}"
+        llm = llm_flops(model, TaskPair("avsr", pair), 10.0)
+        assert flops == f"{(encoders + llm) / 1e12:.2f}"
+    rows = stated(8)
+    assert list(rows) == ["Llama-AVSR", "Llama-MTSK", "MoME-15/3-MHSA"]
+    for row, _, flops, _ in rows.values():
+        model = build(configuration("lrs2", row.strip("`")))
+        llm = llm_flops(model, TaskPair("avsr", RatePair(4, 2)), 10.0)
+        assert flops == f"{(encoders + llm) / 1e12:.2f}"
 
 
 def test_avhuberts_published_sizes_have_their_published_number_of_parameters():

@@ -37,6 +37,16 @@ def test_a_dropped_last_window_leaves_the_whole_ones_as_they_are(rate, how):
         assert (dropped[row, out[row] :] == 0).all()
 
 
+@pytest.mark.parametrize(("audio", "video", "tokens"), [(1, 1, 1673), (4, 2, 560), (16, 5, 184)])
+def test_the_papers_counts_of_tokens_are_those_of_dropped_windows(audio, video, tokens):
+    """Table 5: one clip at three rate pairs, with four markers; see egs/lrs2/RESULTS.md."""
+    counts = []
+    for frames, rate in ((1113, audio), (556, video)):
+        lengths = torch.tensor([frames])
+        counts.append(int(compress(torch.zeros(1, frames, 1), lengths, rate, "average", "drop")[1]))
+    assert sum(counts) + 4 == tokens
+
+
 def test_an_unknown_last_window_is_refused():
     with pytest.raises(ValueError, match="last_window 'pad' must be keep or drop"):
         compress(torch.randn(1, 5, 2), torch.tensor([5]), 2, last_window="pad")

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything that a GPU is to be checked and measured for: tools/bench/gpu.sh [options]
 #   --output DIR     the results, one file a part, written as it goes; default: gpu
-#   --parts LIST     of tests, experts-1b, -3b, -8b, products, train, decode, devices, recipes; default:
-#                    all but the last two, which need data and a trained model
+#   --parts LIST     of tests, experts-1b, -3b, -8b, products, train, decode, table5, table8, devices,
+#                    recipes; default: all but the last two, which need data and a trained model, and
+#                    the paper's tables of seconds (../../egs/lrs2/RESULTS.md)
 #   --exp DIR        for devices: a trained model of mini_av; default: egs/mini_av/exp/mome
 #   --data DIR       for devices: a set for it; default: egs/mini_av/dump/test
 #   --recipes LIST   for recipes: trained and decoded, stages 4 and 5; default: "mini_av grid"
@@ -82,6 +83,23 @@ for name in ${parts}; do
                 sizes+=("${more[@]}")
             fi
             part "${name}" 150 python lrs3.py --part "${name}" "${sizes[@]}"
+            ;;
+        table5 | table8)
+            conf=${root}/egs/lrs2/conf
+            sizes=(--lm llama-3.2-3b --clips 1)
+            if "${quick}"; then
+                sizes+=(--layers 1 --beam 2 --tokens 2 --dtype float32 --seconds 1)
+            elif [ "${name}" = table5 ]; then
+                sizes+=(--seconds 23)
+            else
+                sizes+=(--seconds 4 8 12 16)
+            fi
+            rates=(a4_v2) rows=(table1/llama_avsr table1/llama_mtsk_mss table3/mome_15_1_24)
+            if [ "${name}" = table5 ]; then rates=(a1_v1 a4_v2 a16_v5) rows=(table3/mome_15_1_24); fi
+            for row in "${rows[@]}"; do
+                part "${name}-${row##*/}" 120 python lrs3.py --part decode --config "${conf}/${row}.yaml" \
+                    --rates "${rates[@]}" "${sizes[@]}"
+            done
             ;;
         devices)
             part devices 90 python devices.py --exp "${exp}" --data "${data}"

@@ -1,9 +1,10 @@
 """The paper's system for LRS3 with random weights: a training step, and decoding with a beam.
 
 Whisper-small and AV-HuBERT Large read clips of noise, and an LLM of 1B parameters is trained or
-searched, all by the configuration that trains on LRS3. Training is timed at the configuration's
-batch size for clips of each length, against a plain loop over the rate pairs where asked; decoding
-at all rate pairs in one pass. Runs on a GPU if there is one; --layers 2 is a quick try without.
+searched, all by the configuration that trains on LRS3, or that of --config. Training is timed at
+the configuration's batch size for clips of each length, against a plain loop over the rate pairs
+where asked; decoding at all rate pairs in one pass, or at each of --rates by itself. Runs on a GPU
+if there is one; --layers 2 is a quick try without.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -25,6 +27,7 @@ from train_step import as_it_comes, loop_loss
 from mome.common.frozen import unwrap
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
+from mome.models.rates import parse_rate_pair
 from mome.pretrained.model_sizes import words_tokenizer
 from mome.tasks.avsr import AVSRTask
 from mome.tasks.config import parse
@@ -36,11 +39,11 @@ Batch = dict[str, torch.Tensor]
 
 
 def build(args: argparse.Namespace, device: str, checkpointing: bool = False) -> AVSRModel:
-    """The model of LRS3's configuration with random weights, frozen parts in ``--dtype``."""
+    """The model of a configuration with random weights, frozen parts in ``--dtype``."""
     with tempfile.TemporaryDirectory() as folder:
         llm_config(args.lm, args.layers).save_pretrained(folder)
         words_tokenizer().save_pretrained(folder)
-        options = ["--config", str(ROOT / "egs/lrs3/conf/train.yaml")]
+        options = ["--config", str(args.config)]
         options += ["--decoder_conf", f"lm={folder}", "--decoder_conf", f"lm_dtype={args.dtype}"]
         options += ["--audio_encoder_conf", "model=openai/whisper-small"]
         options += ["--audio_encoder_conf", f"dtype={args.dtype}"]
@@ -48,11 +51,13 @@ def build(args: argparse.Namespace, device: str, checkpointing: bool = False) ->
         options += ["--decoder_conf", f"gradient_checkpointing={str(checkpointing).lower()}"]
         for part in ("decoder", "audio_encoder"):
             options += [f"--{part}_conf", "load_pretrained=false"]
+        pairs = [parse_rate_pair(name) for name in args.rates]
+        for kind in ("audio", "video") if pairs else ():
+            rates = sorted({pair.rates[kind] for pair in pairs})
+            options += ["--model_conf", f"{kind}_rates={rates}".replace(" ", "")]
         torch.manual_seed(0)
         with torch.device(device):
             model = AVSRTask.build_model(parse(options))
-    for layer in model.decoder.adapter.layers:
-        torch.nn.init.normal_(layer.up.weight, std=0.02)
     return model.to(device)
 
 
@@ -208,15 +213,19 @@ def decode(args: argparse.Namespace, device: str) -> None:
     """Print what beam search takes."""
     model = build(args, device).eval()
     model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
-    task_pairs = model.task_pairs
-    print(f"\nDecoding at {len(task_pairs)} rate pairs in one pass, beam {args.beam}, 32 tokens\n")
-    print("| clips | s | encoders, s | peak GB | GPU at work, % | copies to the host a token |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for count, length in args.decode:
+    # By the names of --rates each by itself, otherwise all side by side.
+    chosen = [[each] for name in args.rates for each in model.task_pairs if str(each.pair) == name]
+    print(f"\nDecoding with beam {args.beam}, {args.tokens} tokens\n")
+    print(
+        "| clips | rate pairs | s | encoders, s | peak GB | GPU at work, % | "
+        "copies to the host a token |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for (count, length), task_pairs in product(args.decode, chosen or [model.task_pairs]):
         batch = clips(model, count, length, device)
         inputs = {k: v for k, v in batch.items() if "text" not in k}
 
-        def search(inputs=inputs):
+        def search(inputs=inputs, task_pairs=task_pairs):
             nodes, leaves = model.prompts(model.encode(**inputs), task_pairs)
             return beam_search(
                 model.decoder.lm.inner,
@@ -233,9 +242,10 @@ def decode(args: argparse.Namespace, device: str) -> None:
             times = seconds({"all": search, "encoders": partial(model.encode, **inputs)}, 3)
         whole, encoders = (statistics.median(times[name]) for name in ("all", "encoders"))
         busy, copies = profile(search) if device == "cuda" else (float("nan"), float("nan"))
+        pairs = ", ".join(str(each.pair) for each in task_pairs)
         print(
-            f"| {count} of {length:g} s | {whole:.2f} | {encoders:.2f} | {memory[0]:.1f} | "
-            f"{100 * busy:.0f} | {copies / args.tokens:.1f} |",
+            f"| {count} of {length:g} s | {pairs} | {whole:.2f} | {encoders:.2f} | "
+            f"{memory[0]:.1f} | {100 * busy:.0f} | {copies / args.tokens:.1f} |",
             flush=True,
         )
 
@@ -259,6 +269,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=("train", "decode"), required=True)
+    config = ROOT / "egs/lrs3/conf/train.yaml"
+    parser.add_argument("--config", type=Path, default=config, help="of egs/lrs2 or egs/lrs3")
+    parser.add_argument("--rates", nargs="+", default=[], help="such as a4_v2, each by itself")
     parser.add_argument("--lm", default="llama-3.2-1b", help="see experts.py")
     parser.add_argument("--layers", type=int, help="fewer than the LLM has, as a quick try")
     parser.add_argument("--dtype", default="bfloat16", help="of LLM, Whisper and AV-HuBERT")
@@ -275,7 +288,7 @@ def main() -> None:
     if args.clips:
         args.decode = [(args.clips, length) for length in args.seconds]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"LRS3's configuration with {args.lm}, {args.dtype}; {machine()}")
+    print(f"{args.config.stem} with {args.lm}, {args.dtype}; {machine()}")
     {"train": train, "decode": decode}[args.part](args, device)
 
 
