@@ -46,7 +46,9 @@ def write_clip(
     options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=options) as container:
         if len(frames):
-            quality = {"crf": "10"} if codecs[0] == "libx264" else {"qmin": "1", "qmax": "3"}
+            # Looking ahead, x264 writes other bytes each time on some processors.
+            x264 = {"crf": "10", "x264-params": "sync-lookahead=0:rc-lookahead=0"}
+            quality = x264 if codecs[0] == "libx264" else {"qmin": "1", "qmax": "3"}
             video = container.add_stream(codecs[0], rate=fps, options=quality | {"threads": "1"})
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = "yuvj420p" if codecs[0] == "mjpeg" else "yuv420p"

@@ -55,7 +55,7 @@ def clip(tmp_path_factory) -> Path:
 def test_the_same_landmark_model_is_taken_without_a_word(packed_as, tracker, clip):
     packed = packed_as(describe("dlib", {"dlib": tracker}, 3, 12))
     transcript = Transcriber.load(packed, downloads=[DOWNLOADS])(clip, OPTIONS)
-    assert transcript.notes == ["no sound: lips alone"]
+    assert transcript.notes == ["no sound: lips alone", "vsr v2, the finest rates"]
 
 
 def test_another_landmark_model_is_refused_unless_it_is_named(
@@ -113,7 +113,7 @@ def test_crops_made_elsewhere_are_noted(packed_as, clip):
 
 def test_models_that_say_nothing_are_read_with_a_warning(packed_as, clip, caplog):
     transcript = Transcriber.load(packed_as({}), downloads=[DOWNLOADS])(clip, OPTIONS)
-    assert transcript.notes == ["no sound: lips alone"]
+    assert transcript.notes == ["no sound: lips alone", "vsr v2, the finest rates"]
     assert "does not say what cut the lips it was trained on: dlib is taken" in caplog.text
 
 
