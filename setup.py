@@ -14,7 +14,7 @@ COMMANDS = [
 
 setup(
     name="mome",
-    version="0.1.0",
+    version="0.2.0",
     description="Mixture of Matryoshka Experts for audio-visual speech recognition with LLMs",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

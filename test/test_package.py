@@ -9,6 +9,7 @@ them behind a new one's own, all of them or those that the package requires with
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from mome.tasks.packed import pack
 
 INFO = {"trained_on": "nothing", "max_seconds": 4.0}
 ROOT = Path(__file__).parents[1]
+VERSION = "0.2.0"
 SOURCES = ["mome", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
 SOURCES += ["CHANGELOG.md", "CITATION.cff"]
 
@@ -81,6 +83,18 @@ def test_every_module_of_bin_is_a_command(tmp_path):
     assert listed == modules_with_main()
     assert listed["mome-prepare-media"] == "mome.bin.prepare_media:main"
     assert len(listed) == len(list((ROOT / "mome/bin").glob("[!_]*.py")))
+
+
+def test_version_and_date_are_the_same_everywhere():
+    setup, changes, citation = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("setup.py", "CHANGELOG.md", "CITATION.cff")
+    )
+    cited = yaml.safe_load(citation)
+    assert cited["version"] == VERSION
+    assert f'    version="{VERSION}",\n' in setup
+    sections = re.findall(r"^## (.+)$", changes, re.MULTILINE)
+    assert sections[:2] == ["Unreleased", f"{VERSION} - {cited['date-released']}"]
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +333,7 @@ def test_names_are_imported_without_trainer_and_transformers(full, tmp_path):
     """
     done = outside(full, tmp_path, "python", "-c", code)
     first, second = done.stdout.splitlines()
-    assert first.startswith("0.1.0 ")
+    assert first.startswith(f"{VERSION} ")
     assert "'torch'" in first
     for library in ("espnet2", "transformers", "peft", "scipy", "librosa"):
         assert f"'{library}'" not in first

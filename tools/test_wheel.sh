@@ -42,7 +42,8 @@ assert find_spec("espnet2") is None, "ESPnet was installed without its extra"
 print(f"mome {mome.__version__} without ESPnet")
 END
     outside python adapt.py downloads/lm notes.txt notes.pt 2
-    outside mome-transcribe noise.wav --model tiny.zip --downloads downloads --format json > "${work}/said"
+    outside env MOME_DOWNLOADS=downloads mome-transcribe noise.wav --model tiny.zip --format json \
+        > "${work}/said"
     grep -q '"confidence"' "${work}/said"
     if outside mome-train --help > "${work}/said" 2>&1; then
         echo "mome-train needs no ESPnet?" >&2
