@@ -115,7 +115,8 @@ def _map_in_pools[Item, Result](
             # Where all processes crash, as for lack of a library, the items are not to blame.
             if culprits and (crashed is None or nj < len(culprits) == len(suspects)):
                 raise _failure(desc, items[culprits[0]], BrokenProcessPool(CRASHED))
-            for place in culprits if crashed else []:
+            for place in culprits:
+                assert crashed is not None, "an error was raised without it"
                 add(place, crashed(items[place], CRASHED))
     return [results[place] for place in range(len(items))]
 
