@@ -18,7 +18,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.quantizers import AutoHfQuantizer
@@ -96,7 +95,7 @@ def explain(name: str, error: Exception) -> OSError | None:
     return None
 
 
-def load_lm(name: str, dtype: torch.dtype) -> PreTrainedModel:
+def load_lm(name: str, dtype: torch.dtype) -> Any:
     """A causal LM in this type; a quantised one if the package of its weights is installed.
 
     Raises:
