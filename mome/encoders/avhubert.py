@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from espnet2.asr.encoder.avhubert_encoder import AVHubertModel, FairseqAVHubertEncoder
-from safetensors.torch import load_file
 
 from mome.common.precision import compute_dtype, in_type
+from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
 
@@ -108,7 +108,7 @@ class AVHubertEncoder(Encoder):
         else:
             sizes, file = read_weights(Path(weights), size)
             self.encoder = build(sizes)
-            self.encoder.load_state_dict(load_file(file))
+            load_weights(self.encoder, file)
 
     def output_size(self) -> int:
         """Width of a frame."""
