@@ -120,6 +120,7 @@ def audio_seconds(path: str | Path) -> float:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
     if _is_ark(path):
         samples, rate = _read(path)
+        _check_rate(rate, path)
         return len(samples) / rate
     _exists(path)
     with open_media(path) as container:
@@ -186,7 +187,11 @@ def _read(path: str) -> tuple[np.ndarray, int]:
             import kaldiio  # needed only for corpora stored in archives
 
         _exists(path.rpartition(":")[0])
-        rate, samples = kaldiio.load_mat(path)
+        try:
+            rate, samples = kaldiio.load_mat(path)
+        except Exception as error:  # of many kinds, none of which names the file
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise MediaError(path, f"no sound at that place of the archive ({reason})") from error
         if samples.dtype.kind == "i":
             samples = samples / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
         return samples, rate

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 
 from mome.common.extras import extra
 from mome.common.precision import compute_dtype, in_type
+from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
 
@@ -118,7 +118,7 @@ class AVHubertEncoder(Encoder):
         else:
             sizes, file = read_weights(Path(weights), size)
             self.encoder = build(sizes)
-            self.encoder.load_state_dict(load_file(file))
+            load_weights(self.encoder, file)
 
     def output_size(self) -> int:
         """Width of a frame."""

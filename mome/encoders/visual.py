@@ -8,10 +8,10 @@ some 40 times less.
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 
 from mome.common.precision import compute_dtype, in_type
+from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
 
 STEM_FRAMES = 5
@@ -113,7 +113,7 @@ class VisualEncoder(Encoder):
         )
         if weights is not None:
             try:
-                self.load_state_dict(load_file(weights))
+                load_weights(self, weights)
             except FileNotFoundError as error:
                 raise FileNotFoundError(
                     f"{weights}: no weights for the video encoder; train them first (stage 4 does)"

@@ -6,6 +6,7 @@ the data; then aliases. Strings are a u16 length that counts a closing zero. All
 """
 
 import json
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -22,13 +23,15 @@ from transformers import (
 
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 VERSION = 6
+MOST_DIMENSIONS = 8  # more than any variable has; NumPy takes 64
 
 
 def read_model(path: Path) -> dict[str, np.ndarray]:
     """All variables of a model.bin by name, aliases included.
 
     Raises:
-        ValueError: if the file has another version, is truncated, or holds an unknown type.
+        ValueError: if the file has another version, is truncated or damaged, or holds an unknown
+            type.
     """
     data = memoryview(path.read_bytes())
     place = 0
@@ -44,7 +47,10 @@ def read_model(path: Path) -> dict[str, np.ndarray]:
         return struct.unpack(f"<{code}", take(struct.calcsize(code)))[0]
 
     def string() -> str:
-        return bytes(take(number("H")))[:-1].decode()
+        try:
+            return bytes(take(number("H")))[:-1].decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: no name before byte {place}; fetch it again") from None
 
     version = number("I")
     if version != VERSION:
@@ -58,10 +64,16 @@ def read_model(path: Path) -> dict[str, np.ndarray]:
         kind = number("B")
         if kind not in TYPES:
             raise ValueError(f"{path}: variable {name} has unknown type {kind}")
-        variables[name] = np.frombuffer(take(number("I")), dtype=TYPES[kind]).reshape(shape)
+        size = number("I")
+        expected = math.prod(shape) * np.dtype(TYPES[kind]).itemsize
+        if size != expected or len(shape) > MOST_DIMENSIONS:
+            raise ValueError(f"{path}: {name} of shape {shape} has {size} bytes; fetch it again")
+        variables[name] = np.frombuffer(take(size), dtype=TYPES[kind]).reshape(shape)
     for _ in range(number("I")):
-        alias = string()
-        variables[alias] = variables[string()]
+        alias, name = string(), string()
+        if name not in variables:
+            raise ValueError(f"{path}: {alias} stands for {name!r}, which it lacks; fetch it again")
+        variables[alias] = variables[name]
     return variables
 
 

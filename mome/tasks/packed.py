@@ -17,10 +17,10 @@ their weights, tokenizer and configuration are checked. Nothing in it is unpickl
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import logging
-import pickle
 import shutil
 import tempfile
 import zipfile
@@ -279,7 +279,7 @@ def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
         return {name: tensor.contiguous() for name, tensor in state.items()}
     except FileNotFoundError:
         raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, AttributeError) as error:
+    except Exception as error:  # of a damaged file PyTorch raises almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{weights} is no checkpoint ({reason}); name one by --weights") from None
 
@@ -386,7 +386,10 @@ def opened(path: Path) -> Iterator[Path]:
                 for name in names:
                     with archive.open(name) as source, open(Path(temporary, name), "wb") as target:
                         shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+            # An offset before the file's beginning is an OSError, and so is a full disk.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise PackedModelError(f"{path} is no packed model ({error}); copy it again") from None
         if not Path(temporary, INFO).is_file():
             raise PackedModelError(f"{path} is no packed model: it has no {INFO}")

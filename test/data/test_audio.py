@@ -72,6 +72,15 @@ def test_archive(tmp_path):
     assert file_of(path) == str(tmp_path / "a.ark")
     assert file_of("a.ark.wav") == "a.ark.wav"
     assert audio_seconds(path) == 1
+    whole = (tmp_path / "a.ark").read_bytes()
+    silent = whole.replace((16000).to_bytes(4, "little"), bytes(4))  # no samples a second
+    (tmp_path / "b.ark").write_bytes(silent)
+    for read in (audio_seconds, read_audio):
+        with pytest.raises(MediaError, match="sound at 0 samples a second; mend its header"):
+            read(f"{tmp_path}/b.ark:5")
+    for offset in (4, 40, 10**6):
+        with pytest.raises(MediaError, match=rf"a\.ark:{offset}: no sound at that place"):
+            read_audio(f"{tmp_path}/a.ark:{offset}")
 
 
 def test_errors_name_file_and_reason(tmp_path):

@@ -126,6 +126,16 @@ def test_ctranslate2_files_are_read_and_damaged_ones_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match="truncated"):
         read_model(path)
+    small = {"ab": np.ones(3, np.float16)}
+    whole = model_bin(small, {"cd": "ab"})
+    for damaged, message in (
+        (model_bin(small, {"cd": "xy"}), r"model\.bin: cd stands for 'xy', which it lacks"),
+        (whole.replace(b"ab\0", b"\xffb\0", 1), r"model\.bin: no name before byte 3\d; fetch"),
+        (whole.replace(b"\3\0\0\0\4", b"\4\0\0\0\4"), r"ab of shape \[4\] has 6 bytes; fetch it"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            read_model(path)
     path.write_bytes(b"\x05\0\0\0")
     with pytest.raises(ValueError, match="version 5"):
         read_model(path)

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from tiny_recipe import options as write_options
 
 from mome.analysis.comparison import errors_by_seed, paired_interval
 from mome.analysis.decoded import decode_folder, read_prepared, read_transcripts
@@ -48,31 +49,7 @@ def run(arguments: list[str], check: bool = True) -> subprocess.CompletedProcess
 def recipe(tmp_path_factory, tiny_lm, tiny_whisper) -> tuple[Path, list[str]]:
     """A finished run and its options."""
     folder = tmp_path_factory.mktemp("recipe")
-    train = yaml.safe_load((RECIPE / "conf/train.yaml").read_text())
-    train["decoder_conf"]["adapter_conf"] |= {"num_routed": 3, "top_k": 2, "bottleneck": 2}
-    video = yaml.safe_load((RECIPE / "conf/video_encoder.yaml").read_text())
-    video["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
-    video["model_conf"]["num_units"] = 4
-    projectors = yaml.safe_load((RECIPE / "conf/projectors.yaml").read_text())
-    for name, conf in (("train", train), ("projectors", projectors), ("video_encoder", video)):
-        conf |= {"max_epoch": 1, "num_iters_per_epoch": 3, "batch_size": 2, "valid_batch_size": 2}
-        # The tiny encoder's shape; avsr.sh names its weights.
-        conf["video_encoder_conf"] = video["video_encoder_conf"]
-        if name != "video_encoder":
-            conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
-        if name == "train":
-            conf["best_model_criterion"].append(["valid", "epoch", "max"])
-            conf["keep_nbest_models"] = 2
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
-    options = ["--datadir", folder / "data", "--dumpdir", folder / "dump", "--nj", "2"]
-    options += ["--expdir", folder / "exp", "--corpus", folder / "corpus"]
-    options += ["--lm", tiny_lm, "--audio_model", tiny_whisper, "--tasks", "avsr asr vsr"]
-    options += ["--train_config", folder / "train.yaml", "--snrs", "-5 10", "--beam", "2"]
-    options += ["--video_config", folder / "video_encoder.yaml", "--units_opts", "--num_units 4"]
-    options += ["--projector_config", folder / "projectors.yaml"]
-    options += ["--download_opts", "--num_train 8 --num_valid 2 --num_test 3"]
-    options += ["--decode_opts", "--max_new_tokens 4", "--corruptions", "drop"]
-    options += ["--corrupt_sets", "test test_babble_snr-5"]
+    options = write_options(folder, tiny_lm, tiny_whisper)
     said = run(options)
     (folder / "said.txt").write_text(said.stdout + said.stderr)
     return folder, options

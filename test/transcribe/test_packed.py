@@ -292,14 +292,21 @@ def test_archives_by_other_hands_are_read(packed, tmp_path):
     assert not (tmp_path.parent / "outside.txt").exists()
     whole = (tmp_path / "theirs.zip").read_bytes()
     middle = len(whole) // 2
-    (tmp_path / "damaged.zip").write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
-    with pytest.raises(PackedModelError, match=r"damaged\.zip is no packed model .* copy it again"):
-        load_packed(tmp_path / "damaged.zip")
+    place = whole.rfind(b"PK\5\6") + 16  # where the list of files begins, which moves the files
+    offset = int.from_bytes(whole[place : place + 4], "little") + 100
+    for content in (
+        whole[:middle] + bytes(64) + whole[middle + 64 :],
+        whole[:place] + offset.to_bytes(4, "little") + whole[place + 4 :],
+    ):
+        (tmp_path / "damaged.zip").write_bytes(content)
+        with pytest.raises(PackedModelError, match=r"damaged\.zip is no packed .* copy it again"):
+            load_packed(tmp_path / "damaged.zip")
 
 
 def test_a_file_that_is_no_checkpoint_is_not_packed(training, tmp_path):
     whole = (training / "model.pth").read_bytes()
-    for content in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+    order = whole.replace(b"little", b"ZZZZZZ")
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], order):
         (tmp_path / "cut.pth").write_bytes(content)
         with pytest.raises(ValueError, match=r"cut\.pth is no checkpoint"):
             pack(training / "config.yaml", tmp_path / "cut.pth", tmp_path / "p", INFO, "")

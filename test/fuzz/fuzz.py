@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Read damaged files by every reader of the package: test/fuzz/fuzz.py --count 10000
+
+A reader may give what it can still read, or raise an error that names the file: a ValueError or an
+OSError. Anything else is a finding: another exception, an error that does not name the file, a
+crash, too much memory or time. Each input follows from --seed, the reader and its number, so that
+--only and --first repeat a finding; --keep writes its input there.
+
+The files are read in a process of its own, which is started again after one that ends it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+
+from mutations import mutate  # noqa: E402 - found on the path set above
+
+MEMORY = 1 << 30  # bytes beyond those of the libraries
+SECONDS = 20  # of a file
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How files of a kind are read, and a sound file of that kind."""
+
+    name: str
+    read: Callable[[Path], object]
+    make: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reader should not have done."""
+
+    reader: str
+    number: int
+    what: str
+
+
+def readers() -> dict[str, Reader]:
+    """Every reader by the name of the file that it reads; the libraries are loaded here."""
+    import torch
+    import yaml
+    from media import write_clip
+    from safetensors.torch import save_file
+
+    from mome.common.weights import load_weights
+    from mome.data.audio import audio_seconds, read_audio
+    from mome.data.kaldi import read_scp, read_segments, validate_data_dir
+    from mome.data.video import read_lips, read_video, video_info, write_lips
+    from mome.encoders.avhubert_conversion import read_checkpoint as read_fairseq
+    from mome.pretrained.ctranslate2 import read_model
+    from mome.tasks.config import read_config
+    from mome.tasks.packed import opened, read_checkpoint, read_info
+
+    rng = np.random.default_rng(0)
+    tone = 0.1 * np.sin(np.arange(1600) * 0.2)
+    tensors = {"a.weight": torch.ones(3, 4), "b": torch.arange(5)}
+    lips = rng.integers(0, 255, (5, 96, 96), dtype=np.uint8)
+
+    def sound(path: Path) -> None:
+        audio_seconds(path)
+        read_audio(path)
+
+    def clip(path: Path) -> None:
+        video_info(path)
+        read_video(path, grey=True, rate=25)
+        read_audio(path)
+
+    weighed = torch.nn.Linear(4, 3)
+
+    def weights(path: Path) -> None:
+        load_weights(weighed, path)
+
+    def data_dir(path: Path) -> None:
+        validate_data_dir(path.parent)
+
+    def archive(path: Path) -> None:
+        with opened(path) as folder:
+            read_info(folder, path)
+
+    def write_archive(path: Path) -> None:
+        import hashlib
+        import zipfile
+
+        files = {"config.yaml": b"model: avsr\n", "model.safetensors": b"x" * 20}
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        info = {"format": 1, "files": sums, "frozen": {"decoder_conf.lm": {"name": "a/b"}}}
+        info["frozen"]["decoder_conf.lm"]["sha256"] = {}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for name, content in {**files, "mome.json": json.dumps(info).encode()}.items():
+                zipped.writestr(name, content)
+
+    def write_ark(path: Path) -> None:
+        import kaldiio
+
+        with kaldiio.WriteHelper(f"ark:{path}") as writer:
+            writer("a", (16000, (3000 * tone).astype(np.int16)))
+
+    def write_sound(path: Path) -> None:
+        import soundfile
+
+        soundfile.write(path, tone, 16000)
+
+    # Version, specification, revision; a variable with its shape and type; an alias.
+    name, alias = (struct.pack("<H", 3) + word + b"\0" for word in (b"ab", b"cd"))
+    ctranslate2 = struct.pack("<I", 6) + name + struct.pack("<II", 3, 1) + name
+    ctranslate2 += struct.pack("<BIIBI", 2, 2, 3, 0, 24) + bytes(24)
+    ctranslate2 += struct.pack("<I", 1) + alias + name
+    text = "a_1 the red book\na_2 bin  blue\nb_1 größer\n"
+    config = yaml.safe_dump({"optim_conf": {"lr": 0.1, "betas": [0.9, 0.98]}, "tasks": ["avsr"]})
+    all_of_them = [
+        Reader("text", read_scp, lambda path: path.write_text(text)),
+        Reader("utt2spk", data_dir, lambda path: path.write_text("a_1 a\na_2 a\nb_1 b\n")),
+        Reader("segments", read_segments, lambda p: p.write_text("a_1 a 0 1.5\na_2 a 1.5 3\n")),
+        Reader("config.yaml", read_config, lambda path: path.write_text(config)),
+        Reader("a.wav", sound, write_sound),
+        Reader("a.flac", sound, write_sound),
+        Reader("a.ark", lambda path: sound(Path(f"{path}:2")), write_ark),
+        Reader("lips.mp4", read_lips, lambda path: write_lips(path, lips)),
+        Reader("clip.mp4", clip, lambda path: write_clip(path, num_frames=5)),
+        Reader(
+            "clip.avi", clip, lambda path: write_clip(path, num_frames=5, codecs=("mpeg4", "mp2"))
+        ),
+        Reader("model.bin", read_model, lambda path: path.write_bytes(ctranslate2)),
+        Reader("model.pth", read_checkpoint, lambda path: torch.save(tensors, path)),
+        Reader("fairseq.pt", read_fairseq, lambda path: torch.save({"model": tensors}, path)),
+        Reader("model.safetensors", weights, lambda path: save_file(weighed.state_dict(), path)),
+        Reader("model.zip", archive, write_archive),
+    ]
+    return {reader.name: reader for reader in all_of_them}
+
+
+def judge(error: BaseException, path: Path) -> str | None:
+    """What is wrong with an error; None if a user can do something with it."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, MemoryError) or not isinstance(error, ValueError | OSError):
+        return text
+    if path.name not in str(error):
+        return f"the file is not named: {text}"
+    return None
+
+
+def work(name: str, numbers: range, seed: int, folder: Path, reader: Reader) -> None:
+    """Read damaged files; prints the number of each before it is read, and what is found."""
+    path = folder / name
+    reader.make(path)
+    whole = path.read_bytes()
+    reader.read(path)  # the sound file is read
+    for number in numbers:
+        print(json.dumps({"reader": name, "number": number}), flush=True)
+        path.write_bytes(damaged(whole, name, number, seed))
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # ends the process, also inside a library
+        try:
+            reader.read(path)
+        except Exception as error:
+            if what := judge(error, path):
+                print(json.dumps({"reader": name, "number": number, "what": what}), flush=True)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def limit_memory() -> None:
+    """Give this process no more memory than what it holds and ``MEMORY``."""
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+
+
+def damaged(whole: bytes, name: str, number: int, seed: int) -> bytes:
+    """The input of a reader with this number."""
+    return mutate(whole, np.random.default_rng([seed, zlib.crc32(name.encode()), number]))
+
+
+def fuzz(names: list[str], first: int, count: int, seed: int, folder: Path) -> Iterator[Finding]:
+    """Read so many damaged files of some kinds, and give what should not have happened.
+
+    Raises:
+        RuntimeError: if a reader does not read the sound file.
+    """
+    left, number = list(names), first
+    while left:
+        words = ["--work", *left, "--first", str(number), "--until", str(first + count)]
+        words += ["--from", str(first), "--seed", str(seed), "--keep", str(folder)]
+        process = subprocess.run(
+            [sys.executable, __file__, *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENCV_LOG_LEVEL": "SILENT"},
+        )
+        lines = [json.loads(line) for line in process.stdout.splitlines() if line[:1] == "{"]
+        for line in lines:
+            if "what" in line:
+                yield Finding(line["reader"], line["number"], line["what"])
+        if process.returncode == 0:
+            return
+        if process.returncode > 0 or not lines:
+            raise RuntimeError(f"{left}: {process.stderr[-2000:]}")
+        name, number = lines[-1]["reader"], lines[-1]["number"]
+        how = signal.Signals(-process.returncode).name
+        what = f"took {SECONDS} s or more" if how == "SIGALRM" else f"the process ended by {how}"
+        yield Finding(name, number, f"{what} {process.stderr.strip()[-200:]}".strip())
+        left, number = left[left.index(name) :], number + 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read damaged files by all readers, or some; prints the findings, how many are the status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", help="readers, by the file that they read")
+    parser.add_argument("--count", type=int, default=1000, help="inputs of each")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the inputs of findings")
+    for name in ("--work", "--until", "--from"):  # of the process that reads
+        nargs = "+" if name == "--work" else None
+        parser.add_argument(name, nargs=nargs, type=str if nargs else int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    known = readers()
+    if args.work:
+        limit_memory()
+        for place, name in enumerate(args.work):
+            begin = getattr(args, "from") if place else args.first
+            work(name, range(begin, args.until), args.seed, args.keep, known[name])
+        return 0
+    total = 0
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        for found in fuzz(
+            args.only or list(known), args.first, args.count, args.seed, Path(folder)
+        ):
+            total += 1
+            print(f"{found.reader} {found.number}: {found.what}", flush=True)
+            if args.keep:
+                sound = Path(folder) / "sound" / found.reader
+                sound.parent.mkdir(exist_ok=True)
+                known[found.reader].make(sound)
+                args.keep.mkdir(parents=True, exist_ok=True)
+                data = damaged(sound.read_bytes(), found.reader, found.number, args.seed)
+                (args.keep / f"{found.number}_{found.reader}").write_bytes(data)
+    print(f"{total} findings")
+    return min(total, 100)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
