@@ -386,7 +386,7 @@ def opened(path: Path) -> Iterator[Path]:
                 for name in names:
                     with archive.open(name) as source, open(Path(temporary, name), "wb") as target:
                         shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             # An offset before the file's beginning is an OSError, and so is a full disk.
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
