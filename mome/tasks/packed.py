@@ -54,6 +54,8 @@ CONFIG, WEIGHTS, LIPS, INFO, CARD = (
     "README.md",
 )
 FILES = (CONFIG, WEIGHTS, LIPS, INFO, CARD)
+# What is raised of a damaged archive; of names that are no UTF-8 it is a UnicodeDecodeError.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 # The keys of ESPnet's configuration that a model is built by.
 KEYS = (
     "model",
