@@ -1,15 +1,16 @@
-"""Shell blocks of the documents: whether their commands exist and know the options given to them.
+"""Commands of the documents: whether they exist and know the options given to them.
 
-Bash runs a page's blocks in a copy of the repository's folders in which every script, every
+Bash runs a page's shell blocks in a copy of the repository's folders in which every script, every
 ``mome-...`` and every other program is a stand-in that takes down how it was called. So loops,
 variables and quotes are bash's own. What was taken down is then read by the real scripts and
-parsers, up to the point where they know their options.
+parsers, up to the point where they know their options, and so are commands within the text.
 """
 
 import importlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from argparse import ArgumentParser
@@ -24,13 +25,15 @@ import mome.tasks.config
 ROOT = Path(__file__).parents[1]
 # A comment before a block says which test runs its commands, or what they need that tests lack.
 BLOCK = re.compile(r"(?:^<!-- (run by|needs): ([^\n]+) -->\n)?^```sh\n(.*?)^```$", re.M | re.S)
+# Commands within the text: scripts by their path, and programs.
+INLINE = re.compile(r"`((?:[\w./]*/\w+\.sh|mome-[a-z]|python -m mome\.)[^`]*)`")
 PLACEHOLDER = re.compile(r"(?<!<)<[a-z][^<>\n]*>")
 SCRIPTS = ("egs/*/*.sh", "egs/*/local/*.py", "egs/TEMPLATE/*/*.sh", "utils/*.sh")
-SCRIPTS += ("tools/*.sh", "tools/bench/*.sh")
+SCRIPTS += ("tools/*.sh", "tools/bench/*.sh", "test/random_kills.py", "test/fuzz/fuzz.py")
 # Programs of others, whose options are not checked here.
 OTHERS = ("pip", "pre-commit", "ruff", "mypy")
 STAND_IN = """#!{bash}
-printf '%s\\0' "$#" "$PWD" "$0" "$@" >> "$RECORD"
+printf '%s\\0' "$#" "$BLOCK" "$PWD" "$0" "$@" >> "$RECORD"
 """
 
 
@@ -43,11 +46,12 @@ class Block(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A command that a page gives: where, which program, and its arguments."""
+    """A command that a page gives: where, which program, its arguments, and in which block."""
 
     folder: Path
     program: str
     words: list[str]
+    block: int = 0
 
 
 class Parsed(Exception):
@@ -88,8 +92,9 @@ def calls(page: Path, tree: Path) -> list[Call]:
     recipe = page.with_name("run.sh").exists()
     start = tree / page.parent.relative_to(ROOT) if recipe else tree
     lines = ["set -euo pipefail"]
-    for block in blocks(page):
-        lines += [f"cd '{start}'", PLACEHOLDER.sub("placeholder", block.code)]
+    for number, block in enumerate(blocks(page)):
+        lines += [f"export BLOCK={number}", f"cd '{start}'"]
+        lines.append(PLACEHOLDER.sub("placeholder", block.code))
     record = tree / "record"
     record.write_bytes(b"")
     done = subprocess.run(
@@ -103,11 +108,47 @@ def calls(page: Path, tree: Path) -> list[Call]:
     fields = record.read_text().split("\0")[:-1]
     found = []
     while fields:
-        end = 3 + int(fields[0])
-        folder = Path(fields[1]).relative_to(tree)
-        found.append(Call(folder, fields[2].removeprefix(f"{tree}/bin/"), fields[3:end]))
+        count, block, place, program = fields[:4]
+        end = 4 + int(count)
+        folder = Path(place).relative_to(tree)
+        name = program.removeprefix(f"{tree}/bin/")
+        found.append(Call(folder, name, fields[4:end], int(block)))
         fields = fields[end:]
     return found
+
+
+def inline_calls(page: Path) -> list[Call]:
+    """The commands within a page's text.
+
+    They are given in the repository's folder, but for ``./run.sh`` and its like: these are in the
+    page's recipe, that of the page's name, or any.
+    """
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    recipes = (page.parent, ROOT / "egs" / page.stem, ROOT / "egs/mini_av")
+    recipe = next(folder for folder in recipes if (folder / "run.sh").exists())
+    found = []
+    for code in INLINE.findall(text):
+        program, *words = shlex.split(PLACEHOLDER.sub("placeholder", code))
+        here = program.startswith("./")
+        found.append(Call(recipe.relative_to(ROOT) if here else Path(), program, words))
+    return found
+
+
+def is_run_by(call: Call, test: str) -> bool:
+    """Whether the text of a test names what a call runs: a module, or a script and its folder."""
+    name, words = call.program, call.words
+    if name == "python" and words[0] == "-m":
+        name = f"mome-{words[1].removeprefix('mome.bin.').replace('_', '-')}"
+    if name.startswith("mome-"):
+        module = name[5:].replace("-", "_")
+        names = rf"{name}\b|mome\.bin\.{module}\b|from mome\.bin import .*\b{module}\b"
+        return re.search(names, test) is not None
+    if name == "python":
+        return words[0] in test
+    if "/" not in name:
+        return True
+    path = (ROOT / call.folder / name).resolve()
+    return path.name in test and path.parent.name in test
 
 
 class Checker:
@@ -124,28 +165,30 @@ class Checker:
         # Modules of a user's.
         monkeypatch.setattr(mome.tasks.config, "import_modules", lambda names: None)
 
-    def check(self, call: Call, page: Path) -> None:
-        """Fail if the program does not know what it is given."""
+    def check(self, call: Call, page: Path, partly: bool = False) -> None:
+        """Fail if the program does not know what it is given; ``partly`` if that is not all."""
         name, words = call.program, call.words
         if name.startswith("mome-"):
-            self.python(f"mome.bin.{name[5:].replace('-', '_')}", call.folder, words)
+            self.python(f"mome.bin.{name[5:].replace('-', '_')}", call.folder, words, partly)
         elif name == "python" and words[0] == "-m" and words[1].startswith("mome."):
-            self.python(words[1], call.folder, words[2:])
+            self.python(words[1], call.folder, words[2:], partly)
         elif name == "python" and words[0] != "-m":
             text = page.read_text(encoding="utf-8")
             assert f"```python\n# {words[0]}\n" in text, f"{words[0]} is not shown on the page"
         elif "/" in name:
-            self.script(ROOT / call.folder / name, call.folder, words)
+            self.script(ROOT / call.folder / name, call.folder, words, partly)
 
-    def script(self, path: Path, folder: Path, words: Sequence[str]) -> None:
+    def script(self, path: Path, folder: Path, words: Sequence[str], partly: bool) -> None:
         """A script of the repository."""
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".py":
-            self.python(path, folder, words)
+        if not os.access(path, os.X_OK):
+            assert not words, f"{path} is to be sourced"
+        elif path.suffix == ".py":
+            self.python(path, folder, words, partly)
         elif "avsr.sh" in text:
             self.recipe(path, words)
         elif program := re.search(r'python -m (mome\.[\w.]+) "\$@"', text):
-            self.python(program[1], folder, words)
+            self.python(program[1], folder, words, partly)
             if "--" in words:
                 self.recipe(path.with_name("run.sh"), words[words.index("--") + 1 :])
         else:

@@ -1,18 +1,36 @@
 """Documents: links, files, errors that they quote, commands."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from doc_commands import Call, Checker, blocks, calls, make_stand_ins
+from doc_commands import (
+    Call,
+    Checker,
+    blocks,
+    calls,
+    inline_calls,
+    is_run_by,
+    make_stand_ins,
+)
+
+from mome.analysis.decoded import rate_order
+from mome.data import test_sets
 
 ROOT = Path(__file__).parents[1]
 # Of recipes, not what they have written.
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("egs/*/*.md")]
 SHELL = [page for page in PAGES if blocks(page)]
+# Within the text of other pages, an option stands alone where it is explained.
+TEXT = [
+    *(ROOT / "docs" / f"{name}.md" for name in ("first_run", "grid", "licences", "lrs3")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("evidence", "robustness", "troubleshooting")),
+    *ROOT.glob("egs/*/RESULTS.md"),
+]
 FILE = re.compile(r"(?<![\w/.<-])(?:egs|mome|tools|utils|test|docs)/[\w./-]*\.[a-z]+\b")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -54,6 +72,15 @@ def test_every_page_is_reached_from_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in sorted(ROOT.glob("docs/*.md")):
         assert f"docs/{page.name}" in readme, f"README.md does not name {page.name}"
+    assert readme.count("\n") < 130, "what is not needed first belongs into docs/"
+
+
+def test_every_page_is_in_the_menu():
+    menu = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {page.name for page in ROOT.glob("docs/*.md")}
+    assert pages <= set(menu)
+    results = {f"results/{page.parent.name}.md" for page in ROOT.glob("egs/*/RESULTS.md")}
+    assert results <= set(menu)
 
 
 def messages() -> list[str]:
@@ -105,13 +132,81 @@ def test_commands_exist_and_know_their_options(page, stand_ins, tmp_path, monkey
             pytest.fail(f"{page}: {call.program} {' '.join(call.words)}: {reason}")
 
 
+@pytest.mark.parametrize("page", TEXT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_within_the_text_know_their_options(page, tmp_path, monkeypatch, capsys):
+    checker = Checker(monkeypatch, tmp_path)
+    for call in inline_calls(page):
+        try:
+            checker.check(call, page, partly=True)
+        except SystemExit as stop:
+            if not stop.code:
+                continue  # --help
+            reason = capsys.readouterr().err.rpartition(" error: ")[2]
+            pytest.fail(f"{page}: {call.program} {' '.join(call.words)}: {reason}")
+
+
 @pytest.mark.parametrize("page", SHELL, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_are_run_by_a_test_or_say_what_they_need(page):
-    for kind, what, code in blocks(page):
+def test_commands_are_run_by_a_test_or_say_what_they_need(page, stand_ins):
+    found = blocks(page)
+    for kind, what, code in found:
         assert kind, f"{page}: no <!-- run by: test/... --> or <!-- needs: ... --> before\n{code}"
         if kind == "run by":
             assert re.fullmatch(r"test/(?:\w+/)*test_\w+\.py", what), f"{page}: {what} is no test"
             assert (ROOT / what).is_file(), f"{page}: {what} does not exist"
+    for call in calls(page, stand_ins):
+        kind, what, _ = found[call.block]
+        if kind == "run by":
+            test = (ROOT / what).read_text(encoding="utf-8")
+            assert is_run_by(call, test), f"{page}: {what} does not run {call.program}"
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "test", "run"),
+    [
+        ("mome-pack", [], "from mome.bin import pack as command", True),
+        ("mome-pack", [], "from mome.bin import transcribe", False),
+        ("mome-fetch-models", [], 'run("mome-fetch-models")', True),
+        ("python", ["-m", "mome.bin.convert_avhubert"], "import mome.bin.train", False),
+        ("python", ["adapt.py"], '"adapt.py"', True),
+        ("egs/grid/run.sh", [], 'ROOT / "egs/grid" / "run.sh"', True),
+        ("egs/grid/run.sh", [], 'ROOT / "egs/mini_av" / "run.sh"', False),
+        ("tools/docs.sh", [], 'ROOT / "tools/setup.sh"', False),
+    ],
+)
+def test_a_test_that_does_not_run_a_command_is_found(program, words, test, run):
+    assert is_run_by(Call(Path(), program, words), test) is run
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["./run.sh --no_such 1", "mome-confusions --no_such", "python -m mome.bin.no_such"],
+)
+def test_a_wrong_command_within_the_text_is_found(command, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"Do it by `{command}`.\n")
+    (call,) = inline_calls(page)
+    with pytest.raises((AssertionError, SystemExit, ModuleNotFoundError)):
+        Checker(monkeypatch, tmp_path).check(call, page, partly=True)
+
+
+def test_the_scores_of_grid_are_those_of_its_table():
+    """docs/images/grid/*.png are drawn from the first, and read beside the second."""
+    scores = json.loads((ROOT / "egs/grid/scores.json").read_text(encoding="utf-8"))
+    text = (ROOT / "egs/grid/RESULTS.md").read_text(encoding="utf-8")
+    cells = {
+        key: f"{score['wer']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
+        for key, score in scores.items()
+        if not key.startswith("guess/")
+    }
+    rows: dict[str, list[str]] = {}
+    for key in sorted(cells, key=lambda key: rate_order(key.split("/")[2])):
+        task, name, _ = key.split("/")
+        words = test_sets.parse(name).describe().removeprefix("test, ")
+        row = {"avsr": words, "asr": f"ASR, {words}", "vsr": "VSR | |"}[task]
+        rows.setdefault(row, []).append(cells[key])
+    assert len(rows) > 10
+    for row, values in rows.items():
+        assert f"| {row} | {' | '.join(values)} |" in text, row
 
 
 @pytest.mark.parametrize(
