@@ -212,8 +212,10 @@ class Checker:
                 continue
             program, command = further.groups()
             if program == "local/data.py":
-                arguments = [command, "--corpus", "x", "--out", "x", *value.split()]
-                self.python(path.parent / program, path.parent, arguments)
+                folders = (
+                    ["--out", "x"] if command == "download" else ["--corpus", "x", "--out", "x"]
+                )
+                self.python(path.parent / program, path.parent, [command, *folders, *value.split()])
             else:
                 self.python(program.rstrip(",;"), path.parent, value.split(), partly=True)
 

@@ -96,17 +96,23 @@ def read_list(path: Path, train: Path) -> ExperimentList:
     """Read a list.
 
     Args:
-        path: of the list.
+        path: of the list, whose ``base`` another list may be.
         train: configuration that all of its experiments change.
 
     Raises:
         FileNotFoundError: if a file is not there.
-        ValueError: for a key that is missing or unknown, or a baseline that is not in the list.
+        ValueError: for a key that is missing or unknown, a list without experiments or a baseline
+            that is not among them.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it lists the experiments")
-    values = read_yaml(path)
+    values = read_config(path)
+    # What a base gives is shared; the experiments are the list's own.
+    own = read_yaml(path).get("experiments")
+    values["experiments"] = own
     _check_keys(path, values, KEYS, KEYS)
+    if not own:
+        raise ValueError(f"{path}: experiments must name one at least")
     if values["task"] not in TASKS:
         raise ValueError(f"{path}: task {values['task']!r} is not one of {', '.join(TASKS)}")
     if not values["learning_rates"] or not values["seeds"]:

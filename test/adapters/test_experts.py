@@ -270,12 +270,22 @@ def test_impossible_sizes_are_refused(sizes):
         MoME(8, **sizes)
 
 
+MEMBERS = torch.arange(50) < torch.tensor([[30], [50]])  # of two prompts, one within the other
+
+
+def balances(gates: torch.Tensor, probs: torch.Tensor) -> list[torch.Tensor]:
+    """Both losses of utterances (B, S, Nr); the second of two layers and two prompts."""
+    layers = [(gates, probs), (gates.roll(1, -1), probs.roll(1, -1))]
+    mask = torch.ones(gates.shape[:2], dtype=torch.bool)
+    return [balance_loss(gates, probs), sequence_balance_loss(layers, mask, MEMBERS)]
+
+
 def balance_of_a_half(rank: int, folder: str, gates: torch.Tensor, probs: torch.Tensor) -> None:
     """One of two processes, with its half of the batch."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2
     )
-    torch.save(balance_loss(gates[rank], probs[rank]), f"{folder}/{rank}.pt")
+    torch.save(balances(gates[rank, None], probs[rank, None]), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -287,7 +297,9 @@ def test_processes_balance_the_whole_batch(tmp_path):
     values, index = probs.topk(2)
     gates = torch.zeros_like(probs).scatter(-1, index, values)
     torch.multiprocessing.spawn(balance_of_a_half, (str(tmp_path), gates, probs), nprocs=2)
-    together = sum(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)) / 2
-    torch.testing.assert_close(together, balance_loss(gates, probs))
-    alone = sum(balance_loss(gates[half], probs[half]) for half in (0, 1)) / 2
-    assert alone > together + 0.3
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    alone = [balances(gates[half, None], probs[half, None]) for half in (0, 1)]
+    for place, whole in enumerate(balances(gates, probs)):
+        together = sum(each[place] for each in halves) / 2
+        torch.testing.assert_close(together, whole)
+        assert sum(each[place] for each in alone) / 2 > together + 0.1

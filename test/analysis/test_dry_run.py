@@ -268,6 +268,71 @@ def test_the_papers_lora_has_its_number_of_parameters_with_llama_3b():
     }
 
 
+def tables(text: str) -> list[dict[str, list[float]]]:
+    """The numbers of a report's tables, each by the name of its row."""
+    found = []
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.split("\n")]
+            found.append({n: [float(x.replace(",", "")) for x in cells] for n, *cells in rows[2:]})
+    return found
+
+
+def check_report(text: str, args: argparse.Namespace) -> None:
+    """Set a report for clips of 10 s against what follows from the numbers of parameters."""
+    parameters, flops, memory = tables(text)
+    width, layers, _ = SIZES_OF[args.decoder_conf["lm"]]
+    llm, adapter = (parameters[part][2] for part in ("LLM", "adapter"))
+    task = args.model_conf.get("tasks", ["avsr"])[0]
+    kinds = {"avsr": ("audio", "video"), "asr": ("audio",), "vsr": ("video",)}[task]
+    encoders = sum(parameters[f"{kind} encoder"][2] for kind in kinds)
+
+    assert parameters["adapter"][1] == active_parameters(args)
+    assert parameters["sum"][2] == sum(p[2] for part, p in parameters.items() if part != "sum")
+    assert (parameters["audio encoder"][2] > 0, parameters["video encoder"][2] > 0) == (
+        "audio" in kinds,
+        "video" in kinds,
+    )
+    # A token meets all weights of the layers and of every expert, as training computes them all;
+    # those of the transcript meet the vocabulary too.
+    vocabulary = 128256 * width
+    body = llm - vocabulary * (2 if width == 4096 else 1)  # Llama 3.1-8B does not tie it
+    pairs = [name for name in flops if name != f"{task}, not compressed"]
+    for name in pairs:
+        tokens_per_second, of_encoders, of_llm, total = flops[name]
+        rates = {kind: int(rate) for kind, rate in re.findall(r"([av])(\d+)", name.split()[1])}
+        frames = {"a": 50, "v": 25}
+        expected = sum(frames[kind] / rate for kind, rate in rates.items())
+        assert tokens_per_second == pytest.approx(expected, abs=0.05)
+        # Beginning, markers, "Transcribe speech and video to text." and 40 tokens of transcript.
+        tokens = 10 * expected + 1 + 2 * len(rates) + 7 + 40
+        products = 2 * tokens * (body + adapter) + 2 * 41 * vocabulary
+        assert 1e12 * of_llm == pytest.approx(products, rel=0.1)
+        assert total == pytest.approx(of_encoders + of_llm, abs=0.011)
+
+    trained = parameters["sum"][0]
+    gigabytes = {part: size for part, (size,) in memory.items()}
+    assert gigabytes["weights, bfloat16"] == pytest.approx(2e-9 * (llm + encoders), rel=0.01)
+    assert gigabytes["weights, float32"] == pytest.approx(4e-9 * trained, abs=0.01)
+    assert gigabytes["Adam's moments, float32"] == pytest.approx(8e-9 * trained, abs=0.01)
+    *fixed, total = gigabytes.values()
+    peaks = [fixed.pop() for _ in (*kinds, "LLM")]
+    assert list(gigabytes)[3:-1] == [*(f"{k} encoder" for k in kinds), "LLM, forward and backward"]
+    assert total == pytest.approx(sum(fixed) + max(peaks), abs=0.03)
+    # At least each layer's input is kept for the gradients: of 32 clips at the finest pair, and of
+    # a transcript at each.
+    kept = 10 * flops[pairs[0]][0] + 40 * len(pairs)
+    assert 1e9 * peaks[0] > 32 * kept * layers * width * 2
+
+
+@pytest.mark.parametrize(
+    "row", ["table7/mome_layer_disjoint", "mome_asr", "mome_vsr", "table1/llama_mtsk_ms"]
+)
+def test_a_row_of_each_kind_is_reported(row):
+    args = configuration("lrs3", row)
+    check_report(report(args), args)
+
+
 def test_rows_of_table_6_have_its_models_unless_told_otherwise():
     row = ["--train_config", "conf/table6/mome_mhsa_small.yaml"]
     command = [str(ROOT / "egs/lrs2/run.sh"), "--dry_run", "true", *row]
@@ -275,6 +340,7 @@ def test_rows_of_table_6_have_its_models_unless_told_otherwise():
     assert "LLM: meta-llama/Llama-3.1-8B\n" in text
     assert number(text, "LLM", 3) == 8_030_261_248
     assert number(text, "audio encoder", 3) == 307_216_384  # Whisper-medium's
+    check_report(text, configuration("lrs2", "table6/mome_mhsa_small"))
     for recipe in ("lrs2", "lrs3"):
         given = recipe_options(recipe, *row, "--lm", "folder")
         assert given["lm"] == "folder"

@@ -240,6 +240,50 @@ def test_the_picture_writes_what_is_far_off_at_its_edge(tmp_path, wer):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_list_takes_from_its_base_what_it_leaves_out_but_no_experiments(files, tmp_path):
+    short = {"base": "list.yaml", "learning_rates": [0.5], "experiments": {"mome": None, "x": {}}}
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump(short))
+    base, listed = read_list(*files), read_list(path, files[1])
+    assert listed.learning_rates == [0.5]
+    assert (listed.baseline, listed.task, listed.seeds) == (base.baseline, base.task, base.seeds)
+    assert [each.name for each in listed.experiments] == ["mome", "x"]
+    assert all(each.conf == base.experiments[0].conf for each in listed.experiments)
+    for changes, message in (
+        ({"experiments": None}, r"short\.yaml: experiments must name one"),
+        ({"experiments": {"x": {}}}, r"short\.yaml: the baseline mome is not among"),
+        ({"base": "lost.yaml"}, r"lost\.yaml does not exist"),
+        ({"base": "short.yaml"}, "is its own base"),
+        ({"seed": [1]}, "unknown key seed; known are"),
+    ):
+        path.write_text(yaml.safe_dump(short | changes))
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            read_list(path, files[1])
+
+
+def test_the_ablations_share_their_trainings_with_the_other_methods():
+    conf = ROOT / "egs/grid/conf"
+    methods, ablations = (
+        read_list(conf / f"{name}.yaml", conf / "train.yaml")
+        for name in ("experiments", "ablations")
+    )
+    assert set(ablations.learning_rates) <= set(methods.learning_rates)
+    assert (ablations.seeds, ablations.task) == (methods.seeds, methods.task)
+    (mome,) = methods.only(["mome_mhsa"])
+    assert ablations.only([ablations.baseline]) == [mome]
+    # Each differs from it in its one point.
+    for name, part, key, value in (
+        ("dropped", "model_conf", "last_window", "drop"),
+        ("no_balance", "model_conf", "balance_weight", 0.0),
+    ):
+        (found,) = ablations.only([name])
+        assert found.conf == {**mome.conf, part: {**mome.conf[part], key: value}}
+    (found,) = ablations.only(["per_layer"])
+    adapter = {**mome.conf["decoder_conf"]["adapter_conf"], "balance": "per_layer"}
+    decoder = {**mome.conf["decoder_conf"], "adapter_conf": adapter}
+    assert found.conf == {**mome.conf, "decoder_conf": decoder}
+
+
 @pytest.mark.parametrize("name", ["experiments", "ablations"])
 def test_the_lists_of_grid_name_adapters_that_can_be_made(name, tiny_lm):
     conf = Path(__file__).parents[2] / "egs/grid/conf"

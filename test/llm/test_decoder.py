@@ -82,6 +82,36 @@ def test_mome_beside_a_layer_reads_after_its_first_norm(tiny_lm, checkpointing):
     assert not adapter.read  # nothing is held after a pass
 
 
+def test_mome_beside_the_feed_forward_reads_after_the_second_norm(tiny_lm):
+    lm = AutoModelForCausalLM.from_pretrained(tiny_lm).requires_grad_(False)
+    adapter = MoMEAdapter(lm, "ffn", num_routed=5, top_k=2, bottleneck=3)
+    for module in adapter.layers:
+        torch.nn.init.normal_(module.up.weight, std=0.3)
+    for layer in lm.model.layers:  # that it is this norm, and not the first, must show
+        torch.nn.init.uniform_(layer.post_attention_layernorm.weight, 0.3, 3.0)
+    ids = torch.randint(2, 40, (2, 9))
+    hidden = lm.model.embed_tokens(ids)
+    position = lm.model.rotary_emb(hidden, torch.arange(9)[None])
+    causal = torch.full((9, 9), -torch.inf).triu(1)[None, None]
+    with adapter.disabled():
+        for layer, experts in zip(lm.model.layers, adapter.layers, strict=True):
+            read = layer.input_layernorm(hidden)
+            attended = layer.self_attn(read, attention_mask=causal, position_embeddings=position)[0]
+            hidden = hidden + attended
+            read = layer.post_attention_layernorm(hidden)
+            hidden = hidden + layer.mlp(read) + experts(read)[0]
+        expected = lm.lm_head(lm.model.norm(hidden))
+    logits = lm(ids).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    target = torch.randn_like(logits)
+    weights = list(adapter.parameters())
+    actual = torch.autograd.grad((logits * target).sum(), weights)
+    for ours, theirs in zip(
+        actual, torch.autograd.grad((expected * target).sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
 def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
     lm = AutoModelForCausalLM.from_pretrained(tiny_lm).eval()
     ids = torch.randint(2, 40, (2, 9))

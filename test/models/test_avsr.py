@@ -68,6 +68,79 @@ def test_padding_of_the_batch_does_not_change_the_loss(tiny_lm, tiny_whisper):
     assert together == pytest.approx((a * alone + b * other) / (a + b), abs=1e-5)
 
 
+def routing_of_one_prompt(model, item, task, pair) -> tuple[list[int], list]:
+    """Lengths of a prompt's nodes, and each layer's gates and probabilities (S, Nr)."""
+    batch = collate([item])
+    features = model.encode(
+        batch["speech"], batch["speech_lengths"], batch["lips"], batch["lips_lengths"]
+    )
+    nodes, _ = model.prompts(features, [(task, pair)])
+    embeds = [*(node.embeds for node in nodes), model.decoder.embed(item["text"])[None]]
+    lengths = [part.shape[1] for part in embeds]
+    lengths[-2:] = [sum(lengths[-2:])]  # the transcript belongs to its prompt
+    given = torch.cat(embeds, dim=1)
+    adapter = model.decoder.adapter
+    with adapter.recording(torch.ones(given.shape[:2], dtype=torch.bool)):
+        model.decoder.lm(inputs_embeds=given)
+        return lengths, [(gates[0], probs[0]) for gates, probs in adapter.take_routing()]
+
+
+def slow_balance(tokens: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list, list, int]:
+    """How often each expert is on, and its summed probability, token by token."""
+    counts, sums = [0] * len(tokens[0][1]), [0.0] * len(tokens[0][1])
+    for gates, probs in tokens:
+        for expert, (gate, prob) in enumerate(zip(gates.tolist(), probs.tolist(), strict=True)):
+            counts[expert] += gate > 0
+            sums[expert] += prob
+    return counts, sums, len(tokens)
+
+
+@pytest.mark.parametrize("balance", ["per_sequence", "per_layer"])
+@pytest.mark.parametrize("tasks", [("avsr",), ("avsr", "asr", "vsr")])
+def test_balance_loss_equals_a_loop_over_prompts_and_layers(tiny_lm, tiny_whisper, balance, tasks):
+    model = build(tiny_lm, tiny_whisper, tasks=tasks, balance_weight=0.5).eval()
+    conf = {"num_routed": 5, "top_k": 2, "bottleneck": 3, "balance": balance}
+    model.decoder = MoMELLMDecoder(lm=tiny_lm, adapter_conf=conf).train()  # balanced in training
+    for module in model.decoder.adapter.layers:
+        torch.nn.init.normal_(module.router.weight, std=2.0)
+    items = utterances(3)
+    # Of a prompt in all layers, and of a layer in all prompts, in which a common node counts once.
+    of_prompts: dict[str, list] = {}
+    of_layers: list[list] = [[] for _ in model.decoder.adapter.layers]
+    for item in items:
+        seen = set()
+        for task, pair in model.task_pairs:
+            lengths, routing = routing_of_one_prompt(model, item, task, pair)
+            path = [(), *[(kind, rate) for kind, rate in pair.rates.items()], task]
+            start = 0
+            for node, length in enumerate(lengths):
+                columns = slice(start, start := start + length)
+                key = tuple(path[: node + 1])
+                for layer, (gates, probs) in enumerate(routing):
+                    tokens = list(zip(gates[columns], probs[columns], strict=True))
+                    of_prompts.setdefault(f"{task} {pair}", []).extend(tokens)
+                    if key not in seen:
+                        of_layers[layer].extend(tokens)
+                seen.add(key)
+    losses = []
+    for tokens in of_prompts.values() if balance == "per_sequence" else of_layers:
+        counts, sums, number = slow_balance(tokens)
+        assigned = number if balance == "per_sequence" else sum(counts)
+        losses.append(5 * sum(c / assigned * s / number for c, s in zip(counts, sums, strict=True)))
+    loss, stats, _ = model(**collate(items))
+    assert float(stats["loss_balance"]) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+    entropies = [float(stats[f"loss_{task}_{pair}"]) for task, pair in model.task_pairs]
+    expected = sum(entropies) / len(entropies) + 0.5 * float(stats["loss_balance"])
+    assert float(loss) == pytest.approx(expected, abs=1e-4)
+    loss.backward()
+    assert all(module.router.weight.grad.any() for module in model.decoder.adapter.layers)
+
+
+def test_an_unknown_form_of_the_balance_loss_is_named(tiny_lm):
+    with pytest.raises(ValueError, match="balance 'per_token' must be per_sequence or per_layer"):
+        MoMELLMDecoder(lm=tiny_lm, adapter_conf={"balance": "per_token"})
+
+
 @pytest.mark.parametrize("freeze_video", [True, False])
 def test_gradients_reach_only_what_should_train(tiny_lm, tiny_whisper, freeze_video):
     model = build(tiny_lm, tiny_whisper, freeze_video=freeze_video).train()

@@ -216,3 +216,49 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
     scores = json.loads((tmp_path / "expdir/mome/scores.json").read_text())
     assert scores["avsr/test/a4_v2"]["utterances"] == 2
     assert "avsr/test_babble_snr0/a4_v2" in scores
+
+
+def test_one_speaker_from_his_clips_to_the_table(tmp_path, tiny_lm, tiny_whisper):
+    """All that the results of one speaker come from: units, lip encoder, warm start, MoME."""
+    codes = ("bbaf2n", "swwzza", "lrip9s", "pgbx1p", "bgah4a", "srbo7n")
+    clips = [(tmp_path / f"corpus/s1/{code}.mpg", grid.sentence(code)) for code in codes]
+    map_items(write_mpg, clips, 1)
+    options = {name: tmp_path / name for name in ("datadir", "dumpdir", "expdir", "corpus")}
+    for option, name in (
+        ("video_config", "video_encoder"),
+        ("projector_config", "projectors"),
+        ("train_config", "train"),
+    ):
+        conf = read_config(RECIPE / f"conf/{name}.yaml")
+        conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_size": 2, "valid_batch_size": 2}
+        conf["num_workers"] = 0
+        conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
+        if name == "video_encoder":
+            conf["model_conf"]["num_units"] = 4
+        else:
+            conf["decoder_conf"]["lm_dtype"] = conf["audio_encoder_conf"]["dtype"] = "float32"
+        options[option] = tmp_path / f"{name}.yaml"
+        options[option].write_text(yaml.safe_dump(conf))
+    options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 1, "snrs": ""}
+    options |= {"stage": 1, "stop_stage": 5, "units_opts": "--num_units 4"}
+    options["prepare_opts"] = "--split overlapped --num_test 2 --num_valid 1"
+    options["lip_opts"] = "--landmark_every 5 --detect_every 25"
+    options["noise_opts"] = "--num_train 1 --num_test 1 --seconds 4"
+    options["decode_opts"] = "--rates a16_v5 --max_new_tokens 3 --num_workers 0"
+    command = [RECIPE / "run.sh", *(s for k, v in options.items() for s in (f"--{k}", str(v)))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+
+    sets = {name: read_scp(tmp_path / "dumpdir" / name / "text") for name in ("train", "test")}
+    assert {name: len(texts) for name, texts in sets.items()} == {"train": 3, "test": 2}
+    assert all(name.startswith("s01_") for texts in sets.values() for name in texts)
+    exp = tmp_path / "expdir"
+    warm = yaml.safe_load((exp / "projectors_avsr/config.yaml").read_text())
+    assert warm["preprocessor_conf"]["activity"] is True
+    model = yaml.safe_load((exp / "mome/config.yaml").read_text())
+    encoder = exp / "projectors_avsr/video_encoder.safetensors"
+    assert model["video_encoder_conf"]["weights"] == str(encoder)
+    assert str(exp / "projectors_avsr/valid.loss.best.pth") in model["init_param"]
+    scores = json.loads((exp / "mome/scores.json").read_text())
+    assert scores["avsr/test/a16_v5"]["utterances"] == 2
+    assert "| test, clean |" in (exp / "mome/RESULTS.md").read_text()
