@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Try the package as it is installed: tools/test.sh --wheel. Its source archive, and the wheel that is
 # built of it, are installed from the package index into fresh environments of Python 3.12 and 3.13,
-# without extras and with the versions of requirements.lock, and tried in an empty folder. A Python
+# without extras and with the versions of requirements.lock, and tried outside this checkout. A Python
 # that is neither here nor to be had by uv is skipped, which the last line says. The environments take
 # several GB in $TMPDIR, by default /var/tmp; next to nothing where uv can link its cache.
 set -euo pipefail
@@ -22,10 +22,11 @@ find_python() {
     uv python install --quiet "$1" && uv python find --managed-python "$1"
 }
 
-# outside COMMAND...: run one of the environment's commands in the empty folder, without this checkout.
+# outside COMMAND...: run one of the environment's commands beside the inputs, without this checkout.
+# In one thread, as nothing of a model that tiny is faster in several.
 outside() {
     (cd "${work}/inputs" && env -i HOME="${HOME}" PATH="${work}/venv/bin:/usr/bin:/bin" LC_ALL=C.UTF-8 \
-        HF_HUB_OFFLINE=1 "$@")
+        HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE "$@")
 }
 
 # try PACKAGE PYTHON: install it there and use it.
