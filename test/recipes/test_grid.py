@@ -220,7 +220,7 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
 
 def test_one_speaker_from_his_clips_to_the_table(tmp_path, tiny_lm, tiny_whisper):
     """All that the results of one speaker come from: units, lip encoder, warm start, MoME."""
-    codes = ("bbaf2n", "swwzza", "lrip9s", "pgbx1p", "bgah4a", "srbo7n")
+    codes = ("bbaf2n", "swwzza", "lrip9s", "pgbx1p", "bgah4a", "srbo7n", "lwia3s")
     clips = [(tmp_path / f"corpus/s1/{code}.mpg", grid.sentence(code)) for code in codes]
     map_items(write_mpg, clips, 1)
     options = {name: tmp_path / name for name in ("datadir", "dumpdir", "expdir", "corpus")}
@@ -243,14 +243,14 @@ def test_one_speaker_from_his_clips_to_the_table(tmp_path, tiny_lm, tiny_whisper
     options |= {"stage": 1, "stop_stage": 5, "units_opts": "--num_units 4"}
     options["prepare_opts"] = "--split overlapped --num_test 2 --num_valid 1"
     options["lip_opts"] = "--landmark_every 5 --detect_every 25"
-    options["noise_opts"] = "--num_train 1 --num_test 1 --seconds 4"
+    options["noise_opts"] = "--num_train 1 --num_test 1 --seconds 4 --test_share 0.5"
     options["decode_opts"] = "--rates a16_v5 --max_new_tokens 3 --num_workers 0"
     command = [RECIPE / "run.sh", *(s for k, v in options.items() for s in (f"--{k}", str(v)))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
 
     sets = {name: read_scp(tmp_path / "dumpdir" / name / "text") for name in ("train", "test")}
-    assert {name: len(texts) for name, texts in sets.items()} == {"train": 3, "test": 2}
+    assert {name: len(texts) for name, texts in sets.items()} == {"train": 4, "test": 2}
     assert all(name.startswith("s01_") for texts in sets.values() for name in texts)
     exp = tmp_path / "expdir"
     warm = yaml.safe_load((exp / "projectors_avsr/config.yaml").read_text())
