@@ -273,7 +273,7 @@ def tables(text: str) -> list[dict[str, list[float]]]:
     found = []
     for block in text.split("\n\n"):
         if block.startswith("|"):
-            rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.split("\n")]
+            rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()]
             found.append({n: [float(x.replace(",", "")) for x in cells] for n, *cells in rows[2:]})
     return found
 
