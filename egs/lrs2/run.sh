@@ -2,6 +2,8 @@
 # LRS2-BBC: from the licensed corpus to a table of word error rates.
 #   ./run.sh --lrs2 /data/lrs2 --ngpu 4                224 h: pretrain/ and train.txt
 #   ./run.sh --lrs2 /data/lrs2 --ngpu 1 --subset 29h   29 h: train.txt alone
+# One GPU needs 81 GB, or 18 GB and more time with
+#   --train_opts "--decoder_conf gradient_checkpointing=true"
 # /data/lrs2 holds mvlrs_v1/main/ and mvlrs_v1/pretrain/, each with <programme id>/<number>.mp4 and
 # .txt, and train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/.
 # Further needed: access to the LLM (--lm, a hub name or a folder), and AV-HuBERT Large as

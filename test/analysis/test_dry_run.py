@@ -325,6 +325,20 @@ def check_report(text: str, args: argparse.Namespace) -> None:
     assert 1e9 * peaks[0] > 32 * kept * layers * width * 2
 
 
+@pytest.mark.parametrize("recipe", ["lrs2", "lrs3"])
+def test_gradient_checkpointing_saves_the_memory_that_the_recipes_say(recipe):
+    conf = (ROOT / f"egs/{recipe}/conf/train.yaml").read_text(encoding="utf-8")
+    stated = re.search(r"needs (\d+) GB in the place of\s+# (\d+)", conf).groups()
+    args = configuration(recipe, "train")
+    for checkpointing, gigabytes in zip((True, False), stated, strict=True):
+        args.decoder_conf["gradient_checkpointing"] = checkpointing
+        model = build(args)
+        adam = 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+        peak = max(step_peak(model, 32, 10.0).values())
+        total = sum(weight_bytes(model).values()) + adam + peak
+        assert f"{total / 1e9:.0f}" == gigabytes
+
+
 @pytest.mark.parametrize(
     "row", ["table7/mome_layer_disjoint", "mome_asr", "mome_vsr", "table1/llama_mtsk_ms"]
 )
