@@ -19,7 +19,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mome", "mome.*"]),
-    package_data={"mome": ["py.typed"], "mome.adapters": ["*.cpp"]},
+    package_data={"mome": ["py.typed"], "mome.adapters": ["*.cpp"], "mome.analysis": ["*.html"]},
     entry_points={"console_scripts": COMMANDS},
     license_expression="Apache-2.0",
     license_files=["LICENSE"],

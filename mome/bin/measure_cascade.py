@@ -27,6 +27,7 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
+from mome.bin.transcribe import add_part_arguments
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
@@ -50,6 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help=".json; the picture is .png")
+    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -119,7 +121,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         check_device(args.device)
         # Faces need not be found: lips are cut already.
-        transcribe = Transcriber(*load_packed(args.model, args.device))
+        transcribe = Transcriber(
+            *load_packed(args.model, args.device, args.imports, args.downloads)
+        )
         pairs = transcribe.model.pairs.get(args.task)
         if not pairs or len(pairs) < 2:
             raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")

@@ -19,6 +19,7 @@ import numpy as np
 
 from mome.analysis.parameters import markdown
 from mome.bin.pack import read_clips
+from mome.bin.transcribe import add_part_arguments
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
@@ -36,6 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", default="test")
     parser.add_argument("--max_clips", type=int, default=100, help="of the set")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -109,7 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     args = parse(argv)
     try:
-        transcribe = Transcriber.load(args.model, args.device)
+        transcribe = Transcriber.load(
+            args.model, args.device, imports=args.imports, downloads=args.downloads
+        )
         said = measure(transcribe, args.dump / args.set, args.max_clips)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-measure-delays: {error}") from None

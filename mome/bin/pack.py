@@ -111,16 +111,27 @@ def language(text: str) -> str:
     return text
 
 
-def read_clips(data: Path, count: int | None, model: AVSRModel) -> tuple[list[Clip], list[str]]:
-    """Clips of a set that stage 2 has made, evenly spaced or all, and their transcripts.
+def read_clips(
+    data: Path, count: int | None, model: AVSRModel, wanted: Sequence[str] | None = None
+) -> tuple[list[Clip], list[str]]:
+    """Clips of a set that stage 2 has made, and their transcripts.
+
+    Args:
+        data: folder of the set.
+        count: of the clips, evenly spaced; None takes all.
+        model: which streams are read.
+        wanted: ids of the clips, in the place of ``count``.
 
     Raises:
-        ValueError: for a set without clips, or without a stream that the model reads.
+        ValueError: for a set without clips, without a stream that the model reads, or without a
+            clip that is wanted.
     """
     read = {"audio": ("speech", "wav.scp", read_audio), "video": ("lips", "lip.scp", read_lips)}
     texts = read_scp(data / "text")
     files = {kind: read_scp(data / read[kind][1]) for kind in model.rates}
-    chosen = list(texts)[:: max(1, len(texts) // count) if count else 1][:count]
+    chosen = wanted or list(texts)[:: max(1, len(texts) // count) if count else 1][:count]
+    if unknown := [utterance for utterance in chosen if utterance not in texts]:
+        raise ValueError(f"{data / 'text'} has no utterance {', '.join(unknown)}")
     if not chosen:
         raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
     clips = []

@@ -28,6 +28,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
+from mome.bin.transcribe import add_part_arguments
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS, TaskPair, fineness
@@ -49,6 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_clips", type=int, default=48, help="of the set")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder")
+    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -143,7 +145,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     demand_installed("mome-plot-experts", "matplotlib")
     try:
-        transcribe = Transcriber.load(args.model, args.device)
+        transcribe = Transcriber.load(
+            args.model, args.device, imports=args.imports, downloads=args.downloads
+        )
         shares = measure(transcribe, args.dump / args.set, args.task, args.max_clips)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-plot-experts: {error}") from None

@@ -102,13 +102,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of programs that read recordings: where the parts of a packed model are."""
+    """Options of programs that read recordings: what finds faces, and the parts of the model."""
     parser.add_argument(
         "--detector",
         choices=DETECTORS,
         help="finds faces; default: the one that cut the lips of the model's training, by the same "
         "landmark model. If another is named, transcripts note it",
     )
+    add_part_arguments(parser)
+
+
+def add_part_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of programs that load a packed model: where its parts are, and what it may import."""
     parser.add_argument(
         "--downloads",
         type=Path,

@@ -219,12 +219,21 @@ class AVSRModel(AbsESPnetModel):
         encoder: Any = unwrap(getattr(self, f"{kind}_encoder"))
         return rate / encoder.frames_per_second
 
-    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
-        """A modality's tokens at a rate as a node of the prompt tree; see :meth:`project`."""
+    def llm_tokens(
+        self, features: Features, kind: str, rate: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the LLM reads of a modality at a rate: tokens (B, T', D), (B,) lengths.
+
+        They are those of :meth:`project`, which a readout says in the LLM's own embeddings.
+        """
         tokens, lengths = self.project(features, kind, rate)
         if self.readout is not None:
             tokens = self.readout(tokens, self.decoder.embeddings)
-        return self.decoder.marked(kind, tokens, lengths, parent)
+        return tokens, lengths
+
+    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
+        """A modality's tokens at a rate as a node of the prompt tree; see :meth:`llm_tokens`."""
+        return self.decoder.marked(kind, *self.llm_tokens(features, kind, rate), parent)
 
     def modality_tree(
         self, features: Features, task_pairs: Sequence[TaskPair]

@@ -1,4 +1,4 @@
-"""The recipe from end to end: stages 0 to 6 on a handful of generated clips.
+"""The recipe from end to end: stages 0 to 7 on a handful of generated clips.
 
 Speech synthesis, rendering, dlib, ESPnet's trainer, decoding and scoring are the real ones; the LLM
 and Whisper are tiny and random.
@@ -100,7 +100,10 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whis
     assert {result.dataset_split for result in told.eval_results} == {"test"}
     videos = read_scp(folder / "data/test/video.scp")
     said = (folder / "said.txt").read_text()
-    assert re.search(r"finished stages 0 to 6; stage 0 \d+:\d\d; .*; stage 6 \d+:\d\d", said)
+    assert re.search(r"finished stages 0 to 7; stage 0 \d+:\d\d; .*; stage 7 \d+:\d\d", said)
+    html = (folder / "exp/mome/report/report.html").read_text()
+    assert "Not drawn" not in html
+    assert (html.count("<video"), html.count("<img")) == (6, 5)  # three clips, clean and noisy
     for name in list(videos.values())[:2]:
         assert re.search(rf"{re.escape(name)}: \d+ segments in .* read as avsr a4_v2", said)
 

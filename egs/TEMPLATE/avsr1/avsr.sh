@@ -7,6 +7,7 @@
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 #   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
+#   stage 7  figures, and a page with clips to play    -> <expdir>/<model>/report
 # Finished work is not redone unless --force true asks for it, broken work goes on where it stopped,
 # and work that was made with other options is never taken for that asked for. Call it from a
 # recipe's run.sh; any option can be given there or on the command line as --name value.
@@ -20,7 +21,7 @@ template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 ## Stages
 stage=0                    # the first
-stop_stage=6               # the last
+stop_stage=7               # the last
 force=false                # true: do the stages asked for anew, with these options; downloads stay
 dry_run=false              # true: only say what the models cost; no data or weights needed
 seed=0                     # of all that is drawn at random
@@ -29,8 +30,8 @@ datadir=data               # what stage 1 writes
 dumpdir=dump               # what stages 2 and 3 write
 expdir=exp                 # what stages 4 and 5 write
 tag=                       # name of the model's folder in expdir; default: mome or mome_<task>
-decode_tag=                # further decoding of a model, to decode_<tag>, RESULTS_<tag>.md and
-                           # packed_<tag>
+decode_tag=                # further decoding of a model, to decode_<tag>, RESULTS_<tag>.md,
+                           # packed_<tag> and report_<tag>
 ## Processes and machines
 nj=$(nproc)                # parallel jobs of the data stages, on this machine
 parallel=                  # YAML of a Dask cluster that runs the data stages 2 and 3 instead
@@ -94,6 +95,8 @@ decode_opts=               # further options of mome.bin.decode, such as "--rate
 trained_on=                # the data in words, for those who use the model; default: the recipe
 language=                  # of the corpus, as ISO 639 writes it, for the model card
 pack_opts="--max_clips 40" # further options of mome.bin.pack
+## Report (stage 7)
+report_opts=               # further options of mome.bin.report, such as "--clips 20"
 
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}" &&
     list_options.sh "${template}/cmd.sh" "${BASH_SOURCE[0]}")
@@ -362,5 +365,19 @@ for folder in folders_of(Path(sys.argv[1])): print("--downloads", folder, sep="\
         log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done
     took 6
+fi
+
+if wants 7; then
+    for model in "${models[@]}"; do
+        dir=${expdir}/${model%% *}
+        log "stage 7: figures and report of ${model%% *}"
+        # Without run_once: it takes a minute, and stage 5 may have decoded further sets.
+        # shellcheck disable=SC2086
+        python -m mome.bin.report --expdir "${dir}" --dump "${dumpdir}" \
+            --test_set "${test_sets%% *}" ${decode_tag:+--decode_tag "${decode_tag}"} \
+            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" \
+            --output "${dir}/report${decode_tag:+_${decode_tag}}" ${report_opts}
+    done
+    took 7
 fi
 log "finished stages ${stage} to ${stop_stage}${spent}"
