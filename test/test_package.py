@@ -261,7 +261,9 @@ EXPLAIN = """if True:
     import mome
     CALLS = {
         "mome-convert-avhubert": "--checkpoint x --output x",
+        "mome-corrupt-lips": "--dump x --sets x --kinds drop --parallel x",
         "mome-demo": "--model x",
+        "mome-make-noise": "--dump x --parallel x",
         "mome-pack": "--expdir x --weights x --dump x --trained_on x --output x",
         "mome-plot-training": "--expdirs x --output x",
         "mome-prepare-media": "--data x --dump x --parallel x",
@@ -298,8 +300,10 @@ def test_what_is_missing_without_the_extras_is_said_in_a_line(elsewhere, plain):
     lacking = {
         "mome-convert-avhubert": ("espnet2", "recipes"),
         "mome-count-parameters": ("espnet2", "recipes"),
+        "mome-corrupt-lips": ("espnet3", "recipes"),
         "mome-decode": ("espnet2", "recipes"),
         "mome-demo": ("gradio", "demo"),
+        "mome-make-noise": ("espnet3", "recipes"),
         "mome-make-units": ("librosa", "recipes"),
         "mome-pack": ("sklearn", "recipes"),
         "mome-plot-training": ("matplotlib", "plot"),

@@ -8,18 +8,18 @@ listed in <dump>/test_sets.json.
 """
 
 import argparse
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mome.common.extras import demand_installed
 from mome.common.marks import OtherSettings
 from mome.common.processes import map_items
 from mome.data import corrupt, test_sets
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
-from mome.data.kaldi import copy_data_dir, read_scp, same_settings
+from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp
 from mome.data.video import MediaError, read_lips, video_info, write_lips
 
 # What the crops depend on beside the command line.
@@ -95,8 +95,7 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         if each.corruption and each.strength
     }
     for folder in folders.values():
-        if not same_settings(folder, settings) or args.force == "true":
-            shutil.rmtree(folder / "lips", ignore_errors=True)
+        keep_only_same(folder, settings, [folder / "lips"], args.force == "true")
     clips = [
         Clip(
             u,
@@ -129,6 +128,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     args = parser.parse_args(argv)
+    if args.parallel:
+        demand_installed("mome-corrupt-lips", "espnet3")
     for name in args.sets:
         corrupt_set(args.dump / name, args)
 

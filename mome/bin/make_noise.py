@@ -23,7 +23,6 @@ The noisy sets are listed in <dump>/test_sets.json.
 
 import argparse
 import logging
-import shutil
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +45,7 @@ from mome.data.audio import (
     write_flac,
 )
 from mome.data.augment import add_noise, power
-from mome.data.kaldi import copy_data_dir, read_scp, same_settings, spk2utt_of, write_scp
+from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
     KINDS,
     SPLITS,
@@ -188,9 +187,7 @@ def prepare_noisex(
     files: list[Path], args: argparse.Namespace, settings: dict[str, object], folder: Path
 ) -> dict[str, dict[str, str]]:
     """Cut NOISEX's recordings in two: split -> id -> path."""
-    if not same_settings(folder, settings) or args.force == "true":
-        for old in folder.glob("*/noisex-*.flac"):
-            old.unlink()
+    keep_only_same(folder, settings, folder.glob("*/noisex-*.flac"), args.force == "true")
     try:
         return split_noisex(files, args.test_share, folder)
     except ValueError as error:
@@ -261,9 +258,8 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
             )
             for i in range(count)
         ]
-    if not same_settings(folder, babble_settings(args)) or args.force == "true":
-        for old in folder.glob("babble-*.flac"):
-            old.unlink()
+    made = folder.glob("babble-*.flac")
+    keep_only_same(folder, babble_settings(args), made, args.force == "true")
     paths = map_items(partial(make_babble, folder=folder), plans, args.nj, "babble", args.parallel)
     result: dict[str, dict[str, str]] = {name: {} for name in SPLITS}
     for plan, path in zip(plans, paths, strict=True):
@@ -284,8 +280,8 @@ def make_noisy_sets(
     folders = {each.snr: args.dump / each.name for each in wanted if each.snr is not None}
     names = {u: f"audio/{speakers[u]}/{u}.flac" for u in wavs}
     for each, settings in wanted.items():
-        if not same_settings(args.dump / each.name, settings) or args.force == "true":
-            shutil.rmtree(args.dump / each.name / "audio", ignore_errors=True)
+        of_set = args.dump / each.name
+        keep_only_same(of_set, settings, [of_set / "audio"], args.force == "true")
     mixtures = [
         Mixture(u, wav, tuple((snr, str(folder / names[u])) for snr, folder in folders.items()))
         for u, wav in wavs.items()

@@ -64,6 +64,7 @@ from mome.data.exclusions import (
 from mome.data.kaldi import (
     read_scp,
     read_segments,
+    record_settings,
     same_settings,
     spk2utt_of,
     write_scp,
@@ -653,6 +654,7 @@ def main(argv: list[str] | None = None) -> None:
     earlier = provenance.read_crops(args.dump)
     same = same_settings(args.dump, choices) and not provenance.outdated(earlier, crops)
     drop_changed(args.dump, clips, same)
+    record_settings(args.dump, choices)
     earlier = earlier if same else {}
     provenance.write_crops(args.dump, provenance.joined(earlier, crops))
     remove_partial(args.dump)

@@ -8,6 +8,7 @@ file ``segments`` utterances are parts of recordings, and wav.scp and video.scp 
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -132,16 +133,46 @@ def copy_data_dir(
 
 
 def same_settings(folder: str | Path, settings: Mapping[str, object]) -> bool:
-    """Whether the outputs of a folder were made with these settings; records them if not.
+    """Whether the outputs of a folder were made with these settings, by its ``settings.json``.
 
-    The record is ``settings.json``; a program keeps outputs of an earlier run only if it agrees.
+    A program keeps outputs of an earlier run only then. It deletes others before it records its own
+    settings (`record_settings`): in the other order, what is left of them when it is killed would
+    count as made with these.
     """
     path = Path(folder) / "settings.json"
-    text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return True
-    write_text(path, text)
-    return False
+    return path.is_file() and path.read_text(encoding="utf-8") == _as_record(settings)
+
+
+def record_settings(folder: str | Path, settings: Mapping[str, object]) -> None:
+    """Record what the outputs of a folder are made with; see `same_settings`."""
+    write_text(Path(folder) / "settings.json", _as_record(settings))
+
+
+def _as_record(settings: Mapping[str, object]) -> str:
+    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def keep_only_same(
+    folder: Path, settings: Mapping[str, object], outputs: Iterable[Path], force: bool = False
+) -> None:
+    """Delete outputs of a folder unless they were made with these settings, which are recorded.
+
+    Args:
+        folder: with ``settings.json``, see `same_settings`.
+        settings: of the outputs that will be made.
+        outputs: files and folders.
+        force: delete them in any case.
+    """
+    if same_settings(folder, settings) and not force:
+        return
+    # Without a record, a call that is killed from here on has to be made again as a whole.
+    (folder / "settings.json").unlink(missing_ok=True)
+    for path in outputs:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    record_settings(folder, settings)
 
 
 def c_sorted(keys: Iterable[str]) -> list[str]:

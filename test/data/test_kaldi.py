@@ -10,6 +10,7 @@ from mome.data.kaldi import (
     Segment,
     copy_data_dir,
     fix_data_dir,
+    keep_only_same,
     read_scp,
     read_segments,
     spk2utt_of,
@@ -233,6 +234,32 @@ def test_media_are_checked(tmp_path, capsys):
         validate_main([str(folder), "--check_media"])
     assert caught.value.code == 1
     assert f"{folder}: 5 problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_a_killed_call_leaves_of_other_settings_is_deleted_by_the_next(tmp_path, force):
+    def outputs(end):
+        """The files of before, as many as are deleted until the end."""
+        for name in ("a", "b"):
+            if name == end:
+                raise KeyboardInterrupt
+            yield tmp_path / name
+
+    keep_only_same(tmp_path, {"seed": 0}, [])
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("of seed 0")
+    settings = {"seed": 0 if force else 1}
+    with pytest.raises(KeyboardInterrupt):
+        keep_only_same(tmp_path, settings, outputs("b"), force)
+    assert (tmp_path / "b").exists()
+    keep_only_same(tmp_path, settings, outputs(None))
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").touch()
+    keep_only_same(tmp_path, settings, outputs(None))
+    assert (tmp_path / "a" / "x").exists()
+    keep_only_same(tmp_path, settings, outputs(None), force=True)
+    assert not (tmp_path / "a").exists()
 
 
 def test_copies_of_folders_replace_what_is_given(tmp_path):

@@ -69,6 +69,25 @@ def test_crops_of_another_landmark_model_are_made_anew(data, tmp_path):
     assert crop.stat().st_mtime_ns == made
 
 
+def test_a_run_that_is_killed_before_it_drops_crops_of_other_settings_leaves_none(
+    data, tmp_path, monkeypatch
+):
+    """Of a large corpus the sources are looked at for minutes before a crop is deleted."""
+    crop = tmp_path / "dump/lips/a/a_1.mp4"
+    prepare(data, tmp_path / "dump")
+    made = crop.stat().st_mtime_ns
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_media, "drop_changed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(data, tmp_path / "dump", "--window", 2)
+    prepare(data, tmp_path / "dump", "--window", 2)
+    assert crop.stat().st_mtime_ns > made
+
+
 def test_crops_of_another_geometry_are_made_anew(data, tmp_path):
     prepare(data, tmp_path / "dump")
     crop = tmp_path / "dump/lips/a/a_1.mp4"
