@@ -88,7 +88,9 @@ def _map_in_pools[Item, Result](
 
     A pool does not tell which item has ended its worker. Items begin in their order, so it is one
     of the first without a result: the ``nj`` that ran, and perhaps as many before them whose
-    results were lost with the pool. These are done in processes of their own.
+    results were lost with the pool. These are done in processes of their own, as many at a time as
+    before, and those that end so once more one after the other: what several need together may be
+    more memory than there is, and what one needs is not.
     """
     results: dict[int, Result] = {}
     with _progress_bar(desc, len(items)) as bar:
@@ -113,9 +115,13 @@ def _map_in_pools[Item, Result](
             )
             with ThreadPoolExecutor(nj) as threads:
                 survived = list(threads.map(alone, suspects))
-            culprits = [p for p, alive in zip(suspects, survived, strict=True) if not alive]
+            died = [p for p, alive in zip(suspects, survived, strict=True) if not alive]
             # Where all processes crash, as for lack of a library, the items are not to blame.
-            if culprits and (crashed is None or nj < len(culprits) == len(suspects)):
+            everywhere = nj < len(died) == len(suspects) and not alone(died[0])
+            culprits = (
+                died if everywhere else [p for p in died if p not in results and not alone(p)]
+            )
+            if culprits and (crashed is None or everywhere):
                 raise _failure(desc, items[culprits[0]], BrokenProcessPool(CRASHED))
             if crashed:
                 for place in culprits:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +62,27 @@ def test_an_item_that_ends_its_process_is_found(caplog):
     # How many results were lost with a pool is a matter of time.
     said = r"job: a worker crashed or was killed; the [2-4] items that it may have been"
     assert re.search(said, caplog.text)
+
+
+def square_if_alone(number: int, folder: Path) -> int:
+    """Square; the process is killed if another one works, as where memory suffices for one."""
+    mine = folder / str(number)
+    mine.touch()
+    for _ in range(20):
+        time.sleep(0.05)
+        if any(other != mine for other in folder.iterdir()):
+            mine.unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    mine.unlink()
+    return number * number
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_what_crashes_beside_others_alone_is_not_excluded(tmp_path, count):
+    """Of five, all that begin crash: more than run at a time."""
+    work = partial(square_if_alone, folder=tmp_path)
+    found = map_items(work, range(count), 2, crashed=lambda number, reason: reason)
+    assert found == [n * n for n in range(count)]
 
 
 def test_items_are_not_blamed_where_every_process_crashes():
