@@ -36,10 +36,13 @@ def main(argv: list[str] | None = None) -> None:
 def explains_itself(error: BaseException) -> bool:
     """Whether this package has raised an error, whose message then says what to do.
 
-    One that a library or a module of the user's raises needs its traceback.
+    One that a library or a module of the user's raises needs its traceback. So does one of a
+    function in C, such as NumPy's, which has no frame of its own: the last one is that of its
+    caller, where no ``raise`` stands.
     """
-    place = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(place).resolve().is_relative_to(PACKAGE)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    raised = (last.line or "").startswith("raise ")
+    return raised and Path(last.filename).resolve().is_relative_to(PACKAGE)
 
 
 if __name__ == "__main__":

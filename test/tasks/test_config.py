@@ -4,12 +4,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from recipe_options import recipe_options
 
 from mome.bin.train import explains_itself
 from mome.bin.train import main as train
+from mome.data.augment import mix
 from mome.tasks.config import parse, read_config
 
 EGS = Path(__file__).parents[2] / "egs"
@@ -154,6 +156,10 @@ def test_only_what_this_package_raises_explains_itself(tmp_path):
         int("one")
     assert explains_itself(ours.value)
     assert not explains_itself(pythons.value)
+    # NumPy's own functions have no frame: the last one is that of this package.
+    with pytest.raises(ValueError, match="could not be broadcast") as numpys:
+        mix(np.ones(3), np.ones(4), 0.0)
+    assert not explains_itself(numpys.value)
 
 
 def test_an_exponent_without_a_point_is_a_number(tmp_path):
