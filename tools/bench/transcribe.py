@@ -24,7 +24,7 @@ from mome.transcribe.transcriber import Transcriber
 
 # What is timed, by part.
 PARTS = {
-    "find pauses": [(transcriber, "find_segments")],
+    "find pauses": [(transcriber, "speech_levels"), (transcriber, "find_segments")],
     "decode": [(transcriber, "read_pieces")],
     "faces and lips": [(Transcriber, "mouth")],
     "encoders": [(Transcriber, "encode")],
