@@ -27,14 +27,13 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalise
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments
+from mome.bin.transcribe import add_part_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
-from mome.tasks.packed import load_packed
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber, check_device
+from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment
 
 
@@ -119,11 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     demand_installed("mome-measure-cascade", "matplotlib")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
     try:
-        check_device(args.device)
-        # Faces need not be found: lips are cut already.
-        transcribe = Transcriber(
-            *load_packed(args.model, args.device, args.imports, args.downloads)
-        )
+        transcribe = open_for_crops(args)
         pairs = transcribe.model.pairs.get(args.task)
         if not pairs or len(pairs) < 2:
             raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")

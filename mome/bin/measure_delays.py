@@ -19,7 +19,7 @@ import numpy as np
 
 from mome.analysis.parameters import markdown
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments
+from mome.bin.transcribe import add_part_arguments, open_for_crops
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
@@ -111,9 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     args = parse(argv)
     try:
-        transcribe = Transcriber.load(
-            args.model, args.device, imports=args.imports, downloads=args.downloads
-        )
+        transcribe = open_for_crops(args)
         said = measure(transcribe, args.dump / args.set, args.max_clips)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-measure-delays: {error}") from None

@@ -28,7 +28,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments
+from mome.bin.transcribe import add_part_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS, TaskPair, fineness
@@ -145,9 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     demand_installed("mome-plot-experts", "matplotlib")
     try:
-        transcribe = Transcriber.load(
-            args.model, args.device, imports=args.imports, downloads=args.downloads
-        )
+        transcribe = open_for_crops(args)
         shares = measure(transcribe, args.dump / args.set, args.task, args.max_clips)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-plot-experts: {error}") from None

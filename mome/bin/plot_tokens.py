@@ -16,10 +16,9 @@ import torch.nn.functional as F
 
 from mome.analysis.figures import headless_pyplot, save
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments
+from mome.bin.transcribe import add_part_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.models.avsr import AVSRModel, Features
-from mome.transcribe.transcriber import Transcriber
 
 Tokens = dict[str, tuple[torch.Tensor, float]]  # a4, a16, v2, v5 -> tokens (T, D), seconds of each
 
@@ -104,9 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     demand_installed("mome-plot-tokens", "matplotlib")
     try:
-        transcribe = Transcriber.load(
-            args.model, args.device, imports=args.imports, downloads=args.downloads
-        )
+        transcribe = open_for_crops(args)
         wanted = [args.utterance] if args.utterance else None
         clips, texts = read_clips(args.dump / args.set, 1, transcribe.model, wanted)
     except (OSError, ValueError) as error:

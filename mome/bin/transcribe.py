@@ -28,11 +28,12 @@ from tqdm import tqdm
 from mome.common.atomic_files import write_bytes
 from mome.data.video import MediaError, reason_of
 from mome.lips.detectors import DETECTORS
+from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import Progress, Transcriber
+from mome.transcribe.transcriber import Progress, Transcriber, check_device
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
@@ -130,6 +131,19 @@ def add_part_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="module of the model's author that it may import; may be repeated",
     )
+
+
+def open_for_crops(args: argparse.Namespace) -> Transcriber:
+    """The packed model of a program that reads lips which are cut already: no face is to be found.
+
+    Args:
+        args: ``model``, ``device`` and the options of `add_part_arguments`.
+
+    Raises:
+        FileNotFoundError, PackedModelError, ValueError: as `Transcriber.load`.
+    """
+    check_device(args.device)
+    return Transcriber(*load_packed(args.model, args.device, args.imports, args.downloads))
 
 
 def budget(text: str) -> Budget:
