@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mome.analysis.wer import normalise
+from mome.analysis.wer import normalise, spell
 
 LONGEST = 4  # words of what is repeated
 TIMES = 4  # in a row, above which nobody is expected to say it
@@ -21,8 +21,14 @@ def repeats_itself(text: str, longest: int = LONGEST, times: int = TIMES) -> boo
 
 
 def count_loops(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> int:
-    """Utterances whose hypothesis repeats itself where the reference does not."""
+    """Utterances whose hypothesis repeats itself where the reference does not.
+
+    Characters of scripts without blanks between words count as words, as they are scored.
+    """
+
+    def loops(text: str) -> bool:
+        return repeats_itself(spell(normalise(text)))
+
     return sum(
-        repeats_itself(normalise(text)) and not repeats_itself(normalise(references[utterance]))
-        for utterance, text in hypotheses.items()
+        loops(text) and not loops(references[utterance]) for utterance, text in hypotheses.items()
     )

@@ -190,6 +190,8 @@ def guess(train: Sequence[str], references: Mapping[str, str], seed: int = 0) ->
         each place the word most frequent there in training, over sentences of the usual length.
     """
     rng = np.random.default_rng(seed)
+    if are_unspaced(train):
+        train = [spell(text) for text in train]
     utterances = sorted(references)
     drawn = rng.integers(len(train), size=len(utterances))
     sentences = [text.split() for text in train]

@@ -25,7 +25,7 @@ import numpy as np
 from mome.analysis import dry_run
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
-from mome.analysis.wer import count_errors, error_rate, normalise
+from mome.analysis.wer import count_errors, error_rate, normalised_pairs
 from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_part_arguments, open_for_crops
 from mome.common.extras import demand_installed
@@ -101,11 +101,9 @@ def read_set(
             heard[each] += transcribe.search(group, features, each, options)
     reads = {}
     for each, segments in heard.items():
-        pairs = {
-            str(number): (normalise(text), normalise(segment.text))
-            for number, (text, segment) in enumerate(zip(texts, segments, strict=True))
-        }
-        counts = count_errors(pairs)
+        names = [f"{number:08}" for number in range(len(clips))]  # their order is that of clips
+        said = {name: segment.text for name, segment in zip(names, segments, strict=True)}
+        counts = count_errors(normalised_pairs(dict(zip(names, texts, strict=True)), said))
         confidences = np.array([segment.confidence for segment in segments])
         reads[str(each.pair)] = Read(counts[:, :3].sum(1), confidences, costs(each.pair, clips))
     logging.info("%s: %d utterances at %s", data, len(clips), ", ".join(reads))

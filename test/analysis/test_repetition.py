@@ -41,3 +41,4 @@ def test_what_somebody_really_said_is_not_counted():
     references = {"a": "No, no! No. No.", "b": "no", "c": "yes"}
     hypotheses = {"a": "no no no no", "b": "no, no, no, no", "c": "yes yes"}
     assert count_loops(references, hypotheses) == 1
+    assert count_loops({"a": "今天天气好", "b": "好"}, {"a": "今天" * 4, "b": "好" * 3}) == 1

@@ -147,6 +147,10 @@ def test_guessing_knows_the_training_texts_alone():
     guesses = guess(train, {"u": "bin blue now", "v": "set red again"})
     assert guesses["most frequent words"].wer == pytest.approx(50)
     assert guesses["random training sentence"].utterances == 2
+    # Without blanks between words they are guessed character by character.
+    guesses = guess(["今天好", "今日坏", "明天坏"], {"u": "今天坏"})
+    assert guesses["most frequent words"].unit == "character"
+    assert guesses["most frequent words"].wer == 0
 
 
 def decoded(tmp_path, pair: str, text: str, name: str = "test", **changes) -> None:

@@ -10,9 +10,11 @@ import torch
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.bin import measure_cascade
 from mome.bin.pack import read_clips
+from mome.data.kaldi import read_scp, write_scp
 from mome.tasks.packed import pack
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber, select
+from mome.transcribe.transcript import Segment
 
 WORDS = np.array([4, 2, 4])
 ENCODERS = np.array([0.4, 0.6, 0.5])
@@ -58,6 +60,24 @@ def test_encoders_run_once_and_rows_are_read_as_by_themselves(packed, dump):
     alone = [transcribe.search_cascade([clip], "avsr", options)[0] for clip in clips]
     assert [(each.text, each.rates) for each in again] == [(a.text, a.rates) for a in alone]
     assert {each.rates for each in again} == {"a4_v2"}
+
+
+def test_errors_are_those_of_stage_5_also_without_blanks_between_words(packed, dump, monkeypatch):
+    """Of eleven clips, whose numbers sort otherwise as words."""
+    folder = dump / "valid"
+    for file in ("text", "wav.scp", "lip.scp"):
+        (value, *_) = read_scp(folder / file).values()
+        write_scp(folder / file, {f"u{number:02}": value for number in range(11)})
+    write_scp(folder / "text", {f"u{n:02}": "今天天气好" if n == 2 else "好" for n in range(11)})
+    transcribe = Transcriber.load(packed)
+    found = Segment(0, 1, "今天天气坏", 0.5, [], "avsr", "a4_v2")
+    monkeypatch.setattr(transcribe, "search", lambda group, *_: [found] * len(group))
+    chosen = [transcribe.model.task_pairs[0]]
+    costs = measure_cascade.Costs(transcribe.model, "avsr")
+    monkeypatch.setattr(costs, "of_length", lambda *_: 1.0)
+    reads, words, _ = measure_cascade.read_set(transcribe, folder, chosen, costs, 1)
+    assert words.tolist() == [5 if n == 2 else 1 for n in range(11)]
+    assert reads[str(chosen[0].pair)].errors.tolist() == [1 if n == 2 else 5 for n in range(11)]
 
 
 def test_the_command_measures_a_packed_model(packed, dump, tmp_path, capsys):
