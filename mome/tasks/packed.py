@@ -248,7 +248,8 @@ def parts_of(values: Mapping[str, Any]) -> list[tuple[Place, str]]:
 def folders_of(config: Path) -> list[Path]:
     """The folders in which the frozen parts of a training lie on this machine."""
     values = read_yaml(config)
-    return list(dict.fromkeys(Path(name).expanduser().parent for _, name in parts_of(values)))
+    parts = (known_by(Path(name).expanduser()) for _, name in parts_of(values))
+    return list(dict.fromkeys(part.parent for part in parts))
 
 
 def check_trained(*paths: str | Path) -> None:
@@ -296,14 +297,25 @@ def trained_here(path: Path, model: Path) -> bool:
     return path.is_file() and exported and model.resolve().parent in path.resolve().parents
 
 
+def known_by(path: Path) -> Path:
+    """The folder of a model's weights, as their file has the same name in all; other paths as they
+    are."""
+    if path.name == WEIGHTS and path.is_file() and path.with_name("config.json").is_file():
+        return path.absolute().parent
+    return path
+
+
 def describe_part(name: str) -> dict[str, Any]:
-    """A frozen part: its name and the SHA-256 of its files (of none if it is not at hand).
+    """A frozen part: its ``name`` and the ``sha256`` of its files (of none if it is not at hand).
 
     A model that is given away does not tell where parts lay on the machine that packed it, nor
-    would that help anybody: of a path the last name is kept. Of a name of the hub there is the
-    ``revision`` as well that lies in the hub's cache on this machine.
+    would that help anybody: of a path the last name is kept. Of a file in a model's folder that is
+    the folder's, and ``file`` its own. Of a name of the hub there is the ``revision`` as well that
+    lies in the hub's cache on this machine.
     """
     path = Path(name).expanduser()
+    if (folder := known_by(path)) != path:
+        return {"name": folder.name, "file": path.name, "sha256": digests(folder)}
     if path.exists() or not is_hub_name(name):
         return {"name": path.name, "sha256": digests(path)}
     cached = try_to_load_from_cache(name, "config.json")
@@ -417,7 +429,8 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
     try:
         for part in dict(info["frozen"]).values():
             str(part["name"]), str(part.get("revision"))
-            if names := [file for file in dict(part["sha256"]) if Path(file).name != file]:
+            named = [*dict(part["sha256"]), *([part["file"]] if "file" in part else [])]
+            if names := [file for file in named if Path(file).name != file]:
                 raise ValueError(f"{names[0]!r} is no name of a file")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackedModelError(f"{name}: {INFO} cannot be read ({error}); copy it again") from None
@@ -439,8 +452,8 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
     not name one: then it is the hub's name, and what is loaded by that is not checked.
 
     Args:
-        part: its name, its revision if it is of the hub, and the SHA-256 of its files, as mome.json
-            has them. Files that are not recorded are not compared.
+        part: as `describe_part` gives it and mome.json has it. Files that are not recorded are not
+            compared.
         name: of the packed model, for errors.
         downloads: folders to look in before ``$MOME_DOWNLOADS`` and ``./downloads``.
 
@@ -457,7 +470,7 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
             continue
         wrong = differing(place, part["sha256"])
         if not wrong:
-            return str(place)
+            return str(place / part.get("file", ""))
         others.append(f"{place} ({', '.join(wrong)})")
     if is_hub_name(given):
         return find_on_hub(part, name)

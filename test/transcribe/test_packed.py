@@ -13,7 +13,7 @@ import yaml
 from tiny_avsr import collate, utterances
 
 from mome.tasks.avsr import load_model
-from mome.tasks.packed import PackedModelError, find_part, load_packed, pack
+from mome.tasks.packed import PackedModelError, find_part, folders_of, load_packed, pack
 
 INFO = {"trained_on": "noise", "max_seconds": 4.0}
 
@@ -155,6 +155,31 @@ def test_weights_that_came_from_elsewhere_are_not_given_away(training, tmp_path)
     named = json.loads((packed / "mome.json").read_text())["frozen"]["video_encoder_conf.weights"]
     assert list(named["sha256"]) == ["avhubert.safetensors"]
     load_packed(packed, downloads=[licensed.parent])
+
+
+def test_weights_are_known_by_their_folder_if_their_file_is_called_as_in_any(training, tmp_path):
+    """As AV-HuBERT's, which the recipes of LRS2 and LRS3 name by the file."""
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    lips = tmp_path / "downloads" / "avhubert-large"
+    lips.mkdir(parents=True)
+    shutil.copy(values["video_encoder_conf"]["weights"], lips / "model.safetensors")
+    (lips / "config.json").write_text("{}")
+    values["video_encoder_conf"]["weights"] = str(lips / "model.safetensors")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    packed = pack(tmp_path / "config.yaml", training / "model.pth", tmp_path / "p", INFO, "")
+    info = json.loads((packed / "mome.json").read_text())
+    named = info["frozen"]["video_encoder_conf.weights"]
+    assert (named["name"], named["file"]) == ("avhubert-large", "model.safetensors")
+    assert set(named["sha256"]) == {"model.safetensors", "config.json"}
+    assert lips.parent in folders_of(tmp_path / "config.yaml")
+    load_packed(packed, downloads=[lips.parent])
+    (lips / "config.json").write_text('{"size": "base"}')
+    with pytest.raises(PackedModelError, match=r"another avhubert-large than .*\(config\.json\)"):
+        load_packed(packed, downloads=[tmp_path / "downloads"])
+    named["file"] = "../model.safetensors"
+    (packed / "mome.json").write_text(json.dumps(info))
+    with pytest.raises(PackedModelError, match="is no name of a file"):
+        load_packed(packed, downloads=[tmp_path / "downloads"])
 
 
 def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch):
