@@ -184,6 +184,18 @@ class Measured:
     unknown: list[Reading]
 
 
+def right_words(text: str, segment: Segment) -> list[bool]:
+    """Of each word that was read, whether it is right, as it is scored.
+
+    Args:
+        text: the transcript of the set.
+        segment: what was read.
+    """
+    # Word by word, so that none is lost or becomes two. What scoring leaves nothing of is wrong.
+    heard = [normalise(word.text).replace(" ", "") or word.text for word in segment.words]
+    return words_right(normalise(text), " ".join(heard))
+
+
 def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int) -> Measured:
     """Read validation clips by every task at every rate pair."""
     total = sum(clip.end - clip.start for clip in clips)
@@ -214,8 +226,7 @@ def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: 
         wer = score({str(clip): text for clip, text in enumerate(texts)}, heard).wer
         for clip, (text, segment) in enumerate(zip(texts, found, strict=True)):
             scores: list[Scores] = [word.scores for word in segment.words]
-            heard_words = " ".join(word.text for word in segment.words).lower()
-            right = words_right(normalise(text), heard_words)
+            right = right_words(text, segment)
             measured.readings.append(Reading(number, clip, scores, right))
         for clip, segment in enumerate(read(reversed_clips, chosen)[0]):
             scores = [word.scores for word in segment.words]
@@ -336,9 +347,13 @@ def main(argv: list[str] | None = None) -> None:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = read_yaml(config).get("imports") or ()
             # Faces need not be found: lips are cut already.
-            transcribe = Transcriber(
-                *load_packed(bare, args.device, imports=allowed, downloads=folders_of(config))
+            model, conf, described = load_packed(
+                bare, args.device, imports=allowed, downloads=folders_of(config)
             )
+        # Before the model is measured, so that it is with the limit that its users will have.
+        spoken = read_scp(args.dump / args.train_set / "text").values()
+        info["max_new_tokens"] = longest_allowed(spoken, model.tokenizer)
+        transcribe = Transcriber(model, conf, {**described, **info})
         # What was not at hand is since the model was loaded.
         info["frozen"] = frozen = {
             place: part if part["sha256"] else describe_part(part["name"])
@@ -352,9 +367,6 @@ def main(argv: list[str] | None = None) -> None:
                     "landmarks, and nobody will know whether the model learned from such",
                     args.dump / args.train_set,
                 )
-        spoken = read_scp(args.dump / args.train_set / "text").values()
-        info["max_new_tokens"] = longest_allowed(spoken, transcribe.model.tokenizer)
-        transcribe.info["max_new_tokens"] = info["max_new_tokens"]
         clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
         measured = measure(transcribe, clips, texts, args.beam)
         info["calibration"] = calibrate(measured)

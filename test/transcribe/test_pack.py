@@ -9,11 +9,14 @@ import torch
 import yaml
 
 from mome.bin import pack as command
+from mome.data.kaldi import write_scp
+from mome.llm.beam import beam_search
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
 from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.transcriber import Clip
+from mome.transcribe.transcript import Segment, Word
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
 
@@ -53,6 +56,33 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
     calibration = json.loads(json.dumps(info["calibration"]))
     assert calibration["unknown_parts"] > 0
     assert 0 <= calibration["unknown_doubtful"] <= 1
+
+
+def test_a_model_is_measured_with_the_limit_of_tokens_of_its_users(
+    training, dump, tmp_path, monkeypatch
+):
+    write_scp(dump / "train/text", {"u0": " ".join(["now"] * 60)})
+    limits = set()
+
+    def search(*args, **options):
+        limits.add(options["max_new_tokens"])
+        return beam_search(*args, **options)
+
+    monkeypatch.setattr("mome.llm.beam.beam_search", search)
+    options = ["--expdir", training, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    options += ["--trained_on", "noise", "--output", tmp_path / "packed", "--max_clips", "2"]
+    command.main([str(word) for word in options])
+    info = json.loads((tmp_path / "packed/mome.json").read_text())
+    assert info["max_new_tokens"] > 64
+    assert limits == {info["max_new_tokens"]}
+
+
+def test_words_are_right_as_they_are_scored():
+    """A model that was trained on transcripts with punctuation writes it."""
+    words = [Word(text, 0.5) for text in ("Place,", "“RED”", "at", "...", "rock-n-roll", "Now.")]
+    segment = Segment(0, 1, "", 0.5, words, "asr", "a4")
+    found = command.right_words("Place, red: in rocknroll now!", segment)
+    assert found == [True, True, False, False, True, True]
 
 
 def test_clips_are_taken_evenly(dump, training):
