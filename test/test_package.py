@@ -460,7 +460,7 @@ def test_a_part_that_is_of_espnet_is_named(elsewhere, training, noise, tiny_down
     done = elsewhere(
         "mome-transcribe", noise, "--model", packed, MOME_DOWNLOADS=str(tiny_downloads)
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     what = "cannot be built here: espnet2 is missing: pip install 'mome[recipes]'"
     assert f"{packed} {what}" in done.stderr

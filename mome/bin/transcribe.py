@@ -9,7 +9,8 @@ folders inside; - is one on standard input.
   mome-transcribe talk.mp4 lectures/ --model grid.zip --format srt json --output subtitles
 
 Without --output the transcripts are printed. What cannot be read, or not to its end, is named at
-the end; the others are done, and the exit status is 1.
+the end; the others are done, and the exit status is 1. It is 2 if nothing can be read at all, for
+want of the model or by an option.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from mome.transcribe.transcriber import Progress, Transcriber, check_device
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
+CANNOT_BEGIN = 2  # the exit status, as where argparse refuses an option
 # A file of a folder whose name ends so is meant to be a recording, whatever is in it.
 SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
@@ -297,7 +299,10 @@ def main(argv: list[str] | None = None) -> None:
         if args.task != "asr" and args.downloads and transcribe.reads("video"):
             find_tracker(args.detector or transcribe.crops["detector"], args.downloads)
     except Exception as error:
-        raise SystemExit(f"mome-transcribe: {reason_of(error)}") from None
+        stop = SystemExit(f"mome-transcribe: {reason_of(error)}")
+        print(stop, file=sys.stderr)
+        stop.code = CANNOT_BEGIN
+        raise stop from None
     if trained_on := transcribe.info.get("trained_on"):
         print(f"model: {trained_on}. {UNKNOWN}", file=sys.stderr)
     failures = []

@@ -108,6 +108,19 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whis
         assert re.search(rf"{re.escape(name)}: \d+ segments in .* read as avsr a4_v2", said)
 
 
+def test_a_packed_model_that_cannot_be_opened_ends_the_stage(recipe):
+    """Unlike a clip that cannot be read."""
+    folder, options = recipe
+    weights = folder / "exp/mome/packed/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    result = run([*options, "--stage", "6"], check=False)
+    weights.write_bytes(whole)
+    assert result.returncode == 2
+    assert "model.safetensors is not what was packed" in result.stderr
+    assert "finished stages" not in result.stderr
+
+
 def test_a_second_run_does_nothing_again(recipe):
     folder, options = recipe
     before = {p: p.stat().st_mtime_ns for p in (folder / "exp").rglob("*.pth")}

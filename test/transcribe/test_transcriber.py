@@ -678,7 +678,7 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_read(
-    packed, clips, tmp_path, monkeypatch, options, message
+    packed, clips, tmp_path, monkeypatch, capsys, options, message
 ):
     import torch
 
@@ -686,8 +686,10 @@ def test_what_cannot_be_done_is_said_before_anything_is_read(
 
     if "cuda" in options and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match=message) as stop:
         command.main([str(clips / "both.mp4"), "--model", str(packed), *options])
+    assert stop.value.code == 2  # 1 is for recordings
+    assert re.search(f"^mome-transcribe: .*{message}", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_command_explains_itself():
