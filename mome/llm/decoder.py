@@ -120,6 +120,12 @@ class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
         """(..., L) token ids -> (..., L, D) embeddings in the LM's dtype."""
         return self.embeddings(ids)
 
+    def vocabulary(self) -> torch.Tensor:
+        """What the LM reads of each of its V tokens: (V, D) in the LM's dtype, frozen."""
+        if type(self.embeddings) is nn.Embedding:
+            return self.embeddings.weight  # to gather all rows would copy the table
+        return self.embed(torch.arange(self.vocab_size, device=self.embeddings.weight.device))
+
     def text_node(self, ids: list[int], batch: int, parent: int | None) -> Node:
         """A node of the same text for the whole batch."""
         device = self.markers.device

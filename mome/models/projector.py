@@ -107,8 +107,10 @@ class EmbeddingReadout(nn.Module):
 
     def log_probs(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Log-posteriors (..., 1 + K) of blank and of embeddings (K, D), by tokens (..., D)."""
-        candidates = torch.cat([self.blank, embeddings.float()])
-        return F.linear(self.scale * tokens, candidates).log_softmax(-1)
+        scaled = self.scale * tokens
+        # A table of K rows is much larger than its products with the tokens: it is not copied.
+        products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
+        return torch.cat(products, dim=-1).log_softmax(-1)
 
     def forward(self, tokens: torch.Tensor, embeddings: nn.Embedding) -> torch.Tensor:
         """Read out tokens (B, T, D) through the LLM's embeddings (V, D): (B, T, D).

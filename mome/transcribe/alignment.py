@@ -45,8 +45,7 @@ def align_rate(
     assert model.readout is not None, "only a readout has posteriors"
     window = model.window_seconds(kind, rate)
     tokens, lengths = model.project(features, kind, rate)
-    vocabulary = torch.arange(model.decoder.vocab_size, device=tokens.device)
-    log_probs = model.readout.log_probs(tokens, model.decoder.embed(vocabulary)).float().cpu()
+    log_probs = model.readout.log_probs(tokens, model.decoder.vocabulary()).float().cpu()
     return [
         align(row[:length], [token + 1 for token in transcript], window)
         for row, length, transcript in zip(log_probs, lengths.tolist(), transcripts, strict=True)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from tiny import make_lm, random_tree
-from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, GraniteConfig, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+)
 
 from mome.adapters import LoRAAdapter, MoMEAdapter
 from mome.llm.beam import beam_search
@@ -250,6 +257,15 @@ def test_markers_start_as_the_mean_of_what_the_lm_reads_of_their_spelling(tmp_pa
     decoder.lm(input_ids=ids[None])  # what comes to the first layer, of the spelling, ...
     decoder.lm(inputs_embeds=decoder.markers[1][None, None])  # ... and of the marker
     torch.testing.assert_close(seen[1][0, 0], seen[0][0].mean(0))
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, Gemma3TextConfig])
+def test_the_vocabulary_is_what_the_lm_reads_of_each_token(tmp_path, config_class):
+    decoder = small_decoder(str(make_lm(tmp_path / "lm", config_class=config_class)))
+    ids = torch.arange(decoder.vocab_size)
+    assert torch.equal(decoder.vocabulary(), decoder.embed(ids))
+    of_table = torch.equal(decoder.vocabulary(), decoder.embeddings.weight)
+    assert of_table == (config_class is LlamaConfig)  # Gemma's module scales the rows
 
 
 def test_a_token_list_larger_than_the_lm_is_refused(tiny_lm):
