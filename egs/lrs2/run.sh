@@ -45,7 +45,8 @@ exec ../TEMPLATE/avsr1/avsr.sh \
     --dumpdir "dump/${subset}" --expdir "exp/${subset}" \
     --lm "${lm}" --audio_model "${audio_model}" \
     --video_weights "${downloads}/avhubert-large/model.safetensors" \
-    --snrs "-5 0 2.5 5 7.5" --inference_model valid.epoch.ave.pth --length_penalty 1 \
+    --test_babble_from valid --snrs "-5 0 2.5 5 7.5" \
+    --inference_model valid.epoch.ave.pth --length_penalty 1 \
     --max_new_tokens 32 --language en \
     --trained_on "LRS2-BBC: British television" \
     --train_config "${train_config}" --train_opts "${schedule} ${train_opts}" \

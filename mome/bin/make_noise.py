@@ -2,10 +2,12 @@
 
 Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once. If there
 is one speaker, all voices are his own, which is harder to hear through than the voices of others;
---babble_from names another data folder whose speakers talk instead. With --musan the recordings of
-its folders noise/, speech/ and music/ are added, with --noisex those of NOISEX-92, such as its
-babble.wav, of which training has the beginning and tests have the end. Training and test noise have
-no recording, no utterance and no moment in common. Writes
+--babble_from names another data folder whose speakers talk instead. A fifth of the utterances
+(--test_share) is kept for the babble of tests; with --test_babble_from that has the voices of
+another data folder, such as the validation set's, and is the same whatever is trained on. With
+--musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those of
+NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
+Training and test noise have no recording, no utterance and no moment in common. Writes
 
   <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
   <dump>/noise/{train,test}_<kind>.scp the same by kind
@@ -24,7 +26,8 @@ The noisy sets are listed in <dump>/test_sets.json.
 import argparse
 import logging
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -142,9 +145,27 @@ def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Voices:
+    """Utterances that babble is mixed from: those of each speaker, their audio and seconds."""
+
+    folder: Path
+    spk2utt: Mapping[str, Sequence[str]]
+    wavs: Mapping[str, str]
+    durations: Mapping[str, float]
+
+
 def babble_folder(args: argparse.Namespace) -> Path:
     """The data folder whose speakers make the babble."""
-    folder = args.babble_from or args.dump / args.train_set
+    return prepared(args.babble_from or args.dump / args.train_set)
+
+
+def prepared(folder: Path) -> Path:
+    """A data folder that babble can be mixed from.
+
+    Raises:
+        SystemExit: if it is none; names what is missing.
+    """
     for file in BABBLE_FILES:
         if not (folder / file).is_file():
             raise SystemExit(f"{folder / file} does not exist: babble needs a folder of stage 2")
@@ -157,16 +178,29 @@ def others_settings(folder: Path) -> dict[str, object]:
     return {"babble_from": str(folder), "content": zlib.crc32(content)}
 
 
+def content_settings(folder: Path) -> dict[str, object]:
+    """What babble depends on of a data folder that stage 2 has made."""
+    return {
+        "prepared": fingerprint(folder / ".done"),
+        **test_sets.content_of(folder),
+        "recordings": zlib.crc32("\n".join(read_scp(folder / "wav.scp")).encode()),
+    }
+
+
 def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     """What babble depends on."""
     names = ("seed", "speakers", "seconds", "test_share", "num_train", "num_test", "train_set")
     train = babble_folder(args)
+    of_tests: dict[str, object] = {}
+    if args.test_babble_from:
+        content = content_settings(prepared(args.test_babble_from))
+        of_tests = {f"test_{name}": value for name, value in content.items()}
+        of_tests["test_babble_from"] = args.test_babble_from.name
     return {
         **(others_settings(train) if args.babble_from else {}),
         **{name: getattr(args, name) for name in names},
-        "prepared": fingerprint(train / ".done"),
-        **test_sets.content_of(train),
-        "recordings": zlib.crc32("\n".join(read_scp(train / "wav.scp")).encode()),
+        **content_settings(train),
+        **of_tests,
     }
 
 
@@ -207,40 +241,70 @@ def found_from(folder: Path, path: str) -> str:
     raise SystemExit(f"{folder / 'wav.scp'} names {path}, which is not there")
 
 
+def read_voices(folder: Path, own: bool) -> Voices:
+    """All utterances of a data folder; ``own`` if it is of this recipe, whose paths hold here."""
+    utt2spk = read_scp(folder / "utt2spk")
+    wavs = read_scp(folder / "wav.scp")
+    if not own:
+        wavs = {utterance: found_from(folder, path) for utterance, path in wavs.items()}
+    return Voices(
+        folder,
+        {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()},
+        wavs,
+        {u: float(value) for u, value in read_scp(folder / "utt2dur").items()},
+    )
+
+
+def voices_by_split(args: argparse.Namespace) -> dict[str, Voices]:
+    """Whose utterances make the babble of training and of tests; none makes both.
+
+    Raises:
+        SystemExit: for two data folders that have utterances in common.
+    """
+    voices = read_voices(babble_folder(args), own=not args.babble_from)
+    if not args.test_babble_from:
+        rng = np.random.default_rng([args.seed, 0])
+        split = split_utterances(voices.spk2utt, args.test_share, rng)
+        return {name: replace(voices, spk2utt=split[name]) for name in SPLITS}
+    of_tests = read_voices(args.test_babble_from, own=False)
+    if common := sorted(voices.wavs.keys() & of_tests.wavs.keys()):
+        raise SystemExit(
+            f"--test_babble_from {of_tests.folder} and {voices.folder} have {len(common)}"
+            f" utterances in common, such as {common[0]}: tests must not have the babble of"
+            " training; name another set"
+        )
+    return {"train": voices, "test": of_tests}
+
+
 def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, str]]:
     """Mix the babble of both splits: split -> id -> path."""
-    train = babble_folder(args)
-    utt2spk = read_scp(train / "utt2spk")
-    spk2utt = {speaker: value.split() for speaker, value in spk2utt_of(utt2spk).items()}
-    wavs = read_scp(train / "wav.scp")
-    if args.babble_from:
-        wavs = {utterance: found_from(train, path) for utterance, path in wavs.items()}
-    durations = {u: float(value) for u, value in read_scp(train / "utt2dur").items()}
-    split = split_utterances(spk2utt, args.test_share, np.random.default_rng([args.seed, 0]))
+    voices = voices_by_split(args)
     plans = []
     for number, (name, count) in enumerate(
         zip(SPLITS, (args.num_train, args.num_test), strict=True)
     ):
-        speakers = len(split[name])
-        utterances = sum(len(of_speaker) for of_speaker in split[name].values())
+        of_split = voices[name]
+        source, spk2utt = of_split.folder, of_split.spk2utt
+        speakers = len(spk2utt)
+        utterances = sum(len(of_speaker) for of_speaker in spk2utt.values())
         if utterances < 2:
             raise SystemExit(
-                f"{train}: {utterances} utterances for {name} babble, where two are needed; "
+                f"{source}: {utterances} utterances for {name} babble, where two are needed; "
                 f"give other speakers by --babble_from or more of them by --test_share"
             )
         if speakers == 1:
-            (speaker,) = split[name]
+            (speaker,) = spk2utt
             logging.warning(
                 "%s has one speaker, %s: all voices of %s babble are his own, which is harder to "
                 "hear through than others; name other speakers by --babble_from <data folder>",
-                train,
+                source,
                 speaker,
                 name,
             )
         elif speakers < args.speakers:
             logging.warning(
                 "%s has %d speakers: %s babble mixes all of them, fewer than --speakers %d",
-                train,
+                source,
                 speakers,
                 name,
                 args.speakers,
@@ -249,9 +313,9 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
         plans += [
             plan_babble(
                 f"babble-{name}-{i:04d}",
-                split[name],
-                wavs,
-                durations,
+                spk2utt,
+                of_split.wavs,
+                of_split.durations,
                 args.speakers,
                 args.seconds,
                 rng,
@@ -315,6 +379,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--babble_from",
         type=Path,
         help="folder of stage 2 whose speakers make the babble instead of the training set's",
+    )
+    parser.add_argument(
+        "--test_babble_from",
+        type=Path,
+        help="folder of stage 2 whose speakers make the babble of tests, such as dump/valid: the"
+        " same babble for every training set",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a babble recording")
     parser.add_argument("--num_train", type=int, default=20, help="babble recordings, training")

@@ -719,7 +719,14 @@ def test_recipe(runs, name):
     pairs = ("a4_v2", "a4_v5", "a16_v2", "a16_v5")
     expected = {f"avsr/{each}/{pair}" for each in sets for pair in pairs}
     assert {key for key in scores if not key.startswith("guess/")} == expected
-    assert "| test, clean |" in (folder / "exp/mome/RESULTS.md").read_text()
+    table = (folder / "exp/mome/RESULTS.md").read_text()
+    assert "| test, clean |" in table
+    source = (
+        "the end of NOISEX-92's babble.wav, seed 0" if name == "lrs2" else "30 voices of `valid`"
+    )
+    kind = "noisex" if name == "lrs2" else "babble"
+    assert f"- Noise `{kind}`: {source}" in table
+    assert "Weights: `valid.epoch.ave.pth`, SHA-256 " in table
     conf = yaml.safe_load((folder / "exp/mome/config.yaml").read_text())["preprocessor_conf"]
     assert conf.get("noise_kinds") == (None if name == "lrs3" else ["noisex"])
     # Training has read segments, none longer than 3 s.
@@ -777,6 +784,8 @@ def test_a_subset_is_trained_in_proportion_to_its_hours(tmp_path, name, subset):
     options = dict(zip(given[::2], given[1::2], strict=True))
     assert options["--train_set"] == f"train_{subset}"
     assert options["--dumpdir"] == f"dump/{subset}"
+    # Babble of tests is that of the validation set's voices, which both subsets have.
+    assert options["--test_babble_from"] == "valid"
     assert options["--expdir"] == f"exp/{subset}"
     hours = {"29h": (29, 224), "30h": (30, 433)}[subset]
     steps = whole["scheduler_conf"]["total_steps"] * hours[0] / hours[1]

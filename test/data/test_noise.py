@@ -108,6 +108,49 @@ def test_babble_has_different_speakers_and_fills_its_length():
     assert len(few.speakers) == 40
 
 
+def test_speakers_of_one_utterance_are_divided_by_the_share():
+    spk2utt = {f"s{i:04d}": [f"s{i:04d}_0"] for i in range(2000)}
+    split = split_utterances(spk2utt, 0.2, np.random.default_rng(0))
+    assert not split["train"].keys() & split["test"].keys()
+    assert len(split["train"]) + len(split["test"]) == 2000
+    assert abs(len(split["test"]) - 400) < 5 * np.sqrt(2000 * 0.2 * 0.8)  # standard deviations
+    # A large share leaves training one, and the speakers are drawn anew by another seed.
+    split = split_utterances({"a": ["a_0", "a_1", "a_2"]}, 0.9, np.random.default_rng(0))
+    assert (len(split["train"]["a"]), len(split["test"]["a"])) == (1, 2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_babble_of_few_voices_is_not_clipped(tmp_path, seed):
+    """Clicks have peaks of a hundred times their level, far above full scale."""
+    clicks = np.zeros(16000, np.float32)
+    clicks[[100 + seed, 9000]] = 0.5, -0.25
+    write_flac(tmp_path / "clicks.flac", clicks)
+    mixed = mix_babble(Babble("b", ((str(tmp_path / "clicks.flac"),),), 2.0))
+    assert mixed.dtype == np.float32
+    assert np.abs(mixed).max() == pytest.approx(32767 / 32768)
+    assert mixed[:16000] / mixed[100 + seed] == pytest.approx(clicks / 0.5, abs=1e-4)
+    assert np.array_equal(mixed[:16000], mixed[16000:])  # repeated to its length
+
+
+def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
+    for name in ("a b/1.wav", "a b/2.FLAC", "3.wav", "4.wav", "5.wav", "notes.txt"):
+        (tmp_path / "noise" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "noise" / name).touch()
+    names = {"noise-a_b-1", "noise-a_b-2", "noise-3", "noise-4", "noise-5"}
+    drawn = set()
+    for seed in range(20):
+        found = split_musan(tmp_path, 0.4, np.random.default_rng(seed))
+        assert list(found) == ["noise"]
+        train, test = found["noise"]["train"], found["noise"]["test"]
+        assert (len(train), len(test)) == (3, 2)
+        assert train.keys() | test.keys() == names
+        assert (train | test)["noise-a_b-2"] == str(tmp_path / "noise/a b/2.FLAC")
+        drawn |= test.keys()
+    assert drawn == names
+    one, most = (split_musan(tmp_path, s, np.random.default_rng(0)) for s in (0.01, 0.99))
+    assert (len(one["noise"]["test"]), len(most["noise"]["train"])) == (1, 1)
+
+
 def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):
     """A loud and a faint voice, orthogonal to each other: both are in the mixture alike."""
     time = np.arange(16000) / 16000
@@ -400,6 +443,56 @@ def test_one_speaker_babbles_with_himself_or_others_do(tmp_path, caplog, monkeyp
     assert Path(own["babble-test-0000"]).read_bytes() == others
     with pytest.raises(SystemExit, match=r"nothing/utt2spk does not exist: babble needs a folder"):
         noise_main([*command[:-1], str(tmp_path / "nothing")])
+
+
+def babble_of(dump):
+    """Contents of all babble of tests, and of the noisy test clips, by path below the dump."""
+    files = [
+        *dump.glob("noise/babble/babble-test-*.flac"),
+        *dump.glob("test_babble_snr*/**/*.flac"),
+    ]
+    return {path.relative_to(dump): path.read_bytes() for path in files}
+
+
+def test_training_sets_of_any_size_are_tested_in_the_same_babble(tmp_path):
+    """As --subset 30h and 433h of LRS3: other training sets, the same validation and test sets."""
+    speakers = [f"s{i:02d}" for i in range(6)]
+    heard = {}
+    for hours, count in (("30h", 3), ("433h", 6)):
+        dump = tmp_path / hours
+        make_set(dump / f"train_{hours}", speakers[:count], 3, seed=count)
+        make_set(dump / "valid", ["v1", "v2", "v3"], 3, seed=7)
+        make_set(dump / "test", ["t1", "t2"], 2, seed=8)
+        command = ["--dump", str(dump), "--train_set", f"train_{hours}", "--seconds", "2"]
+        command += ["--num_train", "1", "--num_test", "2", "--snrs", "-5", "0"]
+        noise_main([*command, "--test_babble_from", str(dump / "valid")])
+        heard[hours] = babble_of(dump)
+        listed = read_list(dump)["test_babble_snr0"]
+        assert (listed["test_babble_from"], listed["train_set"]) == ("valid", f"train_{hours}")
+        # Training has babble of its own voices, all of them.
+        trained = [path.read_bytes() for path in dump.glob("noise/babble/babble-train-*.flac")]
+        assert len(trained) == 1
+        assert not set(trained) & set(heard[hours].values())
+        # Without the option the babble would be that of the training set, and this is noticed.
+        with pytest.raises(SystemExit, match="test_babble_from: was valid, is not given"):
+            noise_main(command)
+        noise_main([*command, *FORCE])
+        heard[hours, "own"] = babble_of(dump)
+        # Other validation clips are other voices.
+        noise_main([*command, "--test_babble_from", str(dump / "valid"), *FORCE])
+        assert babble_of(dump) == heard[hours]
+        make_set(dump / "valid", ["v1", "v2", "v4"], 3, seed=7)
+        with pytest.raises(SystemExit, match="test_recordings"):
+            noise_main([*command, "--test_babble_from", str(dump / "valid")])
+    assert len(heard["30h"]) == 2 + 2 * 4
+    assert heard["30h"] == heard["433h"]
+    assert heard["30h", "own"].keys() == heard["433h", "own"].keys()
+    assert all(heard["30h", "own"][path] != heard["433h", "own"][path] for path in heard["30h"])
+    with pytest.raises(SystemExit, match=r"/valid/utt2spk does not exist: babble needs a folder"):
+        noise_main([*command, "--test_babble_from", str(tmp_path / "valid")])
+    same = str(dump / "train_433h")
+    with pytest.raises(SystemExit, match=r"18 utterances in common, such as s00_00000: tests must"):
+        noise_main([*command, "--test_babble_from", same, *FORCE])
 
 
 @pytest.fixture

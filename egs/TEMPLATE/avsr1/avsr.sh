@@ -60,6 +60,8 @@ train_max_seconds=         # clips of the training set that are longer are left 
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
 musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
 noisex=                    # NOISEX-92's babble.wav, or a folder of its recordings: kind noisex
+test_babble_from=          # set whose voices make the babble of tests, such as valid: the same for every
+                           # training set; default: the training set, a fifth of which is kept for that
 train_noise=               # kinds of noise in training, of babble noise speech music noisex;
                            # default: all there are
 test_noise=                # the same for noisy test copies and decoding
@@ -248,6 +250,7 @@ if wants 3; then
             --force "${force}" --test_sets ${test_sets} --snrs ${snrs} --nj "${nj}" \
             --seed "${seed}" ${parallel:+--parallel "${parallel}"} \
             ${musan_dir:+--musan "${musan_dir}"} ${noisex:+--noisex "${noisex}"} \
+            ${test_babble_from:+--test_babble_from "${dumpdir}/${test_babble_from}"} \
             ${test_noise:+--test_kinds ${test_noise}} ${noise_opts} 2>&1 | tee -a "${dumpdir}/noise.log"
     fi
     # shellcheck disable=SC2086
