@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mome.analysis.conditions import demand_alike, describe_copies
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, score
-from mome.common.marks import OtherSettings, demand_same
+from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
@@ -29,25 +30,24 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
     Raises:
         FileNotFoundError: if nothing is decoded.
         ValueError: with the file's name, if hypotheses and references do not fit.
-        OtherSettings: if conditions differ in settings, or a set was made anew since.
+        OtherSettings: if conditions differ in settings, or a set was made anew since; see
+            :func:`mome.analysis.conditions.demand_alike`.
     """
     scores: dict[Key, Score] = {}
     how: dict[Key, dict] = {}
-    for path in sorted(decode.glob("*/*/*/text")):
+    paths = sorted(decode.glob("*/*/*/text"))
+    if not paths:
+        raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
+    decoded = {path: json.loads((path.parent / "decode.json").read_text()) for path in paths}
+    demand_alike({path.parent: each.get("settings", {}) for path, each in decoded.items()}, dump)
+    for path, found in decoded.items():
         task, name, pair = path.parts[-4:-1]
-        found = json.loads((path.parent / "decode.json").read_text())
-        settings = found.get("settings", {})
-        same = next(iter(how.values()))["settings"] if how else settings
-        same = {**same, "test_set": test_sets.settings_of(dump, name)}
-        demand_same(path.parent, settings, same, "--decode_tag")
         references, hypotheses = read_scp(dump / name / "text"), read_scp(path)
         try:
             scores[task, name, pair] = score(references, hypotheses)
         except ValueError as error:
             raise ValueError(f"{path}: {error}; remove its folder and decode again") from error
         how[task, name, pair] = found | {"loops": count_loops(references, hypotheses)}
-    if not scores:
-        raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
     return scores, how
 
 
@@ -80,18 +80,20 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
 def markdown(
     scores: dict[Key, Score], guesses: dict[str, Score], how: dict[Key, dict], sets: Sequence[str]
 ) -> str:
-    """The tables; ``sets`` are the lines about completeness."""
+    """The tables; ``sets`` are the lines about test sets and what their copies were made with."""
     units = {score.unit for score in scores.values()}
     rate = " or ".join(RATES[unit] for unit in RATES if unit in units)
     lines = ["# Character error rates" if units == {"character"} else "# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
+    files = sorted({Path(each["weights"]).name for each in how.values() if "weights" in each})
+    weights = "".join(f"`{file}`, " for file in files)
     if size := settings.get("no_repeat_ngram_size"):
         penalty += f", no {size} tokens twice"
     lines += [
         f"{rate} in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
         f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
-        f"SHA-256 {settings['weights'][:12]}. Scored text: "
+        f"{weights}SHA-256 {settings['weights'][:12]}. Scored text: "
         f"{NORMALISATION}.",
         "",
         *sets,
@@ -174,7 +176,8 @@ def main(argv: list[str] | None = None) -> None:
         name = min((name for _, name, _ in scores), key=order)
         train = list(read_scp(args.train_text).values())
         guesses = guess(train, read_scp(args.dump / name / "text"))
-    sets = completeness(args.dump, [name for _, name, _ in scores])
+    names = [name for _, name, _ in scores]
+    sets = completeness(args.dump, names) + describe_copies(args.dump, names)
     table = markdown(scores, guesses, how, sets)
     write_text(args.expdir / f"RESULTS{tag}.md", table)
     values = {"/".join(key): value.as_dict() for key, value in scores.items()}

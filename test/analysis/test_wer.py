@@ -1,7 +1,6 @@
 """Word error rates against jiwer on the whole set, and the guessing baselines."""
 
 import json
-import re
 import resource
 
 import jiwer
@@ -12,6 +11,7 @@ from mome.analysis.wer import guess, normalise, score
 from mome.bin import score as score_bin
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
+from mome.data.kaldi import write_scp
 
 REFERENCES = {"a": "set the red book", "b": "bin blue now", "c": "lay green"}
 HYPOTHESES = {"a": "set a red red book", "b": "bin now", "c": "lay green"}
@@ -160,7 +160,8 @@ def decoded(tmp_path, pair: str, text: str, name: str = "test", **changes) -> No
     (folder / "text").write_text(text)
     settings = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
     settings |= {"test_set": test_sets.settings_of(tmp_path / "dump", name), **changes}
-    how = {"settings": settings, "command": "decode", "unfinished": 1}
+    how = {"settings": settings, "weights": "exp/valid.acc.best.pth"}
+    how |= {"command": "decode", "unfinished": 1}
     (folder / "decode.json").write_text(json.dumps(how))
     (tmp_path / "dump" / name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "dump" / name / "text").write_text("a one\nb two\n")
@@ -182,7 +183,10 @@ def test_tables_of_a_folder(tmp_path):
     assert table.index("a4_v2") < table.index("a16_v5")
     assert table.index("test, clean") < table.index("test, babble at -5 dB")
     assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 | 0 |" in table
-    assert "Beam 2, at most 8 new tokens. Weights: SHA-256 000000000000." in table
+    assert (
+        "Beam 2, at most 8 new tokens. Weights: `valid.acc.best.pth`, SHA-256 000000000000."
+        in table
+    )
     assert "guessing" in table
     assert "- Set `test`: 2 of 2 utterances; what stage 1 excludes is not listed.\n" in table
     first, second = (tmp_path / "dump/test" / name for name in ("excluded_stage1", "excluded"))
@@ -256,15 +260,98 @@ def test_a_full_disk_leaves_the_former_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "other", "message"),
     [
-        ({"beam": 5}, "beam: was 5, is 2"),
-        ({"weights": "1" * 64}, "weights: was 111111111111, is 000000000000"),
-        ({"test_set": {"seed": 1}}, 'test_set: was {"seed": 1}, is {"prepared": "absent"}'),
+        ({"beam": 5}, "exp/decode/avsr/test/a16_v2", "beam: was 5, is 2"),
+        (
+            {"weights": "1" * 64},
+            "exp/decode/avsr/test/a16_v2",
+            "weights: was 111111111111, is 000000000000",
+        ),
+        (
+            {"test_set": {"seed": 1}},
+            "dump/test now",
+            'test_set: was {"seed": 1}, is {"prepared": "absent"}',
+        ),
     ],
 )
-def test_no_table_mixes_settings(tmp_path, changes, message):
+def test_no_table_mixes_settings(tmp_path, changes, other, message):
     decoded(tmp_path, "a16_v2", "a one\nb two\n")
     decoded(tmp_path, "a4_v2", "a one\nb two\n", **changes)
-    with pytest.raises(OtherSettings, match=re.escape(message)):
+    with pytest.raises(OtherSettings) as error:
         score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    assert str(error.value).startswith(
+        f"{tmp_path}/exp/decode/avsr/test/a4_v2, unlike {tmp_path}/{other}, was made with other"
+        f" settings:\n  {message}\n"
+    )
+
+
+BABBLE = {"seed": 0, "speakers": 30, "train_set": "train_30h", "source": "of the test set"}
+
+
+def noisy_copy(tmp_path, snr: float, **settings) -> str:
+    """A copy with babble that is listed and decoded; its name."""
+    copy = test_sets.noisy("test", "babble", snr)
+    (tmp_path / "dump").mkdir(exist_ok=True)
+    test_sets.add_to_list(tmp_path / "dump", {copy: BABBLE | settings})
+    decoded(tmp_path, "a4_v2", "a one\nb two\n", copy.name)
+    return copy.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed: was 0, is 1"),
+        ({"train_set": "train_433h"}, "train_set: was train_30h, is train_433h"),
+        ({"test_babble_from": "dump/valid"}, "test_babble_from: was not given, is dump/valid"),
+    ],
+)
+def test_no_table_mixes_noises_of_a_kind(tmp_path, changes, message):
+    noisy_copy(tmp_path, 0, **changes)
+    noisy_copy(tmp_path, 5)
+    with pytest.raises(OtherSettings) as error:
+        score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    assert str(error.value).startswith(
+        f"{tmp_path}/dump/test_babble_snr5, unlike {tmp_path}/dump/test_babble_snr0, was made with"
+        f" other settings:\n  {message}\n"
+    )
+
+
+def test_a_table_says_which_noise_stands_beside_which_number(tmp_path):
+    dump = tmp_path / "dump"
+    noisy_copy(tmp_path, 0)
+    copy = test_sets.corrupted(noisy_copy(tmp_path, -5), "drop", 2)
+    test_sets.add_to_list(dump, {copy: {"seed": 7, "source": "of the noisy copy"}})
+    decoded(tmp_path, "a4_v2", "a one\nb two\n", copy.name)
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(dump)]
+
+    def said(line: str) -> list[str]:
+        score_bin.main(arguments)
+        table = (tmp_path / "exp/RESULTS.md").read_text()
+        return [each for each in table.splitlines() if each.startswith(line)]
+
+    assert said("- Noise") == ["- Noise `babble`: 30 voices of `train_30h`, seed 0."]
+    assert said("- Corrupted lips") == ["- Corrupted lips: seed 7."]
+    # The recordings themselves are told by a checksum, that of their contents and ids.
+    recordings = {f"babble-test-000{i}": dump / f"noise/babble/{i}.flac" for i in (0, 1)}
+    write_scp(dump / "noise/test_babble.scp", recordings)
+    seen = set()
+    for contents in (b"01", b"10", b"0"):
+        for path in recordings.values():
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+        for path, content in zip(recordings.values(), contents, strict=False):
+            path.write_bytes(bytes([content]))
+        seen |= set(said("- Noise"))
+    told = "- Noise `babble`: 30 voices of `train_30h`, seed 0"
+    assert f"{told}." in seen  # one of the recordings is gone
+    assert len(seen) == 3
+    assert all(line.startswith(told) for line in seen)
+    for kind, settings, words in (
+        ("music", {"seed": 3, "musan": "/data/musan"}, "MUSAN of /data/musan, seed 3."),
+        ("noisex", {"seed": 4, "noisex": {"a.wav": 1}}, "the end of NOISEX-92's a.wav, seed 4."),
+    ):
+        copy = test_sets.noisy("test", kind, 0)
+        test_sets.add_to_list(dump, {copy: settings})
+        decoded(tmp_path, "a4_v2", "a one\nb two\n", copy.name)
+        assert f"- Noise `{kind}`: {words}" in said("- Noise")
