@@ -54,6 +54,7 @@ setup(
         "av",
         "dlib-bin",
         "tqdm",
+        "psutil",
         "huggingface_hub",
         "pyyaml",
         # mome-fetch-models downloads by it; environments that uv makes have none.

@@ -20,8 +20,11 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+
+import psutil
 
 from mome.common.marks import (
     OtherSettings,
@@ -104,6 +107,16 @@ def unfinished(marks: list[str]) -> list[str]:
     return [path for path, mark in found.items() if mark and mark["state"] != "done"]
 
 
+def terminate(pid: int) -> None:
+    """Send SIGTERM to a process and to all that it has started, such as those of other GPUs."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        # Listed before it ends: afterwards nothing says whose they were.
+        for each in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+
+
 def run_logged(command: list[str], log: Path, show: str) -> int:
     """Run a command with its output appended to a log and shown here: its exit status.
 
@@ -117,7 +130,7 @@ def run_logged(command: list[str], log: Path, show: str) -> int:
         open(log, "ab") as file,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        signal.signal(signal.SIGTERM, lambda *_: terminate(process.pid))
         # By pieces, not lines: a progress bar rewrites its line many times before it ends it.
         assert process.stdout is not None
         begun = b""  # a line that has not ended yet

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mome.bin.run_once import command_settings
@@ -71,6 +72,28 @@ def test_what_failed_or_cannot_be_read_is_done_again(work, caplog):
         run_once([*command, "1"])
         assert "out/.done cannot be read as a mark: it counts as not done" in caplog.text
         assert Path("made").exists()
+
+
+def test_what_a_command_has_started_ends_with_it(tmp_path, monkeypatch):
+    """Whoever ends a training by SIGTERM, as batch systems do, ends its processes on all GPUs."""
+    monkeypatch.chdir(tmp_path)
+    inner = "sleep 60 & echo $! > inner; wait"
+    outer = ["sh", "-c", 'sh -c "$1" & sleep 60 & echo $! > outer; wait', "x", inner]
+    start = [sys.executable, "-m", "mome.bin.run_once", "--mark", "exp/.done", "--", *outer]
+    process = subprocess.Popen(start, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 120
+    names = ("inner", "outer")
+    while not all(Path(name).exists() and Path(name).read_text().strip() for name in names):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    started = [psutil.Process(int(Path(name).read_text())) for name in names]
+    assert all(each.name() == "sleep" for each in started)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 1
+    gone, alive = psutil.wait_procs(started, 30)
+    assert not alive
+    assert len(gone) == 2
+    assert read_mark("exp/.done")["state"] == "started"
 
 
 def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypatch, caplog):
