@@ -27,18 +27,21 @@ def print_reasons(excluded: Collection[tuple[str, str]]) -> None:
 
 
 def kind_of(reason: str) -> str:
-    """A reason without the file that it is about, what stands in brackets, and numbers."""
+    """A reason without the file that it is about, what stands in brackets, and numbers.
+
+    Never nothing: of what has no words beside these, all is kept, or said that there is none.
+    """
     if reason.endswith(" does not exist"):
         return "does not exist"
     file, _, why = reason.partition(": ")
-    reason = why if why and re.search("[./]", file) else reason
-    reason = re.sub(r" \([^()]*\)", "", reason)
+    reason = why if why.strip() and re.search("[./]", file) else reason
+    reason = re.sub(r" \([^()]*\)", "", reason).strip() or reason.strip() or "no reason is given"
     return re.sub(r"(?<!mp)\d+(\.\d+)?", "N", reason)  # mp4 is no number
 
 
 def count_excluded(path: Path) -> int | None:
     """How many a list names; None if there is none."""
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+    return path.read_bytes().count(b"\n") if path.is_file() else None
 
 
 def check_excluded(

@@ -54,7 +54,7 @@ def reason_of(error: Exception) -> str:
     """Why a recording is excluded, in one line; an error that nobody expected is named as such."""
     text = " ".join(str(error).split())
     expected = isinstance(error, MediaError | FileNotFoundError) or type(error) is ValueError
-    return text if expected and text else f"{type(error).__name__}: {text}"
+    return text if expected and text else f"{type(error).__name__}: {text or 'no message'}"
 
 
 @dataclass(frozen=True)
