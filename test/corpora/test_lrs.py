@@ -291,6 +291,44 @@ def test_words_may_end_a_fifth_of_a_second_after_their_recording(tmp_path, end, 
     assert part.excluded == [reason] * (not kept)
 
 
+@pytest.mark.parametrize(("limit", "noted"), [(2.9, True), (3.0, False)])
+def test_a_sentence_stays_whole_and_is_noted_if_it_is_long(tmp_path, limit, noted):
+    video = tmp_path / "test/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=75, size=16, audio=False)
+    clip = Clip("test", "anna", "00001", video)
+    video.with_suffix(".txt").write_text(text_file("PLACE {NS} RED"))
+    part = lrs.make_utterances(clip, False, limit, "length", "drop")
+    (utterance,) = part.utterances
+    assert (utterance.id, utterance.text) == ("anna_00001", "place red")
+    assert (utterance.start, utterance.end, utterance.whole) == (0, 3, True)
+    assert part.notes == ["whole, though longer than 2.9 s"] * noted
+    video.with_suffix(".txt").write_text(text_file("{NS}"))
+    part = lrs.make_utterances(clip, False, limit, "length", "drop")
+    assert part.excluded == [("test/anna/00001", "no words")]
+    assert lrs.make_utterances(clip, False, limit, "length", "keep").utterances[0].text == "ns"
+
+
+def test_words_without_times_or_other_words_with_them_are_told(tmp_path):
+    video = tmp_path / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=75, size=16, audio=False)
+    clip = Clip("pretrain", "anna", "00001", video)
+
+    def cut():
+        return lrs.make_utterances(clip, True, 16.0, "length", "drop")
+
+    words = [Word("PLACE", 0.1, 0.5), Word("RED", 0.6, 0.9)]
+    for text, notes in (("PLACE {NS} RED", 0), ("PLACE A RED", 1)):
+        video.with_suffix(".txt").write_text(text_file(text, words))
+        part = cut()
+        assert [utterance.text for utterance in part.utterances] == ["place red"]
+        note = "text and word timings disagree; the timed words are taken"
+        assert part.notes == [note] * notes
+    video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+    assert cut().excluded == [("pretrain/anna/00001", f"no words after '{lrs.TIMINGS}'")]
+
+
 # Cutting.
 
 

@@ -39,6 +39,12 @@ def test_clipping_is_refused(tmp_path):
     write_flac(tmp_path / "a.flac", limited)
     quiet = loud / 4
     assert limit_peak(quiet) is quiet
+    full = np.array([32767 / 32768, -0.5], np.float32)  # what 16 bits hold
+    assert limit_peak(full) is full
+    assert limit_peak(np.array([1, -0.5], np.float32))[0] == full[0]
+    assert limit_peak(np.array([0.5, -1.25], np.float32))[1] == -full[0]
+    nothing = np.zeros(0, np.float32)
+    assert limit_peak(nothing) is nothing
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])

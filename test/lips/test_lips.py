@@ -22,7 +22,7 @@ from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.pictures import CAPTION_HEIGHT
 from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips import provenance
-from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, crop_mouth, similarity, smooth, warp
+from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, similarity, smooth
 from mome.lips.extract import REMEDY, extract_lips
 from mome.lips.landmarks import Face, FaceTracker, fill_missing, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
@@ -48,36 +48,6 @@ def in_photograph(points, motion):
     return np.linalg.solve(motion[:, :2], (points - motion[:, 2]).T).T
 
 
-def test_similarity_is_found_again():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(5, 2)) * 50
-    angle, scale, shift = 0.7, 1.8, np.array([30.0, -4.0])
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = similarity(points, points @ turn.T + shift)
-    assert np.allclose(matrix, np.column_stack([turn, shift]))
-    # With disturbed points it is the best one: as good as OpenCV's, better than its neighbours.
-    target = points @ turn.T + shift + rng.normal(size=(5, 2)) * 3
-    matrix = similarity(points, target)
-
-    def error(m):
-        return ((points @ m[:, :2].T + m[:, 2] - target) ** 2).sum()
-
-    opencv, _ = cv2.estimateAffinePartial2D(points, target, ransacReprojThreshold=1e3)
-    assert error(matrix) <= error(opencv) * (1 + 1e-6)
-    with pytest.raises(ValueError, match="coincide"):
-        similarity(np.ones((5, 2)), target)
-
-
-def test_smoothing_is_a_centred_mean():
-    landmarks = np.random.default_rng(0).normal(size=(30, 68, 2))
-    result = smooth(landmarks, 12)
-    for i in range(30):
-        reach = min(6, i, 29 - i)
-        assert np.allclose(result[i], landmarks[i - reach : i + reach + 1].mean(0))
-    steady = np.arange(20.0)[:, None, None] * np.ones((1, 68, 2))
-    assert np.allclose(smooth(steady, 12), steady)
-
-
 def test_missing_frames_are_interpolated():
     first, last = np.zeros((68, 2)), np.full((68, 2), 3.0)
     filled = fill_missing([None, first, None, None, last, None])
@@ -99,13 +69,6 @@ def test_largest_central_face_is_followed():
     # Who is seen less than half of the time is nobody else.
     assert main_tracks(detected | {32: []}, (200, 200), 3)[1:] == [{0: far, 8: far, 16: far}]
     assert main_tracks({0: [], 8: []}, (200, 200), 1) == []
-
-
-def test_shrinking_equals_averaging():
-    frame = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
-    matrix = np.array([[0.25, 0, -0.375], [0, 0.25, -0.375]])  # pixel centres of 4x4 blocks
-    blocks = frame[:64, :64].reshape(16, 4, 16, 4).mean((1, 3))
-    assert np.abs(warp(frame, matrix, 16).astype(float) - blocks).max() <= 1
 
 
 @pytest.mark.parametrize("detect_every", [1, 8])
@@ -172,56 +135,6 @@ def test_skipping_frames_does_not_move_the_crop(tmp_path):
     for one, two in zip(plain.frames, fast.frames, strict=True):
         (x, y), _ = cv2.phaseCorrelate(one.astype(float), two.astype(float))
         assert np.hypot(x, y) < 1.5
-
-
-def test_crop_geometry_with_known_landmarks():
-    """With landmarks given, a video of twice the size gives the same crop."""
-    points = np.random.default_rng(0).uniform(80, 140, (68, 2))
-    points[list(STABLE)] = [(112, 135), (80, 100), (98, 100), (126, 100), (144, 100)]
-    points[MOUTH] += (112, 155) - points[MOUTH].mean(0)
-    big = grey(talking_head(1, 448))[0]
-    small = cv2.resize(big, (224, 224), interpolation=cv2.INTER_AREA)
-    one = crop_mouth([small], points[None])[0]
-    two = crop_mouth([big], 2 * points[None] + 0.5)[0]
-    # The reduced picture lacks what is finer than a pixel.
-    one, two = (cv2.GaussianBlur(crop.astype(float), (0, 0), 1.5) for crop in (one, two))
-    assert np.abs(one - two).mean() < 1
-    # A mark on the mouth centre comes to the middle of the crop, eye corners apart by 96 / 1.3.
-    marked = np.zeros((224, 224), np.uint8)
-    cv2.circle(marked, (112, 155), 3, 255, -1)
-    crop = crop_mouth([marked], points[None])[0].astype(float)
-    centre = (crop * np.arange(96)).sum() / crop.sum(), (crop.T * np.arange(96)).sum() / crop.sum()
-    assert np.allclose(centre, 47.5, atol=0.3)
-
-
-def test_crop_has_the_scale_of_the_predecessors():
-    """AV-HuBERT's crops: 96 pixels of a face with 74 between the outer corners of its eyes.
-
-    The face has common proportions, turned by 20 degrees and 100 pixels from eye to eye. Two marks
-    50 pixels apart beside its mouth are then 37 pixels apart in the crop, level, around its middle.
-    """
-    turn = np.deg2rad(20)
-    axes = 100 * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    points = np.zeros((68, 2))
-    points[[36, 39, 42, 45]] = [(-0.5, 0), (-0.22, 0.01), (0.22, 0.01), (0.5, 0)]
-    points[33] = 0, 0.58
-    points[MOUTH] = 0, 0.85
-    points = (160, 120) + points @ axes
-    frame = np.zeros((320, 320), np.uint8)
-    y, x = np.mgrid[:320, :320]
-    for side in (-0.25, 0.25):
-        place = points[48] + (side, 0) @ axes
-        frame = np.maximum(frame, 255 * (np.hypot(x - place[0], y - place[1]) < 4)).astype(np.uint8)
-    crop = crop_mouth([frame], points[None])[0].astype(float)
-    marks = []
-    for half in (slice(0, 48), slice(48, 96)):
-        weights = crop[:, half] / crop[:, half].sum()
-        columns = np.arange(96)[half]
-        marks.append(((weights * columns).sum(), (weights.sum(1) * np.arange(96)).sum()))
-    (left, top), (right, bottom) = marks
-    assert right - left == pytest.approx(37, abs=0.5)
-    assert (left + right) / 2 == pytest.approx(47.5, abs=0.3)
-    assert (top, bottom) == pytest.approx((47.5, 47.5), abs=0.3)
 
 
 def test_mean_face_is_that_of_the_landmark_model(tracker):
