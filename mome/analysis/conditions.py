@@ -96,7 +96,8 @@ def _source(kind: str, settings: Mapping[str, Any]) -> str:
     if kind == "babble":
         folder = settings.get("test_babble_from") or settings.get("babble_from")
         voices = Path(folder).name if folder else settings.get("train_set", "an unknown set")
-        return f"{settings.get('speakers', 'an unknown number of')} voices of `{voices}`, {seed}"
+        count = settings.get("speakers")
+        return f"{f'up to {count} ' if count else ''}voices of `{voices}`, {seed}"
     if kind == "noisex":
         files = ", ".join(sorted(settings.get("noisex", ["unknown"])))
         return f"the end of NOISEX-92's {files}, {seed}"

@@ -330,7 +330,7 @@ def test_a_table_says_which_noise_stands_beside_which_number(tmp_path):
         table = (tmp_path / "exp/RESULTS.md").read_text()
         return [each for each in table.splitlines() if each.startswith(line)]
 
-    assert said("- Noise") == ["- Noise `babble`: 30 voices of `train_30h`, seed 0."]
+    assert said("- Noise") == ["- Noise `babble`: up to 30 voices of `train_30h`, seed 0."]
     assert said("- Corrupted lips") == ["- Corrupted lips: seed 7."]
     # The recordings themselves are told by a checksum, that of their contents and ids.
     recordings = {f"babble-test-000{i}": dump / f"noise/babble/{i}.flac" for i in (0, 1)}
@@ -343,7 +343,7 @@ def test_a_table_says_which_noise_stands_beside_which_number(tmp_path):
         for path, content in zip(recordings.values(), contents, strict=False):
             path.write_bytes(bytes([content]))
         seen |= set(said("- Noise"))
-    told = "- Noise `babble`: 30 voices of `train_30h`, seed 0"
+    told = "- Noise `babble`: up to 30 voices of `train_30h`, seed 0"
     assert f"{told}." in seen  # one of the recordings is gone
     assert len(seen) == 3
     assert all(line.startswith(told) for line in seen)

@@ -760,7 +760,9 @@ def test_recipe(runs, name):
     table = (folder / "exp/mome/RESULTS.md").read_text()
     assert "| test, clean |" in table
     source = (
-        "the end of NOISEX-92's babble.wav, seed 0" if name == "lrs2" else "30 voices of `valid`"
+        "the end of NOISEX-92's babble.wav, seed 0"
+        if name == "lrs2"
+        else "up to 30 voices of `valid`"
     )
     kind = "noisex" if name == "lrs2" else "babble"
     assert f"- Noise `{kind}`: {source}" in table
