@@ -29,7 +29,8 @@ BLOCK = re.compile(r"(?:^<!-- (run by|needs): ([^\n]+) -->\n)?^```sh\n(.*?)^```$
 INLINE = re.compile(r"`((?:[\w./]*/\w+\.sh|mome-[a-z]|python -m mome\.)[^`]*)`")
 PLACEHOLDER = re.compile(r"(?<!<)<[a-z][^<>\n]*>")
 SCRIPTS = ("egs/*/*.sh", "egs/*/local/*.py", "egs/TEMPLATE/*/*.sh", "utils/*.sh")
-SCRIPTS += ("tools/*.sh", "tools/bench/*.sh", "test/random_kills.py", "test/fuzz/fuzz.py")
+SCRIPTS += ("tools/*.sh", "tools/mutate.py", "tools/bench/*.sh")
+SCRIPTS += ("test/random_kills.py", "test/fuzz/fuzz.py")
 # Programs of others, whose options are not checked here.
 OTHERS = ("pip", "pre-commit", "ruff", "mypy")
 STAND_IN = """#!{bash}
