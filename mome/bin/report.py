@@ -11,9 +11,10 @@ in the page and on the screen, with the reason.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from mome.analysis.conditions import describe_copies
 from mome.analysis.decoded import decode_folder, rate_order
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
 from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
@@ -114,11 +115,19 @@ def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure]
     return figures, missing
 
 
-def describe_decoding(decode: Path) -> str:
-    """How the transcripts were made, from the settings beside the first of them."""
+def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
+    """How the transcripts were made, from the settings beside the first of them, and of what noise.
+
+    Args:
+        decode: folder of the transcripts.
+        dump: folder of the test sets.
+        names: of the test sets that were decoded.
+    """
     path = min(decode.glob("*/*/*/decode.json"))
     settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    return f"Beam {settings['beam']}. Weights: SHA-256 {settings['weights'][:12]}."
+    decoded = f"Beam {settings['beam']}. Weights: SHA-256 {settings['weights'][:12]}."
+    copies = [line.removeprefix("- ").replace("`", "") for line in describe_copies(dump, names)]
+    return " ".join([decoded, *copies])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -134,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"{args.test_set} is not decoded, but {sets}; stage 5 does it")
         decode = decode_folder(args.expdir, args.decode_tag)
         clips = read_clips(decode, args.dump, scores, args.test_set, args.clips)
-        decoded = describe_decoding(decode)
+        decoded = describe_decoding(decode, args.dump, [name for _, name, _ in scores])
         about = "The model is not packed; stage 6 does it."
         if packed.exists():
             with opened(packed) as folder:

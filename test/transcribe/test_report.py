@@ -15,6 +15,7 @@ import torch
 
 from mome.analysis.report import playable
 from mome.bin import plot_tokens, report
+from mome.data import test_sets
 from mome.data.audio import write_flac
 from mome.data.kaldi import read_scp, write_scp
 from mome.tasks.packed import pack
@@ -36,6 +37,8 @@ def expdir(training, dump, tmp_path):
     for path in noise.values():
         write_flac(path, np.zeros(16000, np.float32))
     write_scp(dump / NOISY / "wav.scp", noise)
+    made_with = {"seed": 3, "speakers": 30, "train_set": "train"}
+    test_sets.add_to_list(dump, {test_sets.parse(NOISY): made_with})
     scores = {}
     right = dict.fromkeys(("u0", "u1", "u2"), "place red now")
     for name in ("valid", NOISY):
@@ -87,7 +90,8 @@ def test_the_page_holds_tables_figures_and_clips(expdir, dump, monkeypatch):
     parser.feed(html)
     assert parser.open == []
     assert "Trained on noise &amp; nothing." in html
-    assert "Beam 3. Weights: SHA-256 0123456789ab." in html
+    noise = "Noise babble: up to 30 voices of train, seed 3."
+    assert f"Beam 3. Weights: SHA-256 0123456789ab. {noise}" in html
     assert html.count("1.5 [0.5, 2.5]") == 4
     assert "Not drawn" not in html
     assert parser.seen.count("img") == 5  # by rate, by noise, training, experts, tokens
