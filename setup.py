@@ -54,6 +54,7 @@ setup(
         "av",
         "dlib-bin",
         "tqdm",
+        "jinja2",
         "psutil",
         "huggingface_hub",
         "pyyaml",
