@@ -1,5 +1,7 @@
 """Communication between the processes of a distributed training, apart from gradients."""
 
+from typing import Any
+
 import torch
 from torch import distributed
 
@@ -21,4 +23,13 @@ def of_first_process(values: torch.Tensor, device: torch.device) -> torch.Tensor
     if is_distributed():
         values = values.to(device)
         distributed.broadcast(values, src=0)
+    return values
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """A value of each process, in the order of their ranks; it is pickled, so small ones only."""
+    if not is_distributed():
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
     return values

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
+
+from mome.common.distributed import of_all_processes, sum_over_processes
 
 CHECKPOINT = "checkpoint.pth"
 COMPLETE = "checkpoint.complete.pth"
@@ -45,6 +47,7 @@ class AVSRTrainer(Trainer):
       their weights.
     - A loss that is no number, and a lack of memory, end the training with the batch's utterances
       and a remedy. ESPnet skips the update of such a step and goes on with NaN in its statistics.
+      Of several processes all stop when one has such a loss, instead of waiting for its gradients.
     - ESPnet writes ``checkpoint.pth`` and the epoch's weights in place. A copy of the checkpoint is
       kept while an epoch runs, so that a job that is killed while it writes goes on from the end
       of the epoch before. A full disk is called that.
@@ -84,7 +87,7 @@ class AVSRTrainer(Trainer):
         """As in ESPnet, with a copy of the checkpoint and errors that name utterances.
 
         Raises:
-            FloatingPointError: for a loss that is NaN or infinite.
+            FloatingPointError: for a loss that is NaN or infinite, in all processes if it is one's.
             MemoryError: if the memory of the GPU or the machine does not suffice.
         """
         epoch = options["reporter"].get_epoch()
@@ -97,12 +100,7 @@ class AVSRTrainer(Trainer):
 
         def check(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
             loss = output["loss"] if isinstance(output, dict) else output[0]
-            if not torch.isfinite(loss).all():
-                raise FloatingPointError(
-                    f"the loss is {loss.detach().float().mean().item()} for the utterances"
-                    f" {', '.join(batches.utterances)}: look at their recordings and transcripts;"
-                    f" if they are sound, lower optim_conf.lr or grad_clip"
-                )
+            check_finite(loss.detach(), batches.utterances)
 
         hook = options["model"].register_forward_hook(check)
         try:
@@ -124,6 +122,28 @@ class AVSRTrainer(Trainer):
         super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
         reporter.register({"epoch": reporter.get_epoch()})
         reporter.next()
+
+
+def check_finite(loss: torch.Tensor, utterances: Sequence[str]) -> None:
+    """See that a loss is a number, here and in the other processes of the training.
+
+    Args:
+        loss: of any shape.
+        utterances: of the batch that it is of.
+
+    Raises:
+        FloatingPointError: if it is NaN or infinite in any process, in all of them; names the
+            utterances of those that have such a loss.
+    """
+    wrong = (~torch.isfinite(loss)).any()
+    if not sum_over_processes(wrong.float()):
+        return
+    here = f"{loss.float().mean().item()} for the utterances {', '.join(utterances)}"
+    where = "; ".join(filter(None, of_all_processes(here if wrong else None)))
+    raise FloatingPointError(
+        f"the loss is {where}: look at their recordings and transcripts; if they are sound, lower"
+        f" optim_conf.lr or grad_clip"
+    )
 
 
 def is_first(option: DistributedOption) -> bool:

@@ -1,5 +1,6 @@
 """Trainings that fail or are killed: what they say, and what they end with when they go on."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,44 @@ def test_a_loss_that_is_no_number_names_the_batch(tmp_path, tiny_lm, tiny_whispe
         FloatingPointError, match=r"loss is (nan|-?inf) .* a_\d, a_\d, .*optim_conf"
     ):
         train(options, tmp_path / "exp")
+
+
+def one_of_two(rank: int, options: list[str], folder: Path) -> None:
+    """A process of a training in which the second one's loss overflows in the second step."""
+    steps, forward = [], AVSRModel.forward
+
+    def overflows(self, *args, **kwargs):
+        loss, *others = forward(self, *args, **kwargs)
+        steps.append(kwargs["utt_id"])
+        if rank == 1 and len(steps) == 2:
+            loss = loss * float("inf")
+        return loss, *others
+
+    AVSRModel.forward = overflows
+    options = [*options, "--dist_backend", "gloo", "--multiprocessing_distributed", "false"]
+    options += ["--dist_init_method", f"file://{folder}/init", "--dist_world_size", "2"]
+    try:
+        train([*options, "--dist_rank", str(rank)], folder / "exp")
+    except FloatingPointError as error:
+        (folder / f"{rank}.txt").write_text(f"{error}\n{' '.join(steps[-1])}")
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_all(options, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    started = torch.multiprocessing.spawn(one_of_two, (options, tmp_path), nprocs=2, join=False)
+    end = time.monotonic() + 600
+    try:
+        while not started.join(1):
+            assert time.monotonic() < end, "a process waits for one that has stopped"
+    finally:
+        for process in started.processes:
+            process.kill()
+    (first, of_first), (second, of_second) = [
+        (tmp_path / f"{rank}.txt").read_text().split("\n") for rank in (0, 1)
+    ]
+    assert first == second
+    assert f"the loss is inf for the utterances {', '.join(of_second.split())}: look at" in first
+    assert not any(utterance in first for utterance in of_first.split())
 
 
 def test_a_lack_of_memory_names_the_batch_and_what_helps(options, tmp_path, monkeypatch):
