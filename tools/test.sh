@@ -8,7 +8,6 @@ tools/setup.sh
 . egs/TEMPLATE/avsr1/path.sh
 if [ "${1:-}" = --wheel ]; then exec tools/test_wheel.sh; fi
 python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
-python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}" --only mediapipe
 find egs mome test tools utils -name '*.sh' -not -path '*/venv/*' -not -path '*/.uv/*' -print0 \
     | xargs -0 shellcheck -x
 ruff check .

@@ -109,8 +109,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
         choices=DETECTORS,
-        help="finds faces; default: the one that cut the lips of the model's training, by the same "
-        "landmark model. If another is named, transcripts note it",
+        help="finds faces, alone; default: the one that cut the lips of the model's training, by "
+        "the same landmark model, and where that finds no face, the other, if its model is there. "
+        "If another than that of the training is named, transcripts note it",
     )
     add_part_arguments(parser)
 

@@ -1,4 +1,7 @@
-"""Who finds the faces of recordings: the detector that cut the lips a model was trained on."""
+"""Who finds the faces of recordings: the detector that cut the lips a model was trained on.
+
+Where it finds none, the other one is tried, whose crops are much the same (docs/robustness.md).
+"""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -84,6 +87,28 @@ def own_tracker(
             f"{FETCH[detector]}`, another geometry with another version of mome; --detector "
             f"{detector} (tracker= in Python) takes what is there all the same"
         )
+    return tracker
+
+
+def other_tracker(crops: Crops, downloads: Collection[str | Path] = ()) -> FaceTracker | None:
+    """The detector that is tried where that of the training finds no face, as stage 2 does.
+
+    Args:
+        crops, downloads: as of :func:`own_tracker`.
+
+    Returns:
+        None if its models are not there, or are others than stage 2 had, of which a warning says.
+    """
+    (detector,) = (name for name in DETECTORS if name != crops["detector"])
+    if not find_download(LANDMARKS[detector], downloads).exists():
+        return None
+    tracker = find_tracker(detector, downloads)
+    if crops.get("landmarks", {}).get(detector, tracker.digests) != tracker.digests:
+        logging.warning(
+            "where %s finds no face, %s is not tried: stage 2 had other models of it than %s",
+            *(crops["detector"], detector, ", ".join(map(str, tracker.files))),
+        )
+        return None
     return tracker
 
 

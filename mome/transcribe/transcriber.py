@@ -25,7 +25,7 @@ from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
 from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
-from mome.transcribe.faces import crops_of, differences, missing, own_tracker
+from mome.transcribe.faces import crops_of, differences, missing, other_tracker, own_tracker
 from mome.transcribe.options import Options, best_within
 from mome.transcribe.recording import (
     SHORTEST,
@@ -62,12 +62,14 @@ class Clip:
         start, end: in seconds.
         streams: ``speech`` float32 (N,) at 16 kHz and ``lips`` uint8 (T, 96, 96), those there are.
         notes: what was unusual.
+        detector: which found the face of the lips, if there are any.
     """
 
     start: float
     end: float
     streams: dict[str, np.ndarray]
     notes: list[str]
+    detector: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Transcriber:
         conf: its configuration.
         info: what the packed model says of itself.
         tracker: finds faces; None where no video will be read.
+        other: finds them where ``tracker`` finds none.
     """
 
     def __init__(
@@ -129,12 +132,14 @@ class Transcriber:
         conf: argparse.Namespace,
         info: dict[str, Any],
         tracker: FaceTracker | None = None,
+        other: FaceTracker | None = None,
     ):
         self.model = model
         self.conf = conf
         self.preprocess = AVSRPreprocessor(train=False, **(conf.preprocessor_conf or {}))
         self.info = info
         self.tracker = tracker
+        self.other = other
         self.crops = crops_of(info, Path("the model"))
         self.device = model.decoder.markers.device
         calibration = info.get("calibration", {})
@@ -164,7 +169,8 @@ class Transcriber:
             model: folder or file that ``mome-pack`` made.
             device: ``cpu`` or ``cuda``.
             tracker: finds faces; by default the detector that cut the lips of the training, or
-                dlib's, whose models are looked for as frozen parts are. Of one that is given,
+                dlib's, whose models are looked for as frozen parts are; and where that one finds
+                no face, the other, if its models are there. One that is given is alone, and
                 transcripts note how its crops differ from those of the training.
             imports: modules that the model may import.
             downloads: folders with frozen parts and with the models that find faces; after these
@@ -178,9 +184,11 @@ class Transcriber:
         check_device(device)
         built, conf, info = load_packed(model, device, imports, downloads)
         crops = crops_of(info, Path(model))
+        other = None
         if tracker is None and any("video" in READS[task] for task in built.pairs):
             tracker = own_tracker(crops, Path(model), downloads)
-        return cls(built, conf, info, tracker)
+            other = other_tracker(crops, downloads) if tracker else None
+        return cls(built, conf, info, tracker, other)
 
     def choose(self, task: str, options: Options) -> TaskPair:
         """The task at the rates asked for, the best within the budget, or the finest.
@@ -457,10 +465,11 @@ class Transcriber:
         """Cut out the mouth of the face that is there."""
         streams: dict[str, np.ndarray] = {}
         notes = list(piece.notes)
+        detector = ""
         if piece.speech is not None:
             streams["speech"] = piece.speech
         if piece.frames:
-            lips = self.mouth(piece, notes)
+            lips, detector = self.mouth(piece, notes)
             if lips is None:
                 notes.append("no face")
             else:
@@ -469,25 +478,38 @@ class Transcriber:
                 streams["lips"] = np.pad(lips, ((0, lacking), (0, 0), (0, 0)), "edge")
                 if lacking > REPEATED * LIP_RATE:
                     notes.append(f"the last picture stands for {lacking / LIP_RATE:.2f} s")
-        return Clip(piece.start, piece.end, streams, notes)
+        return Clip(piece.start, piece.end, streams, notes, detector)
 
-    def mouth(self, piece: Piece, notes: list[str]) -> np.ndarray | None:
-        """The mouth crop of whoever speaks, uint8 (T, 96, 96); None if no face is seen enough."""
+    def mouth(self, piece: Piece, notes: list[str]) -> tuple[np.ndarray | None, str]:
+        """The mouth crop of whoever speaks, uint8 (T, 96, 96), and the detector that found it.
+
+        It is None if no detector sees a face often enough.
+        """
         if self.tracker is None:
             raise ValueError(missing(self.crops))
-        frames = piece.frames
+        for tracker in filter(None, (self.tracker, self.other)):
+            if candidates := self.mouths(piece.frames, tracker):
+                break
+        else:
+            return None, ""
+        if tracker is not self.tracker:
+            notes.append(f"face found by {tracker.name}, not by {self.tracker.name}")
+        if len(candidates) > 1:
+            notes.append("several faces")
+        return candidates[who_speaks(candidates, piece.speech)], tracker.name
+
+    def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[np.ndarray]:
+        """The mouth crops of the faces that a detector sees often enough, the main one first."""
         seen = seen_frames(len(frames), self.crops["landmark_every"])
         candidates = []
-        for landmarks in self.tracker.people([frames[i] for i in seen], PEOPLE):
+        for landmarks in tracker.people([frames[i] for i in seen], PEOPLE):
             try:
                 found = dict(zip(seen, landmarks, strict=True))
                 lips = crop_face(frames, "the recording", found, self.crops["window"])
                 candidates.append(lips.frames)
             except FaceLost:
                 continue
-        if len(candidates) > 1:
-            notes.append("several faces")
-        return candidates[who_speaks(candidates, piece.speech)] if candidates else None
+        return candidates
 
     def transcribe(self, clips: Sequence[Clip], options: Options | None = None) -> list[Segment]:
         """Transcribe segments, in order.
@@ -616,4 +638,5 @@ class Transcriber:
             chosen.task,
             str(chosen.pair),
             notes,
+            clip.detector if "video" in READS[chosen.task] else "",
         )

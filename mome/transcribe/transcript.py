@@ -45,6 +45,7 @@ class Segment:
         task: ``avsr``, ``asr`` or ``vsr``: which streams were read; empty if none could be.
         rates: compression rates, such as ``a4_v2``.
         notes: what was unusual, such as that no face was found.
+        detector: which found the face whose lips were read; empty where none were.
     """
 
     start: float
@@ -55,6 +56,7 @@ class Segment:
     task: str
     rates: str
     notes: list[str] = field(default_factory=list)
+    detector: str = ""
 
     @property
     def doubtful(self) -> bool:

@@ -1,8 +1,10 @@
 """Whether recordings are read with lips that are cut as those of the training were."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from media import talking_head, write_clip
 
@@ -56,6 +58,7 @@ def test_the_same_landmark_model_is_taken_without_a_word(packed_as, tracker, cli
     packed = packed_as(describe("dlib", {"dlib": tracker}, 3, 12))
     transcript = Transcriber.load(packed, downloads=[DOWNLOADS])(clip, OPTIONS)
     assert transcript.notes == ["no sound: lips alone", "vsr v2, the finest rates"]
+    assert [segment.detector for segment in transcript.segments] == ["dlib"]
 
 
 def test_another_landmark_model_is_refused_unless_it_is_named(
@@ -89,14 +92,50 @@ def test_another_detector_is_taken_only_if_it_is_named(
     assert "trained on lips cut by mediapipe, and these are by dlib" in transcript.notes
 
 
-@pytest.mark.skipif(
+needs_mediapipe = pytest.mark.skipif(
     not (DOWNLOADS / "mediapipe").is_dir(),
     reason="no models: run python -m mome.bin.fetch_models --only mediapipe",
 )
+
+
+@needs_mediapipe
 def test_the_detector_of_the_training_is_taken_by_itself(packed_as):
     mediapipe = load_tracker(str(DOWNLOADS / "mediapipe"), detector="mediapipe")
     packed = packed_as(describe("mediapipe", {"mediapipe": mediapipe}, 3, 12))
     assert Transcriber.load(packed, downloads=[DOWNLOADS]).tracker.name == "mediapipe"
+
+
+@pytest.fixture
+def far(tmp_path) -> Path:
+    """A face that is too small for dlib, in a large picture."""
+    path, head = tmp_path / "far.mp4", talking_head(25, 130)
+    picture = np.full((25, 720, 1280, 3), 110, np.uint8)
+    picture[:, 300:430, 500:630] = head
+    write_clip(path, picture, audio=False)
+    return path
+
+
+@needs_mediapipe
+def test_where_one_detector_finds_no_face_the_other_is_tried(packed_as, tracker, far, capsys):
+    packed = packed_as(describe("dlib", {"dlib": tracker}, 3, 12))
+    words = [far, "--model", packed, "--downloads", DOWNLOADS, "--beam", "1", "--format", "json"]
+    command.main([str(word) for word in words])
+    said = capsys.readouterr()
+    (segment,) = json.loads(said.out)["segments"]
+    assert (segment["detector"], segment["task"]) == ("mediapipe", "vsr")
+    assert "face found by mediapipe, not by dlib in 1 of 1" in said.err
+    # One that is named is alone.
+    with pytest.raises(SystemExit):
+        command.main([str(word) for word in (*words, "--detector", "dlib")])
+    assert "no face" in capsys.readouterr().err
+
+
+@needs_mediapipe
+def test_another_detector_than_that_of_the_training_is_not_tried(packed_as, tracker, caplog):
+    crops = describe("dlib", {"dlib": tracker}, 3, 12)
+    crops["landmarks"]["mediapipe"] = {"face_landmark.tflite": "another"}
+    assert Transcriber.load(packed_as(crops), downloads=[DOWNLOADS]).other is None
+    assert "where dlib finds no face, mediapipe is not tried" in caplog.text
 
 
 def test_another_geometry_is_refused(packed_as, tracker, clip):

@@ -16,6 +16,7 @@ one thread, with the settings of stage 2.
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,13 +126,15 @@ def look(tracker: FaceTracker, frames: Frames, sums: Sums) -> list[np.ndarray | 
     return landmarks
 
 
-def compare(clips: Sequence[Path], trackers: dict[str, FaceTracker]) -> dict[str, dict[str, Sums]]:
-    """Change -> detector -> what it did."""
+def compare(
+    clips: Sequence[Path], length: int, trackers: dict[str, FaceTracker]
+) -> dict[str, dict[str, Sums]]:
+    """Change -> detector -> what it did in the first ``length`` frames of clips."""
     rows: dict[str, dict[str, Sums]] = {
         name: {detector: Sums() for detector in trackers} for name in CHANGES
     }
     for number, clip in enumerate(tqdm(clips, mininterval=10)):
-        original = read_frames(clip)
+        original = read_frames(clip)[:length]
         reference: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
         for name, change in CHANGES.items():
             frames, matrix = change(original)
@@ -156,6 +159,17 @@ def compare(clips: Sequence[Path], trackers: dict[str, FaceTracker]) -> dict[str
                 sums.apart.append(apart)
                 sums.sizes.append((place[1] / side)[apart < LIP_SIZE / 2])
     return rows
+
+
+def choose(folder: Path, count: int) -> list[Path]:
+    """The first clip of each subfolder (a speaker's), then the second of each, up to ``count``."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    seen: Counter[Path] = Counter()
+    places = {}
+    for path in paths:
+        places[path] = seen[path.parent]
+        seen[path.parent] += 1
+    return sorted(paths, key=lambda path: (places[path], path))[:count]
 
 
 def print_table(rows: dict[str, dict[str, Sums]]) -> None:
@@ -187,7 +201,8 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="of clips, also in their subfolders")
     default = Path(os.environ.get("MOME_DOWNLOADS", "downloads"))
     parser.add_argument("--downloads", type=Path, default=default, help="with both models")
-    parser.add_argument("--clips", type=int, default=40, help="of a folder, evenly chosen")
+    parser.add_argument("--clips", type=int, default=40, help="of a folder")
+    parser.add_argument("--frames", type=int, default=25, help="of a clip, from its first on")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     trackers = {
@@ -196,13 +211,11 @@ def main() -> None:
     }
     print(f"{machine()}; OpenCV {cv2.__version__}")
     for folder in args.folders:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
+        chosen = choose(folder, args.clips)
+        if not chosen:
             parser.error(f"{folder} holds no clips")
-        count = min(args.clips, len(paths))
-        chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, count).round().astype(int)]
-        print(f"\n{folder.name}: {count} clips\n")
-        print_table(compare(chosen, trackers))
+        print(f"\n{folder.name}: {len(chosen)} clips, {args.frames} frames of each\n")
+        print_table(compare(chosen, args.frames, trackers))
 
 
 if __name__ == "__main__":

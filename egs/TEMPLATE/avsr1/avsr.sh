@@ -47,7 +47,7 @@ valid_set=valid            # the set that chooses the best epoch
 test_sets="test"           # the sets decoded, clean and as the copies below
 lip_dir=                   # mouth crops made elsewhere (Auto-AVSR, AV-HuBERT), used as they are
 detector=dlib              # or mediapipe: finds faces and landmarks; where one loses the face, the
-                           # other is tried if its model is in downloads
+                           # other is tried, if its model is in downloads (stage 0 puts both there)
 streams=                   # what stage 2 prepares, of audio and video; default: what the tasks and
                            # video_config need, or both if both are there already
 lip_opts=                  # further options of mome.bin.prepare_media
@@ -170,9 +170,6 @@ if wants 0; then
     log "stage 0: environment, pretrained models, raw data"
     "${MOME_ROOT}/tools/setup.sh"
     python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
-    if [ "${detector}" = mediapipe ]; then
-        python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}" --only mediapipe
-    fi
     if [ "${download_opts}" != none ]; then
         # shellcheck disable=SC2086
         python local/data.py download --out "${corpus}" --nj "${nj}" ${download_opts}
