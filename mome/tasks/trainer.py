@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,12 @@ def check_finite(loss: torch.Tensor, utterances: Sequence[str]) -> None:
     wrong = (~torch.isfinite(loss)).any()
     if not sum_over_processes(wrong.float()):
         return
-    here = f"{loss.float().mean().item()} for the utterances {', '.join(utterances)}"
-    where = "; ".join(filter(None, of_all_processes(here if wrong else None)))
+    here = (str(loss.float().mean().item()), list(utterances)) if wrong else ("", [])
+    values, batches = zip(*of_all_processes(here), strict=True)
     raise FloatingPointError(
-        f"the loss is {where}: look at their recordings and transcripts; if they are sound, lower"
-        f" optim_conf.lr or grad_clip"
+        f"the loss is {' and '.join(filter(None, values))} for the utterances"
+        f" {', '.join(chain(*batches))}: look at their recordings and transcripts;"
+        f" if they are sound, lower optim_conf.lr or grad_clip"
     )
 
 
