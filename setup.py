@@ -65,7 +65,7 @@ setup(
         # Training, decoding test sets and preparing data; mome/common/extras.py names it in errors.
         "recipes": ["espnet>=202611", "kaldiio", "librosa", "matplotlib", "scikit-learn"],
         "cluster": ["dask[distributed]", "dask-jobqueue"],
-        "demo": ["gradio>=6", "matplotlib"],
+        "demo": ["gradio>=6", "safehttpx", "matplotlib"],
         "dev": [
             "mome[recipes,cluster,demo]",
             "pytest",

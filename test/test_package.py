@@ -190,7 +190,7 @@ def test_every_library_that_is_imported_is_required(wheel):
     # Of PyTorch (on Linux), Transformers, ESPnet, and of Dask, which ESPnet asks for.
     libraries -= {"triton", "tokenizers", "omegaconf", "distributed"}
     others = libraries - modules("")
-    extras = EXTRAS | {"gradio": "demo"}
+    extras = EXTRAS | {"gradio": "demo", "safehttpx": "demo"}
     assert others == set(extras)
     assert {name for name in others if name not in modules(extras[name])} == set()
 

@@ -3,9 +3,10 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
+import safehttpx
 
 from mome.data.video import MediaError, reason_of
 from mome.demo import markup
@@ -193,6 +194,8 @@ def build(demo: Demo) -> gr.Blocks:
             "concurrency_id": "model",
             "api_visibility": "private",
         }
+        # Another recording may come while one is read; by default it would be dropped in silence.
+        each: dict[str, Any] = {**one, "trigger_mode": "multiple"}
 
         def show(recording, decibels, noise, progress=gr.Progress()):  # noqa: B008 (Gradio's way)
             return demo.show(recording, decibels, noise, progress)
@@ -206,23 +209,43 @@ def build(demo: Demo) -> gr.Blocks:
                 source,
                 [state, status, lips, *emptied],
                 show_progress_on=status,
-                **one,
+                **each,
             ).then(show, [state, snr, kind], shown, show_progress_on=side, **one)
         again.click(show, [state, snr, kind], shown, show_progress_on=side, **one)
     return page.queue(max_size=WAITING)
 
 
-def serve(demo: Demo, host: str, port: int) -> None:
-    """Show the page until the process is stopped.
+def refuse_addresses() -> None:
+    """Keep Gradio from fetching what a request names, for this process.
+
+    Where a file is expected, Gradio takes an address as well, and its server fetches that, which no
+    setting forbids. It does so by these two functions, the second of which resolves the name.
+    """
+
+    async def refuse(*_: object, **__: object) -> NoReturn:
+        raise gr.Error("Addresses are not fetched: send the file itself", print_exception=False)
+
+    for name in ("get", "async_validate_url"):
+        if not hasattr(safehttpx, name):
+            raise RuntimeError(f"safehttpx has no {name}: this version of Gradio is not known here")
+        setattr(safehttpx, name, refuse)
+
+
+def launch(demo: Demo, host: str, port: int) -> tuple[gr.Blocks, str]:
+    """Start to show the page, in a thread.
 
     Args:
         demo: what it does.
         host: address that is listened at.
         port: number of the port.
 
+    Returns:
+        the page and its address.
+
     Raises:
         OSError: if the port is taken.
     """
+    refuse_addresses()
     system = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
     theme = gr.themes.Default(font=system, font_mono=mono)
@@ -246,5 +269,11 @@ def serve(demo: Demo, host: str, port: int) -> None:
         theme=theme,
         css=markup.CSS,
     )
+    return page, address
+
+
+def serve(demo: Demo, host: str, port: int) -> None:
+    """Show the page until the process is stopped; arguments and errors as of :func:`launch`."""
+    page, address = launch(demo, host, port)
     print(f"the page is at {address} until this is stopped by Ctrl-C", flush=True)
     page.block_thread()
