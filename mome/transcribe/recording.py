@@ -162,7 +162,11 @@ def grey_frames(source: Source, damage: Damage) -> Iterator[np.ndarray]:
 
 
 def read_pieces(
-    source: Source, streams: Streams, spans: Sequence[tuple[float, float]], damage: Damage
+    source: Source,
+    streams: Streams,
+    spans: Sequence[tuple[float, float]],
+    damage: Damage,
+    check: Callable[[], None] | None = None,
 ) -> Iterator[Piece]:
     """Read the segments of a recording, in order, each stream as far as it goes.
 
@@ -171,6 +175,7 @@ def read_pieces(
         streams: which of its streams are read.
         spans: beginnings and ends in seconds, in order and without overlap.
         damage: tells after the last segment which streams are damaged.
+        check: is called before each picture, also of pauses; what it raises ends the reading.
 
     Yields:
         the segments; one in which the pictures end is divided, see :func:`divide`, and one where
@@ -182,6 +187,8 @@ def read_pieces(
         rate, blocks = audio_blocks(source, damage)
         speech = cut_blocks(blocks, [(round(a * rate), round(b * rate)) for a, b in spans])
     frames = grey_frames(source, damage) if streams.video else iter(())
+    if check:
+        frames = checked(frames, check)
     passed = 0
     samples = None
     for start, end in spans:
@@ -211,6 +218,13 @@ def read_pieces(
         # The last segment ends with the pictures. Whether they are cut off shows only then.
         for _ in frames:
             pass
+
+
+def checked[T](items: Iterator[T], check: Callable[[], None]) -> Iterator[T]:
+    """The items, before each of which ``check`` may raise an error."""
+    for item in items:
+        check()
+        yield item
 
 
 def divide(piece: Piece) -> list[Piece]:

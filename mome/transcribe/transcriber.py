@@ -23,6 +23,7 @@ from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
 from mome.tasks.data_folders import streams_of
 from mome.tasks.packed import load_packed
+from mome.transcribe.ahead import Ahead
 from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import LOW, Calibration, word_scores, word_tokens
 from mome.transcribe.faces import crops_of, differences, missing, other_tracker, own_tracker
@@ -259,6 +260,7 @@ class Transcriber:
         source: str | Path | Arrays,
         options: Options | None = None,
         progress: Progress | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Recording:
         """Find the segments of a recording and prepare to read them.
 
@@ -266,6 +268,8 @@ class Transcriber:
             source: any file that FFmpeg reads, or arrays.
             options: how; of these the tasks and where to cut.
             progress: as of a call of the transcriber.
+            check: is called now and then, here and while the segments are read; what it raises
+                ends that.
 
         Raises:
             FileNotFoundError, MediaError: for a file that cannot be opened, or has nothing that
@@ -297,6 +301,8 @@ class Transcriber:
         if read.audio:
 
             def listening(seconds: float) -> None:
+                if check:
+                    check()
                 if progress:
                     progress("listening", seconds, streams.seconds)
 
@@ -325,8 +331,8 @@ class Transcriber:
                     raise MediaError(name, "; ".join([*damage.values(), *notes]))
         # Segments begin and end with frames, so that both streams are equally long.
         spans = [(round(a * LIP_RATE) / LIP_RATE, round(b * LIP_RATE) / LIP_RATE) for a, b in spans]
-        clips = (self.prepare(piece) for piece in read_pieces(source, read, spans, damage))
-        return Recording(name, possible, spans, clips, notes, damage)
+        pieces = read_pieces(source, read, spans, damage, check)
+        return Recording(name, possible, spans, self.prepared(pieces, name), notes, damage)
 
     def __call__(
         self,
@@ -350,12 +356,13 @@ class Transcriber:
             ValueError: for options that do not fit the model or the recording.
         """
         options = options or Options()
-        recording = self.open(source, options, progress)
         segments: list[Segment] = []
-        for group in batched(recording.clips, options.batch_size):
-            segments += self.transcribe(group, options)
-            if progress:
-                progress("reading", group[-1].end, recording.spans[-1][1])
+        with Ahead(options.batch_size) as ahead:
+            recording = self.open(source, options, progress, ahead.check)
+            for group in batched(ahead(recording.clips), options.batch_size):
+                segments += self.transcribe(group, options)
+                if progress:
+                    progress("reading", group[-1].end, recording.spans[-1][1])
         transcript = self.conclude(recording, segments, options)
         if not transcript.complete and not transcript.segments:
             raise MediaError(recording.name, transcript.notes[-1])
@@ -367,7 +374,7 @@ class Transcriber:
         """Transcribe recordings whose segments share batches: a short one alone fills none.
 
         Args:
-            sources: files that FFmpeg reads, and arrays.
+            sources: files that FFmpeg reads, and arrays; taken by the thread that reads ahead.
             options: how.
 
         Yields:
@@ -382,15 +389,17 @@ class Transcriber:
         opened: list[Recording] = []
         segments: list[list[Segment]] = []
         given = 0
-        for group in batched(self.clips_of(sources, options, opened), options.batch_size):
-            segments += [[] for _ in opened[len(segments) :]]
-            found = self.transcribe([clip for _, clip in group], options)
-            for (place, _), segment in zip(group, found, strict=True):
-                segments[place].append(segment)
-            # Of the recording of the last clip there may be more.
-            for place in range(given, group[-1][0]):
-                yield self.conclude(opened[place], segments[place], options)
-            given = group[-1][0]
+        with Ahead(options.batch_size) as ahead:
+            clips = ahead(self.clips_of(sources, options, opened, ahead.check))
+            for group in batched(clips, options.batch_size):
+                segments += [[] for _ in opened[len(segments) :]]
+                found = self.transcribe([clip for _, clip in group], options)
+                for (place, _), segment in zip(group, found, strict=True):
+                    segments[place].append(segment)
+                # Of the recording of the last clip there may be more.
+                for place in range(given, group[-1][0]):
+                    yield self.conclude(opened[place], segments[place], options)
+                given = group[-1][0]
         segments += [[] for _ in opened[len(segments) :]]
         for place in range(given, len(opened)):
             yield self.conclude(opened[place], segments[place], options)
@@ -400,11 +409,12 @@ class Transcriber:
         sources: Iterable[str | Path | Arrays],
         options: Options,
         opened: list[Recording],
+        check: Callable[[], None] | None = None,
     ) -> Iterator[tuple[int, Clip]]:
         """The segments of recordings, which are opened one after the other, with their places."""
         for place, source in enumerate(sources):
             try:
-                opened.append(self.open(source, options))
+                opened.append(self.open(source, options, check=check))
             except (MediaError, OSError) as error:
                 name = source.name if isinstance(source, Arrays) else str(source)
                 reason = error.reason if isinstance(error, MediaError) else str(error)
@@ -460,6 +470,15 @@ class Transcriber:
     def reads(self, kind: str) -> bool:
         """Whether any task of the model reads ``audio`` or ``video``."""
         return any(kind in READS[task] for task in self.model.pairs)
+
+    def prepared(self, pieces: Iterator[Piece], name: str) -> Iterator[Clip]:
+        """Segments of a recording as the model reads them; errors name it."""
+        try:
+            for piece in pieces:
+                yield self.prepare(piece)
+        except Exception as error:
+            error.add_note(f"while {name} was read")
+            raise
 
     def prepare(self, piece: Piece) -> Clip:
         """Cut out the mouth of the face that is there."""

@@ -7,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from mome.data.audio import read_audio, resample
 from mome.data.video import MediaError, iter_video, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
+from mome.transcribe import recording, transcriber
 from mome.transcribe.arrays import Arrays
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
@@ -124,6 +128,79 @@ def test_the_finest_rates_are_taken_unless_others_are_named(transcribe, clips):
 def test_segments_are_the_same_in_any_batch(transcribe, clips):
     one, two = (transcribe(clips / "both.mp4", Options(batch_size=size)) for size in (1, 2))
     assert [s.text for s in one.segments] == [s.text for s in two.segments]
+
+
+def test_the_next_segment_is_read_while_one_is_transcribed(transcribe, clips, monkeypatch):
+    both = threading.Event()
+    crop, search = transcribe.mouth, transcribe.search
+    seen = []
+
+    def mouth(piece, notes):
+        lips = crop(piece, notes)
+        seen.append(threading.current_thread() is not threading.main_thread())
+        if len(seen) == 2:
+            both.set()
+        return lips
+
+    def searched(*args):
+        assert both.wait(60), "the second segment is not read before the first is done"
+        return search(*args)
+
+    monkeypatch.setattr(transcribe, "mouth", mouth)
+    monkeypatch.setattr(transcribe, "search", searched)
+    options = Options(beam=1, batch_size=1)
+    ahead = transcribe(clips / "both.mp4", options)
+    (again,) = transcribe.many([clips / "both.mp4"], options)
+    assert seen == [True] * 4
+    assert ahead == again
+    # And so is what is read in turns.
+    turns = [
+        segment
+        for clip in transcribe.open(clips / "both.mp4", options).clips
+        for segment in transcribe.transcribe([clip], options)
+    ]
+    assert ahead.segments == turns
+
+
+def test_an_error_of_the_reading_names_the_recording(transcribe, clips, monkeypatch):
+    def broken(piece, notes):
+        raise RuntimeError("the detector broke")
+
+    monkeypatch.setattr(transcribe, "mouth", broken)
+    for read in (transcribe, lambda path: list(transcribe.many([path]))):
+        with pytest.raises(RuntimeError, match="the detector broke") as caught:
+            read(clips / "both.mp4")
+        assert caught.value.__notes__ == [f"while {clips / 'both.mp4'} was read"]
+
+
+def test_an_interrupt_ends_the_reading_of_a_pause(transcribe, clips, monkeypatch):
+    """Also while the pictures of a pause are passed over, however long it is."""
+    passing = threading.Event()
+    passed = []
+    grey = recording.grey_frames
+
+    def endless(source, damage):
+        frames = grey(source, damage)
+        yield from islice(frames, 60)  # the first segment ends at 2.24 s
+        for frame in frames:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                passing.set()
+                time.sleep(0.001)
+                yield frame
+            passed.append(frame)
+
+    def interrupted(*_):
+        assert passing.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording, "grey_frames", endless)
+    monkeypatch.setattr(transcribe, "search", interrupted)
+    spans = [(0.24, 2.24), (4000.0, 4002.0)]
+    monkeypatch.setattr(transcriber, "find_segments", lambda *_: spans)
+    with pytest.raises(KeyboardInterrupt):
+        transcribe(clips / "both.mp4", Options(beam=1, batch_size=1))
+    assert passed == []
 
 
 def test_a_missing_stream_that_was_asked_for_is_named(transcribe, clips, tmp_path):
