@@ -294,7 +294,11 @@ def trained_here(path: Path, model: Path) -> bool:
     licence of its own.
     """
     exported = (path.parent / ".exported.done").is_file()
-    return path.is_file() and exported and model.resolve().parent in path.resolve().parents
+    expdir = model.resolve().parent
+    # Trainings that are compared lie deeper, in <expdir>/experiments/<name>/<training>.
+    if expdir.parent.name == "experiments":
+        expdir = expdir.parents[1]
+    return path.is_file() and exported and expdir in path.resolve().parents
 
 
 def known_by(path: Path) -> Path:

@@ -182,6 +182,21 @@ def test_weights_are_known_by_their_folder_if_their_file_is_called_as_in_any(tra
         load_packed(packed, downloads=[tmp_path / "downloads"])
 
 
+def test_the_lip_encoder_of_trainings_that_are_compared_is_packed(training, tmp_path):
+    """They lie deeper than the model of a recipe, two folders below the lip encoder's."""
+    shutil.copytree(training.parent, tmp_path / "exp")
+    values = yaml.safe_load((training / "config.yaml").read_text())
+    values["video_encoder_conf"]["weights"] = str(tmp_path / "exp/lips/video.safetensors")
+    deeper = tmp_path / "exp/experiments/one/lr0.002_seed0"
+    deeper.parent.mkdir(parents=True)
+    (tmp_path / "exp" / training.name).rename(deeper)
+    (deeper / "config.yaml").write_text(yaml.safe_dump(values))
+    pack(deeper / "config.yaml", deeper / "model.pth", tmp_path / "packed", {}, "")
+    assert (tmp_path / "packed/video_encoder.safetensors").is_file()
+    (tmp_path / "exp").rename(tmp_path / "gone")
+    load_packed(tmp_path / "packed")
+
+
 def test_a_packed_model_imports_nothing_unasked(training, tmp_path, monkeypatch):
     values = yaml.safe_load((training / "config.yaml").read_text()) | {"imports": ["their_module"]}
     shutil.copytree(training.parent, tmp_path / "exp")
