@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import statistics
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,31 +37,33 @@ def seconds(variants: dict[str, Callable[[], object]], repetitions: int) -> dict
 
 @contextlib.contextmanager
 def clocks(parts: dict[str, list[tuple[Any, str]]]) -> Iterator[dict[str, float]]:
-    """Time parts of a program while it runs, in one thread: part -> seconds.
+    """Time parts of a program while it runs: part -> seconds, those of all threads together.
 
     Args:
         parts: part -> functions, as the module or class that holds them and their name. A call
-            inside another one counts for its own part only. Of a generator, what it does counts.
+            inside another one of its thread counts for its own part only. Of a generator, what it
+            does counts.
     """
     spent: dict[str, float] = defaultdict(float)
-    running: list[str] = []
-    last = 0.0
+    adding = threading.Lock()
+    own = threading.local()  # of each thread: the parts that it is in, and since when it counts
 
     def switch() -> None:
-        nonlocal last
         now = time.perf_counter()
-        if running:
-            spent[running[-1]] += now - last
-        last = now
+        if own.running:
+            with adding:
+                spent[own.running[-1]] += now - own.last
+        own.last = now
 
     def call(part: str, function: Callable, *args, **kwargs):
+        own.running = getattr(own, "running", [])
         switch()
-        running.append(part)
+        own.running.append(part)
         try:
             return function(*args, **kwargs)
         finally:
             switch()
-            running.pop()
+            own.running.pop()
 
     def steps(part: str, generator: Iterator) -> Iterator:
         end = object()

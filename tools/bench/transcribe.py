@@ -1,7 +1,8 @@
 """What transcribing a long recording costs: where the time goes, and the most memory.
 
 Joins short clips of one kind, such as GRID's, to a recording of the length asked for, without
-encoding them again, and transcribes it at each pair of rates in a process of its own.
+encoding them again, and transcribes it at each pair of rates in a process of its own: by turns with
+the reading ahead, in a thread of its own, and one after the other.
 """
 
 import argparse
@@ -9,28 +10,40 @@ import itertools
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import av
 from timing import clocks, machine
 
 from mome.transcribe import transcriber
+from mome.transcribe.ahead import Ahead
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
+from mome.transcribe.transcript import Transcript
 
-# What is timed, by part.
+# What is timed, by part. With the reading ahead, "decoding" and "faces and lips" run in a thread of
+# their own beside the others, so that the parts may be more than the whole.
 PARTS = {
-    "find pauses": [(transcriber, "speech_levels"), (transcriber, "find_segments")],
-    "decode": [(transcriber, "read_pieces")],
+    "sound and pauses": [
+        (transcriber, "speech_levels"),
+        (transcriber, "find_segments"),
+        (transcriber, "video_seconds"),
+    ],
+    "decoding": [(transcriber, "read_pieces")],
     "faces and lips": [(Transcriber, "mouth")],
     "encoders": [(Transcriber, "encode")],
     "LLM": [(Transcriber, "search")],
+    "waiting for what is read": [(Ahead, "__call__")],
     "other": [(Transcriber, "__call__")],
 }
+VARIANTS = {"ahead": "reading ahead", "turns": "one after the other"}
 
 
 def join(clips: list[Path], seconds: float, output: Path) -> None:
@@ -63,19 +76,45 @@ def join(clips: list[Path], seconds: float, output: Path) -> None:
                 begin = end
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each part, of all, and the peak memory in MB, in this process."""
+class Turns(Ahead):
+    """Fetches no item before it is asked for, as if there were no thread."""
+
+    def __call__[T](self, items: Iterator[T]) -> Iterator[T]:
+        yield from items
+
+
+def peak() -> float:
+    """The most memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def content(transcript: Transcript) -> str:
+    """All of a transcript, which the variants shall share."""
+    return repr((transcript.segments, transcript.notes))
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each part, of all, and the peak memory in MB, by variant and round."""
     read = Transcriber.load(args.model, downloads=[args.downloads] if args.downloads else [])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    with clocks(PARTS) as spent:
-        transcript = read(args.recording, Options(rates=args.rates[0], beam=args.beam))
-    found = {part: spent[part] for part in PARTS}
-    found["all"] = time.perf_counter() - started
-    found["seconds"] = transcript.segments[-1].end
-    found["segments"] = len(transcript.segments)
-    found["loaded"] = before / 1024
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    options = Options(rates=args.rates[0], beam=args.beam)
+    read(args.warm_up, options)
+    loaded = peak()
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in args.variants}
+    contents = set()
+    for number in range(args.rounds):
+        for name in args.variants[:: -1 if number % 2 else 1]:
+            variant = mock.patch.object(transcriber, "Ahead", Turns if name == "turns" else Ahead)
+            started = time.perf_counter()
+            with variant, clocks(PARTS) as spent:
+                transcript = read(args.recording, options)
+            row = {part: spent[part] for part in PARTS}
+            row |= {"all": time.perf_counter() - started, "seconds": transcript.segments[-1].end}
+            row |= {"segments": len(transcript.segments), "loaded": loaded, "peak": peak()}
+            for key, value in row.items():
+                found[name].setdefault(key, []).append(value)
+            contents.add(content(transcript))
+    if len(contents) > 1:
+        raise SystemExit(f"{args.recording}: transcripts differ, which they must not")
     return found
 
 
@@ -88,11 +127,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="length of the recording")
     parser.add_argument("--rates", nargs="+", default=["a4_v2", "a16_v5"])
     parser.add_argument("--beam", type=int, default=1)
-    parser.add_argument("--recording", type=Path, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument(
+        "--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="of all variants, by turns")
+    # Of the process of each pair of rates.
+    parser.add_argument("--recording", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--warm_up", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.recording:
         print(json.dumps(measure(args)))
         return
+    if args.clips is None:
+        parser.error("--clips is needed")
     clips = sorted(path for path in args.clips.iterdir() if path.is_file())
     columns = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -100,19 +147,33 @@ def main() -> None:
         join(clips, args.seconds, recording)
         for rates in args.rates:
             command = [sys.executable, __file__, "--recording", str(recording), "--rates", rates]
-            command += ["--model", args.model, "--beam", str(args.beam)]
+            command += ["--warm_up", str(clips[0]), "--model", args.model]
+            command += ["--beam", str(args.beam), "--rounds", str(args.rounds)]
+            command += ["--variants", *args.variants]
             command += ["--downloads", str(args.downloads)] if args.downloads else []
             said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             columns[rates] = json.loads(said.splitlines()[-1])
-    print(f"{machine()}, {os.cpu_count()} cores")
+    print(f"{machine()}, {len(os.sched_getaffinity(0))} cores, {args.rounds} rounds, medians")
     for rates, found in columns.items():
-        length, segments = found.pop("seconds"), found.pop("segments")
-        peak, loaded = found.pop("peak"), found.pop("loaded")
-        print(f"\n{rates}: {length:.0f} s in {segments} segments; memory at most {peak:.0f} MB,")
-        print(f"{loaded:.0f} MB when the model was loaded")
-        print("\n| part | seconds a second of the recording | share % |\n| --- | ---: | ---: |")
-        for part, value in found.items():
-            print(f"| {part} | {value / length:.4f} | {100 * value / found['all']:.0f} |")
+        of_one = next(iter(found.values()))
+        length, segments = of_one["seconds"][0], of_one["segments"][0]
+        most = max(max(row["peak"]) for row in found.values())
+        print(
+            f"\n{rates}: {length:.0f} s in {segments} segments; memory at most {most:.0f} MB, "
+            f"{of_one['loaded'][0]:.0f} MB when the model was loaded and had read a clip"
+        )
+        print(f"\n| seconds a second of the recording | {' | '.join(VARIANTS[n] for n in found)} |")
+        print("| --- |" + " ---: |" * len(found))
+        for part in [*PARTS, "all"]:
+            values = [statistics.median(row[part]) / length for row in found.values()]
+            print(f"| {part} | {' | '.join(f'{value:.4f}' for value in values)} |")
+        if len(found) > 1:
+            both = zip(found["ahead"]["all"], found["turns"]["all"], strict=True)
+            gains = [ahead / turns for ahead, turns in both]
+            print(
+                f"\nreading ahead takes {statistics.median(gains):.2f} of the time "
+                f"({min(gains):.2f} to {max(gains):.2f})"
+            )
 
 
 if __name__ == "__main__":
