@@ -231,10 +231,6 @@ class AVSRModel(AbsESPnetModel):
             tokens = self.readout(tokens, self.decoder.embeddings)
         return tokens, lengths
 
-    def tokens(self, features: Features, kind: str, rate: int, parent: int) -> Node:
-        """A modality's tokens at a rate as a node of the prompt tree; see :meth:`llm_tokens`."""
-        return self.decoder.marked(kind, *self.llm_tokens(features, kind, rate), parent)
-
     def modality_tree(
         self, features: Features, task_pairs: Sequence[TaskPair]
     ) -> tuple[list[Node], list[int]]:
@@ -253,6 +249,8 @@ class AVSRModel(AbsESPnetModel):
         nodes: list[Node] = []
         last: list[int] = []
         place: dict[tuple[int, str, int], int] = {}
+        # Video follows audio of every rate: its tokens are the same each time.
+        tokens: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
         for _, pair in task_pairs:
             if by_pair or not nodes:
                 nodes.append(self.decoder.root(batch))
@@ -262,7 +260,9 @@ class AVSRModel(AbsESPnetModel):
                 key = (parent, kind, rate)
                 if key not in place:
                     place[key] = len(nodes)
-                    nodes.append(self.tokens(features, kind, rate, parent))
+                    if (kind, rate) not in tokens:
+                        tokens[kind, rate] = self.llm_tokens(features, kind, rate)
+                    nodes.append(self.decoder.marked(kind, *tokens[kind, rate], parent))
                 parent = place[key]
             last.append(parent)
         return nodes, last

@@ -68,6 +68,18 @@ def test_padding_of_the_batch_does_not_change_the_loss(tiny_lm, tiny_whisper):
     assert together == pytest.approx((a * alone + b * other) / (a + b), abs=1e-5)
 
 
+def test_what_prompts_share_is_read_out_once(tiny_lm, tiny_whisper):
+    """Video follows audio of each rate, and its tokens are the same there."""
+    model = build(tiny_lm, tiny_whisper, readout_conf={"scale": 20.0}).eval()
+    read = []
+    model.readout.register_forward_hook(lambda _, inputs, output: read.append(tuple(output.shape)))
+    features = model.encode(**{k: v for k, v in collate(utterances(2)).items() if "text" not in k})
+    nodes, _ = model.modality_tree(features, model.task_pairs)
+    assert len(model.task_pairs) == 4
+    assert len(read) == 4  # audio and video at two rates each
+    assert len(nodes) == 1 + 2 + 2 * 2
+
+
 def routing_of_one_prompt(model, item, task, pair) -> tuple[list[int], list]:
     """Lengths of a prompt's nodes, and each layer's gates and probabilities (S, Nr)."""
     batch = collate([item])
