@@ -31,6 +31,8 @@ MISSING = 0.2, 0.02
 WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf")
 # Timestamps that jump by more seconds are wrong. Filling the gap would also take much memory.
 MAX_GAP = 10.0
+# How crops are written: see write_lips.
+X264 = {"preset": "veryfast", "tune": "fastdecode", "threads": "1", "bf": "0", "mbtree": "0"}
 # No pixel is wider or higher than this; a damaged header makes pictures that fill the memory.
 MAX_ASPECT = 8
 
@@ -221,7 +223,9 @@ def write_lips(
     """Write grey frames as H.264 in MP4, atomically.
 
     Equal frames give equal bytes: the encoder runs in one thread, and without macroblock-tree rate
-    control, which x264 computes in AVX-512 with results that change from run to run.
+    control, which x264 computes in AVX-512 with results that change from run to run. Without the
+    arithmetic coding and the deblocking filter of H.264 they are read in three quarters of the
+    time, which is once an epoch, and are as large (tools/bench/crops.py).
 
     Args:
         path: output, ``.mp4``.
@@ -249,13 +253,7 @@ def write_lips(
         stream = container.add_stream(
             "libx264",
             rate=rate,
-            options={
-                "preset": "veryfast",
-                "crf": str(crf),
-                "threads": "1",
-                "bf": "0",
-                "mbtree": "0",
-            },
+            options={**X264, "crf": str(crf)},
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number, luma in enumerate(_FULL_TO_LIMITED[frames]):
