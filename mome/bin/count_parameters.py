@@ -8,17 +8,11 @@ everything that is in memory, frozen parts included.
 import argparse
 from pathlib import Path
 
-import torch
-
+from mome.analysis import dry_run
 from mome.analysis.parameters import markdown, table
-from mome.common.extras import extra
 from mome.common.yaml_files import read_yaml
 from mome.tasks.data_folders import check_trained_on
-
-with extra("mome-count-parameters"):
-    from espnet2.tasks.abs_task import AbsTask
-
-    from mome.tasks.avsr import AVSRTask
+from mome.tasks.packed import namespace
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,14 +26,13 @@ def main(argv: list[str] | None = None) -> None:
     if not args.config.exists():
         parser.error(f"{args.config} does not exist; train the model first (stage 4)")
     try:
-        read_yaml(args.config)  # ESPnet's own reader does not name the file
+        config = read_yaml(args.config)
         if args.train_set is not None:
             check_trained_on(args.config, args.train_set)
     except ValueError as error:
         parser.error(str(error))
-    task: type[AbsTask] = AVSRTask
-    with torch.device("cpu"):
-        model, _ = task.build_model_from_file(str(args.config), None, "cpu")
+    # Sizes need no values: nothing is read but configurations.
+    model = dry_run.build(namespace(config))
     rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
     print("\n".join(markdown(["part", "trained", "active", "total"], rows)))
 
