@@ -3,6 +3,7 @@
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
 #   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
 #                                      quick/: a first transcript in minutes, no error rates to cite
+#   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two, two minutes more
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -23,6 +24,8 @@ options=(
     --language en
     --trained_on "mini_av: synthetic voices and drawn faces that say sentences of some 50 words"
     --beam 1
+    --times times/full
+    --snrs "-5 0"
 )
 case ${preset} in
     full) ;;
@@ -34,7 +37,7 @@ case ${preset} in
             --video_config conf/quick/video_encoder.yaml
             --projector_config conf/quick/projectors.yaml
             --train_config conf/quick/train.yaml
-            --snrs "" --pack_opts "--max_clips 8"
+            --times times/quick --snrs "" --pack_opts "--max_clips 8"
         )
         ;;
     *) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;

@@ -21,14 +21,15 @@ import shlex
 import shutil
 import sys
 import time
+from itertools import batched
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mome.common.extras import extra
 from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.common.progress import Bar
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp, write_text
@@ -157,14 +158,24 @@ def check_decoded(output: Path, wanted: dict[str, object], dump: Path, force: bo
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def batches_of(data: Path, args: argparse.Namespace) -> list[list[str]]:
+    """The utterances of this job's part of a data folder, those of like length together."""
+    durations = read_scp(data / "utt2dur")
+    by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
+    number, count = args.part
+    part_of_set = by_length[number - 1 :: count]
+    return [list(batch) for batch in batched(part_of_set, args.batch_size)]
+
+
 def decode_set(
     model: AVSRModel,
     training: argparse.Namespace,
     data: Path,
     task_pairs: list[TaskPair],
     args: argparse.Namespace,
+    bar: Bar,
 ) -> tuple[dict[TaskPair, dict[str, str]], dict[TaskPair, int], float]:
-    """Decode one data folder.
+    """Decode one data folder; ``bar`` counts its batches.
 
     Returns:
         transcripts of each task pair, how many of them ended by the limit of tokens, and the
@@ -182,10 +193,6 @@ def decode_set(
     for path, name, _ in sources:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no {name} for {data}; run stages 1 to 3 first")
-    durations = read_scp(data / "utt2dur")
-    by_length = sorted(durations, key=lambda utterance: -float(durations[utterance]))
-    number, count = args.part
-    by_length = by_length[number - 1 :: count]
     results: dict[TaskPair, dict[str, str]] = {each: {} for each in task_pairs}
     unfinished = dict.fromkeys(task_pairs, 0)
     seconds = 0.0
@@ -193,14 +200,12 @@ def decode_set(
     dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
     loader = DataLoader(
         dataset,
-        batch_sampler=[
-            by_length[start : start + args.batch_size]
-            for start in range(0, len(by_length), args.batch_size)
-        ],
+        batch_sampler=batches_of(data, args),
         collate_fn=AVSRTask.build_collate_fn(training, train=False),
         num_workers=args.num_workers,
     )
-    for utterances, batch in tqdm(loader, desc=data.name, unit="batch"):
+    bar.set_description(data.name, refresh=False)
+    for utterances, batch in loader:
         batch = {key: value.to(device) for key, value in batch.items()}
         started = time.perf_counter()
         try:
@@ -219,6 +224,7 @@ def decode_set(
                 text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
                 results[each][utterance] = " ".join(text.split())
                 unfinished[each] += not best[0].finished
+        bar.update()
     return results, unfinished, seconds
 
 
@@ -286,6 +292,7 @@ def decode_sets(
     """Decode what is not decoded yet of some sets, and write transcripts and settings."""
     import_modules(args.imports)
     model, training = load_model(args.config, args.weights, "cuda" if args.ngpu else "cpu")
+    left: list[tuple[Path, list[TaskPair]]] = []
     for test_set in wanted:
         data, task_pairs = args.dump / test_set.name, []
         for each in task_pairs_of(model, args.rates):
@@ -300,9 +307,13 @@ def decode_sets(
                 logging.info("%s %s is decoded already", test_set.name, each)
             else:
                 task_pairs.append(each)
-        if not task_pairs:
-            continue
-        results, unfinished, seconds = decode_set(model, training, data, task_pairs, args)
+        if task_pairs:
+            left.append((data, task_pairs))
+    total = sum(len(batches_of(data, args)) for data, _ in left)
+    bar = Bar(total=total, unit="batch", disable=not total)
+    for data, task_pairs in left:
+        results, unfinished, seconds = decode_set(model, training, data, task_pairs, args, bar)
+        bar.clear()
         logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
         for each, texts in results.items():
             if are_cut(unfinished[each], len(texts)):
@@ -329,6 +340,7 @@ def decode_sets(
             write_text(folder / "decode.json", json.dumps(how, indent=2) + "\n")
             # The transcripts come last: their presence says that the condition is done.
             write_scp(folder / "text", texts)
+    bar.close()
 
 
 if __name__ == "__main__":

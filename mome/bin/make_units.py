@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from mome.common.extras import extra
 from mome.common.precision import built_for
+from mome.common.progress import Bar
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import LIP_RATE
@@ -72,7 +72,7 @@ def features_of(
         ValueError: for an utterance shorter than a video frame.
     """
     step = FRAMES_PER_UNIT["mfcc" if encoder is None else "whisper"]
-    for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch"):
+    for start in Bar(range(0, len(order), batch_size), desc=title, unit="batch"):
         batch = order[start : start + batch_size]
         waves = [read_audio(paths[utterance]) for utterance in batch]
         for utterance, wave in zip(batch, waves, strict=True):

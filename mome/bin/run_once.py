@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +35,7 @@ from mome.common.marks import (
     read_mark,
     write_mark,
 )
-from mome.common.training_log import condense
+from mome.common.training_log import Follower
 from mome.tasks.config import read_config
 
 LAST_LINES = 30  # of a training that failed, which are shown
@@ -117,14 +118,16 @@ def terminate(pid: int) -> None:
                 each.terminate()
 
 
-def run_logged(command: list[str], log: Path, show: str) -> int:
+def run_logged(command: list[str], log: Path, show: str, steps: int | None = None) -> int:
     """Run a command with its output appended to a log and shown here: its exit status.
 
     Args:
         command: program and arguments.
         log: file that all output is added to.
         show: ``all`` that it writes, or ``progress`` of a training and, if that fails, the end.
+        steps: of an epoch of that training, if known.
     """
+    condense = Follower(steps)
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         open(log, "ab") as file,
@@ -151,6 +154,13 @@ def run_logged(command: list[str], log: Path, show: str) -> int:
         if code and show == "progress":
             print("\n".join([*last, begun.decode(errors="replace")]), flush=True)
         return code
+
+
+def steps_of(settings: Mapping[str, object]) -> int | None:
+    """How many steps an epoch of a training has, if its command or its configuration says so."""
+    given = settings.get("configuration num_iters_per_epoch")
+    steps = settings.get("--num_iters_per_epoch", given)
+    return int(str(steps)) if str(steps).isdecimal() else None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -208,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         if force and args.forget:
             args.forget.unlink(missing_ok=True)
         write_mark(args.mark, settings, "started")
-        if run_logged(command, log, args.show):
+        if run_logged(command, log, args.show, steps_of(settings)):
             logging.error(
                 "failed: %s; see %s; the same command goes on from there%s",
                 *(shlex.join(command), log, ", without --force true" if force else ""),

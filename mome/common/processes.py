@@ -13,9 +13,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mome.common.extras import extra
+from mome.common.progress import Bar
 from mome.common.yaml_files import read_yaml
 
 # How many threads libraries start, which they read when they are imported.
@@ -205,10 +204,8 @@ def _progress[Item](iterable: Iterable[Item], desc: str, total: int) -> Iterable
     return _progress_bar(desc, total, iterable)
 
 
-def _progress_bar(desc: str, total: int, iterable: Iterable | None = None) -> tqdm:
-    # In a log file every update is a line: write one every ten seconds only.
-    interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(iterable, desc=desc, total=total, disable=total == 0, mininterval=interval)
+def _progress_bar(desc: str, total: int, iterable: Iterable | None = None) -> Bar:
+    return Bar(iterable, desc=desc, total=total, disable=total == 0)
 
 
 def _call[Item, Result](function: Callable[[Item], Result], item: Item, desc: str) -> Result:

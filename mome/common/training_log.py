@@ -6,6 +6,8 @@ not have. All of that stays in the log; a line of progress stands for it on the 
 
 import re
 
+from mome.common.progress import Pace
+
 STARTED = re.compile(
     r"INFO: (?P<epoch>\d+)/(?P<epochs>\d+)epoch started(\. Estimated time to finish: (?P<left>.+))?"
 )
@@ -49,6 +51,38 @@ def condense(line: str) -> str | None:
     if found := PROBLEM.search(line):
         return None if found["what"].startswith(EXPECTED) else f"  {found['what']}"
     return None
+
+
+class Follower:
+    """Condenses the log of a training line by line, and says how far it is and what time is left.
+
+    Args:
+        steps: of an epoch; None if that follows from the data, and then epochs alone tell how far
+            the training is.
+        pace: says the time that is left.
+    """
+
+    def __init__(self, steps: int | None = None, pace: Pace | None = None):
+        self.steps = steps
+        self.pace = pace or Pace()
+        self.epochs = 0
+        self.begun = False
+
+    def __call__(self, line: str) -> str | None:
+        """As :func:`condense`; steps are counted from the first epoch on, as far as known."""
+        if found := STARTED.search(line):
+            self.epochs = int(found["epochs"])
+            if not self.begun:
+                self.begun = True
+                self.pace.begin((int(found["epoch"]) - 1) / self.epochs)
+        shown = condense(line)
+        found = STEPS.search(line)
+        if shown is None or found is None or not self.epochs or not self.steps:
+            return shown
+        step = (int(found["epoch"]) - 1) * self.steps + int(found["step"])
+        total = self.epochs * self.steps
+        values = shown.partition(": ")[2]
+        return self.pace.line(f"step {step} of {total}, {values}", step / total)
 
 
 def _chosen(values: dict[str, str]) -> str:

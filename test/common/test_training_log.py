@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mome.common.training_log import condense, shorter
+from mome.common.progress import LATER, PART, SECONDS, Pace
+from mome.common.training_log import Follower, condense, shorter
 
 ROOT = Path(__file__).parents[2]
 START = "[host] 2026-11-27 07:11:19,531 (trainer:322) "
@@ -43,6 +44,25 @@ WARNING = "[host] 2026-11-27 07:11:19,531 (load_pretrained_model:29) WARNING: "
 )
 def test_progress_and_problems_are_shown(line, shown):
     assert condense(line) == shown
+
+
+def test_steps_are_counted_over_the_epochs_and_the_time_left_is_told():
+    told = {PART: "stage 4 of 6, training of mome", SECONDS: "100", LATER: "500"}
+    follow = Follower(steps=40, pace=Pace(lambda: 0.0, told))
+    assert follow(f"{START}INFO: 3/5epoch started\n") == "epoch 3 of 5"
+    # 120 of 200 steps: 40 % of the 100 s that were expected, and 500 s of what comes after.
+    assert follow(START + STEPS) == (
+        "stage 4 of 6, training of mome: step 120 of 200, loss 2.771, accuracy 0.254,"
+        " 4.021 s a step, about 9 min left in all"
+    )
+    assert follow(f"{START}INFO: options") is None
+    assert follow(f"{WARNING}The loss is NaN") == "  The loss is NaN"
+
+
+def test_where_the_length_of_an_epoch_is_not_known_its_steps_are_shown():
+    follow = Follower(pace=Pace(lambda: 0.0, {}))
+    follow(f"{START}INFO: 3/5epoch started\n")
+    assert follow(START + STEPS) == condense(START + STEPS)
 
 
 def test_durations_lose_their_smallest_part():

@@ -25,6 +25,8 @@ stop_stage=7               # the last
 force=false                # true: do the stages asked for anew, with these options; downloads stay
 dry_run=false              # true: only say what the models cost; no data or weights needed
 seed=0                     # of all that is drawn at random
+times=                     # seconds of the parts of a run that was timed (progress.sh): with these it is
+                           # said how long a run will take and, while it runs, how much is left
 ## Folders
 datadir=data               # what stage 1 writes
 dumpdir=dump               # what stages 2 and 3 write
@@ -117,9 +119,13 @@ for snr in ${snrs}; do
     [[ ${snr} =~ ^[-+]?[0-9]+(\.[0-9]*)?$ ]] || die "--snrs '${snrs}': ${snr} is not an SNR in dB"
 done
 
+# What programs write to a pipe ends on this terminal, and may rewrite its last line.
+if [ -t 2 ]; then export MOME_TERMINAL=true; fi
+
 # took STAGE: note how long it took, for the last line.
 spent='' begun=${SECONDS}
 took() {
+    end_part
     spent+="; stage $1 $(((SECONDS - begun) / 60)):$(printf %02d $(((SECONDS - begun) % 60)))"
     begun=${SECONDS}
 }
@@ -142,6 +148,8 @@ run_once() { python -m mome.bin.run_once --force "${force}" "$@"; }
 
 # shellcheck source=egs/TEMPLATE/avsr1/train.sh
 . "${template}/train.sh"
+# shellcheck source=egs/TEMPLATE/avsr1/progress.sh
+. "${template}/progress.sh"
 
 # The models to train, as "name task task ...".
 if "${one_model}"; then
@@ -162,13 +170,18 @@ if "${dry_run}"; then
 fi
 
 log "stages ${stage} to ${stop_stage}; finished work is kept; ./run.sh --help lists the options"
-for ((number = stage; number <= stop_stage; number++)); do
-    sed -n "s/^#   stage ${number} /  stage ${number} /p" "${BASH_SOURCE[0]}" >&2
-done
+if [ -n "${times}" ]; then
+    read_times
+    set_pace
+fi
+say_plan
 
 if wants 0; then
-    log "stage 0: environment, pretrained models, raw data"
+    begin 0_setup "environment"
     "${MOME_ROOT}/tools/setup.sh"
+    part= # this takes as long as the network does
+    if [ -n "${times}" ] && [ -z "${pace}" ]; then set_pace; fi # on a new machine Python is there now
+    begin 0 "pretrained models, raw data"
     python -m mome.bin.fetch_models --downloads "${MOME_DOWNLOADS}"
     if [ "${download_opts}" != none ]; then
         # shellcheck disable=SC2086
@@ -187,7 +200,7 @@ if [ "${musan}" = download ]; then
 fi
 
 if wants 1; then
-    log "stage 1: data folders"
+    begin 1 "data folders"
     folders=()
     for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
     # shellcheck disable=SC2086
@@ -198,7 +211,7 @@ if wants 1; then
 fi
 
 if wants 2; then
-    log "stage 2: lip regions and audio"
+    begin 2 "lip regions and audio"
     dlib=${MOME_DOWNLOADS}/dlib/shape_predictor_68_face_landmarks.dat
     mediapipe=${MOME_DOWNLOADS}/mediapipe
     landmarks=("${dlib}" "${mediapipe}")
@@ -239,7 +252,7 @@ if wants 2; then
 fi
 
 if wants 3; then
-    log "stage 3: noise, exchanged streams, corrupted lips"
+    begin 3 "noise, exchanged streams, corrupted lips"
     # Without run_once: these add to what is there, and look at the settings of each set themselves.
     if prepares audio; then
         # shellcheck disable=SC2086
@@ -264,13 +277,14 @@ fi
 if wants 4; then
     encoder=${video_weights} needs='' units=() init=() freeze=true
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
-        log "stage 4: pretraining of the video encoder"
+        begin 4_units "acoustic units, the targets of the video encoder"
         # shellcheck disable=SC2086
         run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
             --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" -- \
             python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
             --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
             --ngpu "$((ngpu > 0))" ${units_opts}
+        begin 4_video_encoder "pretraining of the video encoder"
         train "${expdir}/video_encoder" "${video_config}" "${expdir}/units/.done" \
             --units "${expdir}/units"
         export_encoder "${expdir}/video_encoder" "${expdir}/video_encoder/valid.acc.best.pth"
@@ -285,7 +299,7 @@ if wants 4; then
             *) reads=${tasks} ;;
         esac
         warm=${expdir}/projectors_${reads}
-        log "stage 4: warm start of the projectors"
+        begin 4_projectors "warm start of the projectors"
         train_avsr "${warm}" "${projector_config}" "${needs}" "${reads}" "${encoder}" \
             --freeze_video_encoder "${freeze}" "${units[@]}"
         if ! "${freeze}"; then
@@ -298,7 +312,7 @@ if wants 4; then
         needs+=" ${warm}/.done"
     fi
     for model in "${models[@]}"; do
-        log "stage 4: training of ${model%% *} for ${model#* }"
+        begin 4_model "training of ${model%% *} for ${model#* }"
         # shellcheck disable=SC2086
         train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
             "${init[@]}" ${train_opts}
@@ -311,7 +325,7 @@ if wants 5; then
     for model in "${models[@]}"; do
         dir=${expdir}/${model%% *}
         out=${dir}/decode${decode_tag:+_${decode_tag}}
-        log "stage 5: decoding and scoring of ${model%% *}"
+        begin 5 "decoding and scoring of ${model%% *}"
         python -m mome.bin.count_parameters --config "${dir}/config.yaml" --train_set "${train_set}" |
             tee "${dir}/parameters.txt"
         # shellcheck disable=SC2206
@@ -340,7 +354,7 @@ if wants 6; then
     for model in "${models[@]}"; do
         dir=${expdir}/${model%% *}
         packed=packed${decode_tag:+_${decode_tag}}
-        log "stage 6: packing of ${model%% *}"
+        begin 6 "packing of ${model%% *}"
         # shellcheck disable=SC2086
         run_once --mark "${dir}/.${packed}.done" --elsewhere=--expdir \
             --needs "${dir}/.done" "${dumpdir}/${valid_set}/.done" -- \
@@ -373,7 +387,7 @@ fi
 if wants 7; then
     for model in "${models[@]}"; do
         dir=${expdir}/${model%% *}
-        log "stage 7: figures and report of ${model%% *}"
+        begin 7 "figures and report of ${model%% *}"
         # Without run_once: it takes a minute, and stage 5 may have decoded further sets.
         # shellcheck disable=SC2086
         python -m mome.bin.report --expdir "${dir}" --dump "${dumpdir}" \
@@ -383,4 +397,5 @@ if wants 7; then
     done
     took 7
 fi
+write_times
 log "finished stages ${stage} to ${stop_stage}${spent}"
