@@ -16,7 +16,9 @@ from sentences import GRID, MODES, TEMPLATES, distinct_sentences, open_vocabular
 from visemes import mouth_shapes
 
 from mome.data.video import read_video, video_info
+from mome.encoders.visual import VisualEncoder
 from mome.lips.landmarks import FaceTracker
+from mome.tasks.config import read_config
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -145,6 +147,18 @@ def test_the_quick_preset_has_the_models_of_the_whole_recipe():
     assert "GPU memory of training" in quick.stdout
     assert quick.stdout.split("\n")[1:] == whole.stdout.split("\n")[1:]  # but for the name
     assert "--preset 'fast': there are quick and full" in run("--preset=fast").stderr
+
+
+def test_the_lip_encoder_is_the_same_in_all_trainings():
+    """Its weights fit crops that are reduced otherwise, too, and mean nothing there."""
+    conf = ROOT / "egs/mini_av/conf"
+    shapes = set()
+    for path in [*conf.glob("*.yaml"), *conf.glob("quick/*.yaml")]:
+        given = read_config(path)["video_encoder_conf"]
+        encoder = VisualEncoder(**{**given, "dtype": "float32"})
+        sizes = tuple((name, tuple(p.shape)) for name, p in encoder.named_parameters())
+        shapes.add((encoder.shrink, sizes))
+    assert len(shapes) == 1
 
 
 def test_the_command_line_explains_itself():
