@@ -34,7 +34,7 @@ set_pace() {
 # minutes SECONDS_OF_THE_TABLE: what this machine takes for that, in words.
 minutes() {
     local seconds=$(($1 * ${pace:-1000} / 1000))
-    if [ "${seconds}" -lt 50 ]; then echo "less than a minute"; else echo "$(((seconds + 30) / 60)) min"; fi
+    if [ "${seconds}" -lt 50 ]; then echo "less than a minute"; else echo "about $(((seconds + 30) / 60)) min"; fi
 }
 
 # say_plan: what each stage makes, and how long it takes where that is known.
@@ -45,11 +45,11 @@ say_plan() {
         for name in "${planned[@]}"; do
             if [ "${name%%_*}" = "${number}" ]; then ((sum += expected[${name}])) || true; fi
         done
-        if [ "${sum}" -gt 0 ]; then takes=", about $(minutes "${sum}")"; fi
+        if [ "${sum}" -gt 0 ]; then takes=", $(minutes "${sum}")"; fi
         ((all += sum)) || true
         sed -n "s/^#   stage ${number} \(.*\)/  stage ${number} \1${takes}/p" "${template}/avsr.sh" >&2
     done
-    if [ "${all}" -gt 0 ]; then log "about $(minutes "${all}") in all, if nothing is done yet"; fi
+    if [ "${all}" -gt 0 ]; then log "$(minutes "${all}") in all, if nothing is done yet"; fi
 }
 
 # begin PART TITLE: what the programs called from now on do.

@@ -125,9 +125,8 @@ def write_mp4(path: Path, frames: np.ndarray, wave: np.ndarray) -> None:
         video.pix_fmt = "yuv420p"
         video.options = {"preset": "ultrafast", "threads": "1"}
         audio = container.add_stream("aac", rate=RATE)
-        audio.options = {
-            "aac_coder": "fast"
-        }  # FFmpeg's usual search takes 10 ms more a clip, of 100
+        # By default FFmpeg searches for its coefficients three times as long.
+        audio.options = {"aac_coder": "fast"}
         audio.layout = "mono"
         audio.bit_rate = 64000
         for picture in frames:
