@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     first.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     default = Path(os.environ.get("MOME_DOWNLOADS", "downloads")) / "espeak"
     first.add_argument("--espeak", type=Path, default=default, help="folder of eSpeak NG's library")
-    first.add_argument("--num_train", type=int, default=1600)
+    first.add_argument("--num_train", type=int, default=2000)
     first.add_argument("--num_valid", type=int, default=48)
     first.add_argument("--num_test", type=int, default=140)
     first.add_argument("--mode", choices=MODES, default="grid", help="sentences")
