@@ -3,7 +3,7 @@
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
 #   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
 #                                      quick/: a first transcript in minutes, no error rates to cite
-#   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two, two minutes more
+#   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
