@@ -93,6 +93,8 @@ class Bar(tqdm):
     Where there is no terminal, it writes a line now and then.
     """
 
+    disable: bool
+
     def __init__(self, iterable: Iterable | None = None, **options: Any):
         self.pace = Pace()
         self.rewrites = sys.stderr.isatty() or os.environ.get(TERMINAL) == "true"
