@@ -148,6 +148,11 @@ def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
         OSError: if the disk is full; the message names the file.
         ValueError: for samples of another shape, that are not finite, or that would be clipped.
     """
+    write_bytes(path, encode(path, samples, rate))
+
+
+def encode(path: str | Path, samples: np.ndarray, rate: int = RATE) -> bytes:
+    """The content of a file of 16-bit audio; arguments and errors as of :func:`write_flac`."""
     path = Path(path)
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"{path}: samples of shape {samples.shape}, not (N,)")
@@ -156,7 +161,7 @@ def write_flac(path: str | Path, samples: np.ndarray, rate: int = RATE) -> None:
         raise ValueError(f"{path}: samples up to {peak:g} would be clipped; use limit_peak")
     data = io.BytesIO()
     soundfile.write(data, samples, rate, subtype="PCM_16", format=path.suffix[1:])
-    write_bytes(path, data.getvalue())
+    return data.getvalue()
 
 
 def fit_length(samples: np.ndarray, length: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """mome.data.noise and mome.bin.make_noise."""
 
+import os
 import tracemalloc
 from itertools import product
 from pathlib import Path
@@ -635,6 +636,30 @@ def test_faint_speech_has_its_snr_as_well(tmp_path, snr):
     gain = np.vdot(mixed, speech) / np.vdot(speech, speech)
     assert snr_of(speech, mixed / gain) == pytest.approx(snr, abs=0.3)
     assert np.abs(mixed).max() <= 1
+
+
+def test_no_file_has_another_snr_at_any_moment(tmp_path, monkeypatch):
+    """Of faint speech, the mixture at its own level is a file of the right length, too."""
+    rng = np.random.default_rng(0)
+    faint = (rng.integers(-3, 4, 16000) / 32768).astype(np.float32)
+    write_flac(tmp_path / "faint.flac", faint)
+    write_flac(tmp_path / "noise.flac", rng.normal(0, 0.1, 16000).astype(np.float32))
+    output = tmp_path / "mixed.flac"
+    mixture = Mixture("u", str(tmp_path / "faint.flac"), ((20.0, str(output)),))
+    seen = []
+
+    def replace(partial, target):
+        os.replace(partial, target)
+        seen.append(Path(target))
+        raise KeyboardInterrupt  # killed as soon as there is a file
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        make_mixture(mixture, (str(tmp_path / "noise.flac"),), seed=0)
+    assert seen == [output]
+    mixed = read_audio(output)
+    gain = np.vdot(mixed, faint) / np.vdot(faint, faint)
+    assert snr_of(faint, mixed / gain) == pytest.approx(20, abs=0.3)
 
 
 def test_speech_shaped_noise_has_the_spectrum_and_the_level_of_speech_but_not_its_pauses():
