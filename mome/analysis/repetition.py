@@ -9,8 +9,12 @@ TIMES = 4  # in a row, above which nobody is expected to say it
 
 
 def repeats_itself(text: str, longest: int = LONGEST, times: int = TIMES) -> bool:
-    """Whether up to ``longest`` words stand ``times`` times or more in a row."""
-    words = text.split()
+    """Whether up to ``longest`` words stand ``times`` times or more in a row.
+
+    Words are those that are scored; characters of scripts without blanks between words count as
+    words.
+    """
+    words = spell(normalise(text)).split()
     for length in range(1, longest + 1):
         run = 0  # words that equal those `length` places before them
         for place in range(length, len(words)):
@@ -21,14 +25,8 @@ def repeats_itself(text: str, longest: int = LONGEST, times: int = TIMES) -> boo
 
 
 def count_loops(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> int:
-    """Utterances whose hypothesis repeats itself where the reference does not.
-
-    Characters of scripts without blanks between words count as words, as they are scored.
-    """
-
-    def loops(text: str) -> bool:
-        return repeats_itself(spell(normalise(text)))
-
+    """Utterances whose hypothesis repeats itself where the reference does not."""
     return sum(
-        loops(text) and not loops(references[utterance]) for utterance, text in hypotheses.items()
+        repeats_itself(text) and not repeats_itself(references[utterance])
+        for utterance, text in hypotheses.items()
     )

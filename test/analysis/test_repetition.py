@@ -20,6 +20,9 @@ from mome.analysis.repetition import count_loops, repeats_itself
         ("i want to go i want to go i want to go i want to", False),
         ("one two three four five one two three four five " * 4, False),  # five words
         ("bin blue at f two now", False),
+        ("No, no! No. No?", True),
+        ("今天今天今天今天", True),
+        ("今天天气好", False),
     ],
 )
 def test_up_to_four_words_four_times_in_a_row_are_a_loop(text, loops):
