@@ -30,7 +30,6 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 
 import argparse
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -87,6 +86,7 @@ from mome.lips.landmarks import FaceTracker
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 STREAMS = ("audio", "video")
+AUDIO = ("flac", "wav")  # formats
 
 
 @dataclass(frozen=True)
@@ -411,10 +411,22 @@ def finished(clip: Clip) -> Outcome:
     return Outcome(num_frames, detector=detector)
 
 
+def made_of(clip: Clip, dump: Path) -> list[Path]:
+    """The files that were made of a clip, also by runs that were asked for other streams."""
+    made = [Path(path) for path in clip.outputs]
+    known = Path(clip.audio_output or clip.lips_output).relative_to(dump)  # audio/<speaker>/<file>
+    if not clip.lips_output:
+        made.append(dump / "lips" / known.parent.name / f"{clip.utterance}.mp4")
+    if not clip.audio_output:
+        made += [dump / "audio" / known.parent.name / f"{clip.utterance}.{f}" for f in AUDIO]
+    return [path for path in made if path.is_file()]
+
+
 def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
     """Delete the outputs of clips that were made from other sources, and record those of now.
 
-    The record comes before the work, so that a killed run keeps what it has finished.
+    The record comes before the work, so that a killed run keeps what it has finished. What it says
+    holds for streams that are not asked for now, too, as a later run may take what is left of them.
 
     Args:
         dump: folder of the record, ``sources``.
@@ -426,8 +438,8 @@ def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
     sources = {clip.utterance: clip.made_from for clip in clips}
     for clip in clips:
         if known.get(clip.utterance) != sources[clip.utterance]:
-            for path in filter(os.path.isfile, clip.outputs):
-                Path(path).unlink()
+            for path in made_of(clip, dump):
+                path.unlink()
     write_scp(record, sources)
 
 
@@ -583,7 +595,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
-    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument("--audio_format", choices=AUDIO, default=AUDIO[0])
     parser.add_argument("--detect_every", type=int, default=12, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
     parser.add_argument(
@@ -631,11 +643,12 @@ def main(argv: list[str] | None = None) -> None:
         args.fallback == "true",
     )
     crops: dict[str, object] = {}
+    sight = "video" in args.streams
     if args.lip_dir is not None:
         if not args.lip_dir.is_dir():
             raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
-        crops = provenance.elsewhere()
-    elif "video" in args.streams:
+        crops = provenance.elsewhere() if sight else {}
+    elif sight:
         trackers = trackers_of(settings)  # fails early
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(
@@ -656,7 +669,9 @@ def main(argv: list[str] | None = None) -> None:
     drop_changed(args.dump, clips, same)
     record_settings(args.dump, choices)
     earlier = earlier if same else {}
-    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
+    # Of crops that a run for sound alone leaves there, the record stays, for a run that takes them.
+    if sight or not same:
+        provenance.write_crops(args.dump, provenance.joined(earlier, crops))
     remove_partial(args.dump)
     recordings: dict[tuple[str, ...], tuple[Clip, ...]] = {}
     for clip in clips:
@@ -708,7 +723,8 @@ def main(argv: list[str] | None = None) -> None:
     if "detector" in crops:
         found = Counter(outcome.detector or args.detector for outcome in kept.values())
         crops["clips"] = dict(sorted(found.items()))
-    provenance.write_crops(args.dump, provenance.joined(earlier, crops))
+    if sight:
+        provenance.write_crops(args.dump, provenance.joined(earlier, crops))
 
 
 if __name__ == "__main__":

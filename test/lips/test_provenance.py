@@ -44,8 +44,36 @@ def test_the_record_names_detector_landmark_model_and_geometry(data, tmp_path):
         "clips": {"dlib": 1},
     }
     assert found["geometry"]["size"] == 96
-    prepare(data, tmp_path / "dump", "--streams", "audio")
-    assert not (tmp_path / "dump/crops.json").exists()
+
+
+def test_a_run_for_sound_alone_leaves_no_crops_that_nobody_knows(data, tmp_path):
+    """What a run for pictures takes over afterwards is what it would make."""
+    crop, record = tmp_path / "dump/lips/a/a_1.mp4", tmp_path / "dump/crops.json"
+    prepare(data, tmp_path / "dump")
+    made, known = crop.stat().st_mtime_ns, record.read_text()
+    sound = ["--streams", "audio"]
+    prepare(data, tmp_path / "dump", *sound)
+    assert (crop.stat().st_mtime_ns, record.read_text()) == (made, known)
+    # Another landmark model, other settings, another video.
+    other = tmp_path / "other" / MODEL.name
+    other.parent.mkdir()
+    other.write_bytes(MODEL.read_bytes() + b"x")
+    prepare(data, tmp_path / "dump", landmarks=other)
+    assert crop.stat().st_mtime_ns > made
+    prepare(data, tmp_path / "dump", *sound, "--window", 2)
+    assert not crop.exists()
+    assert not record.exists()
+    prepare(data, tmp_path / "dump", "--window", 2)
+    assert read_crops(tmp_path / "dump")["window"] == 2
+    write_clip(tmp_path / "a.mp4", talking_head(12, 200))
+    prepare(data, tmp_path / "dump", *sound, "--window", 2)
+    assert not crop.exists()
+    # And the other way round.
+    sound_file = tmp_path / "dump/audio/a/a_1.flac"
+    write_clip(tmp_path / "a.mp4", talking_head(12, 160))
+    prepare(data, tmp_path / "dump", "--streams", "video", "--window", 2)
+    assert crop.exists()
+    assert not sound_file.exists()
 
 
 def test_crops_of_another_landmark_model_are_made_anew(data, tmp_path):
