@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
-from mome.data.exclusions import check_excluded, print_reasons, write_excluded
+from mome.data.exclusions import leave_out
 from mome.data.kaldi import spk2utt_of, write_scp
 from mome.data.video import LIP_RATE, reason_of, video_info
 
@@ -324,17 +324,11 @@ def write_set(
     """
     utterances = [utterance for part in parts for utterance in part.utterances]
     excluded = [pair for part in parts for pair in part.excluded]
-    write_excluded(folder, excluded)
-    hours = sum(u.end - u.start for u in utterances) / 3600
-    print(f"{folder}: {len(utterances)} utterances, {hours:.2f} h, {len(excluded)} excluded")
-    print_reasons(excluded)
     for note, count in Counter(note for part in parts for note in part.notes).most_common():
-        print(f"  note on {count}: {note}")
-    option, limit = "--max_excluded", args.max_excluded
-    if test:
-        option, limit = "--test_max_excluded", args.test_max_excluded
-    of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
-    check_excluded(folder, len(excluded), len(utterances), limit, option, of_recipe)
+        print(f"{folder}: note on {count}: {note}")
+    limit = args.test_max_excluded if test else args.max_excluded
+    hours = sum(u.end - u.start for u in utterances) / 3600
+    leave_out(folder, excluded, len(utterances), limit, test, hours)
     segmented = not all(utterance.whole for utterance in utterances)
     videos, segments = {}, {}
     for u in utterances:

@@ -69,3 +69,34 @@ def check_excluded(
             f" allows; see {folder / FILE}, mend what can be, and allow the rest by"
             f" {option} <share> ({of_recipe})"
         )
+
+
+def leave_out(
+    folder: Path,
+    excluded: Collection[tuple[str, str]],
+    kept: int,
+    limit: float,
+    test: bool = False,
+    hours: float | None = None,
+) -> None:
+    """List what stage 1 leaves out of a set, say how much it is and why, and hold it to a limit.
+
+    Args:
+        folder: of the set.
+        excluded: utterances or files, each with its reason.
+        kept: how many are not left out.
+        limit: largest share, as of the option ``--test_max_excluded`` of a test set, or
+            ``--max_excluded`` of another one.
+        test: whether it is a test set.
+        hours: of the utterances, if they are known.
+
+    Raises:
+        SystemExit: as of :func:`check_excluded`.
+    """
+    write_excluded(folder, excluded)
+    length = "" if hours is None else f" {hours:.2f} h,"
+    print(f"{folder}: {kept} utterances,{length} {len(excluded)} excluded")
+    print_reasons(excluded)
+    option = "--test_max_excluded" if test else "--max_excluded"
+    of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
+    check_excluded(folder, len(excluded), kept, limit, option, of_recipe)

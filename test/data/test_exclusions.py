@@ -2,7 +2,13 @@
 
 import pytest
 
-from mome.data.exclusions import check_excluded, count_excluded, print_reasons, write_excluded
+from mome.data.exclusions import (
+    check_excluded,
+    count_excluded,
+    leave_out,
+    print_reasons,
+    write_excluded,
+)
 from mome.data.video import reason_of
 
 SAME = [
@@ -57,3 +63,15 @@ def test_lists_are_counted_and_limits_hold(tmp_path):
         check_excluded(tmp_path, 2, 9, 0.1, "--x", "y")
     with pytest.raises(SystemExit, match="2 of 2 utterances are excluded"):
         check_excluded(tmp_path, 2, 0, 1.0, "--x", "y")
+
+
+def test_stage_1_lists_says_and_limits_what_it_leaves_out(tmp_path, capsys):
+    excluded = [("a", "a.mp4: no words"), ("b", "b.mp4: no words")]
+    leave_out(tmp_path, excluded, 8, 0.2, hours=1.5)
+    assert (tmp_path / "excluded").read_text() == "a a.mp4: no words\nb b.mp4: no words\n"
+    said = f"{tmp_path}: 8 utterances, 1.50 h, 2 excluded\n  excluded 2: no words\n"
+    assert capsys.readouterr().out == said
+    remedy = r"more than --test_max_excluded 0 .*--prepare_opts \"--test_max_excluded <share>\""
+    with pytest.raises(SystemExit, match=remedy):
+        leave_out(tmp_path, excluded, 8, 0.0, test=True)
+    assert capsys.readouterr().out.startswith(f"{tmp_path}: 8 utterances, 2 excluded\n")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mome.common.download import download as download_file
 from mome.common.processes import map_items
-from mome.data.exclusions import check_excluded, print_reasons, write_excluded
+from mome.data.exclusions import leave_out
 from mome.data.kaldi import spk2utt_of, write_scp
 
 RECORD = "https://zenodo.org/api/records/3625687"
@@ -134,14 +134,9 @@ def prepare(args: argparse.Namespace) -> None:
     for name in SETS:
         if name not in tables:
             raise SystemExit(f"{args.corpus}: no clips for {name}; run stage 0 to fetch speakers")
-        write_excluded(args.out / name, excluded[name])
+        limit = args.test_max_excluded if name == "test" else 1.0
         count = len(tables[name]["text"])
-        print(f"{args.out / name}: {count} utterances, {len(excluded[name])} excluded")
-        print_reasons(excluded[name])
-        if name == "test":
-            option, limit = "--test_max_excluded", args.test_max_excluded
-            of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
-            check_excluded(args.out / name, len(excluded[name]), count, limit, option, of_recipe)
+        leave_out(args.out / name, excluded[name], count, limit, test=name == "test")
         for file, table in tables[name].items():
             write_scp(args.out / name / file, table)
         write_scp(args.out / name / "spk2utt", spk2utt_of(tables[name]["utt2spk"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mome.common.processes import map_items
 from mome.common.text_files import read_text
-from mome.data.exclusions import check_excluded, print_reasons, write_excluded
+from mome.data.exclusions import leave_out
 from mome.data.kaldi import spk2utt_of, write_scp
 
 SETS = ("train", "valid", "test")
@@ -60,13 +60,8 @@ def prepare(args: argparse.Namespace) -> None:
         table, excluded = utterances(args.corpus, name, args.nj)
         if not table and not excluded:
             raise SystemExit(f"{args.corpus / name}: no clips")
-        write_excluded(folder, excluded)
-        print(f"{folder}: {len(table)} utterances, {len(excluded)} excluded")
-        print_reasons(excluded)
-        option = "--test_max_excluded" if name == "test" else "--max_excluded"
         limit = args.test_max_excluded if name == "test" else args.max_excluded
-        of_recipe = f'of a recipe: --prepare_opts "{option} <share>"'
-        check_excluded(folder, len(excluded), len(table), limit, option, of_recipe)
+        leave_out(folder, excluded, len(table), limit, test=name == "test")
         speakers = {utterance: speaker for utterance, (speaker, _, _) in table.items()}
         write_scp(folder / "video.scp", {u: video for u, (_, video, _) in table.items()})
         write_scp(folder / "text", {u: words for u, (_, _, words) in table.items()})
