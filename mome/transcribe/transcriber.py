@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from mome.analysis.repetition import repeats_itself
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
-from mome.data.video import LIP_RATE, MediaError
+from mome.data.video import LIP_RATE, MediaError, reason_of
 from mome.lips.extract import FaceLost, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
@@ -411,16 +412,25 @@ class Transcriber:
         opened: list[Recording],
         check: Callable[[], None] | None = None,
     ) -> Iterator[tuple[int, Clip]]:
-        """The segments of recordings, which are opened one after the other, with their places."""
+        """The segments of recordings, which are opened one after the other, with their places.
+
+        Whatever is wrong with a recording, the others are still to be read.
+        """
         for place, source in enumerate(sources):
+            read = ""
             try:
                 opened.append(self.open(source, options, check=check))
-            except (MediaError, OSError) as error:
-                name = source.name if isinstance(source, Arrays) else str(source)
-                reason = error.reason if isinstance(error, MediaError) else str(error)
-                opened.append(Recording(name, [], [], iter(()), [], {"": reason}))
-            for clip in opened[place].clips:
-                yield place, clip
+                for clip in opened[place].clips:
+                    yield place, clip
+                    read = f"read to {clip.end:.2f} s: "
+            except CancelledError:  # by `check`
+                raise
+            except Exception as error:
+                reason = error.reason if isinstance(error, MediaError) else reason_of(error)
+                if place == len(opened):
+                    name = source.name if isinstance(source, Arrays) else str(source)
+                    opened.append(Recording(name, [], [], iter(()), [], {}))
+                opened[place].damage[""] = f"{read}{reason}"
 
     def conclude(
         self, recording: Recording, segments: list[Segment], options: Options

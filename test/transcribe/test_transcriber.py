@@ -714,6 +714,33 @@ def test_recordings_share_batches_and_are_read_as_by_themselves(
     assert [each.text for each in lazily] == [each.text for each in together[2:4]]
 
 
+def test_no_recording_ends_the_others(packed, clips, monkeypatch):
+    """Not for want of a landmark model either, which shows where pictures are read."""
+    without = Transcriber.load(packed, tracker=load_tracker(str(LANDMARKS)))
+    without.tracker = None
+    names = ["sound.mp4", "both.mp4", "silent.mp4", "sound.mp4"]
+    found = list(without.many([clips / name for name in names], Options(beam=1)))
+    assert [transcript.source for transcript in found] == names
+    assert [transcript.complete for transcript in found] == [True, False, False, True]
+    for transcript in found[1:3]:
+        assert transcript.segments == []
+        assert "to find faces, dlib/" in transcript.notes[-1]
+    assert found[3].text == found[0].text
+    prepare, seen = without.prepare, []
+
+    def fail(piece):
+        seen.append(piece)
+        if len(seen) == 2:
+            raise OSError(5, "Input/output error")
+        return prepare(piece)
+
+    monkeypatch.setattr(without, "prepare", fail)
+    half, whole = without.many([clips / "sound.mp4"] * 2, Options(beam=1))
+    assert (len(half.segments), half.complete) == (1, False)
+    assert re.fullmatch(r"read to [12]\.\d\d s: .*Input/output error", half.notes[-1])
+    assert (len(whole.segments), whole.complete) == (2, True)
+
+
 def test_what_the_page_shows_in_python_works(packed, clips, arrays, tmp_path, monkeypatch, capsys):
     page = (ROOT / "docs" / "transcribe.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
