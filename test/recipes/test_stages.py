@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from media import write_clip
 
+from mome.common.marks import read_mark, write_mark
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import write_lips
 
@@ -89,6 +90,29 @@ def test_changed_data_are_seen(recipe):
     run(recipe, *STAGES, "--stage", "2", "--force", "true")  # stage 1 anew would undo it
     assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "15"
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
+
+
+def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
+    """Clips that are replaced under their names; what an earlier version has marked still holds."""
+    options = ["--streams", "video", "--tasks", "vsr", "--train_config", "train.yaml"]
+    stage_4 = [*options, "--stage", "4", "--stop_stage", "4"]
+    (recipe / "train.yaml").write_text("max_epoch: 1\n")
+    exp = recipe / "exp/mome"
+    for name in ("train", "valid"):
+        folder = recipe / "dump" / name
+        write_mark(folder / ".done", {"x": "1"})
+        write_scp(folder / "sources", {"anna-1": "a.mp4 1 1"})
+    said = run(recipe, *stage_4, check=False)  # the configuration is none
+    assert "mome.bin.train" in said
+    begun = read_mark(exp / ".done")["settings"]
+    read = {name for name in begun if name.startswith("input ")}
+    assert read == {f"input dump/{n}/{f}" for n in ("train", "valid") for f in (".done", "sources")}
+    write_mark(exp / ".done", begun)
+    assert "done already: exp/mome/.done" in run(recipe, *stage_4)
+    write_scp(recipe / "dump/valid/sources", {"anna-1": "a.mp4 1 2"})
+    assert "input dump/valid/sources: was " in run(recipe, *stage_4, check=False)
+    write_mark(exp / ".done", {k: v for k, v in begun.items() if not k.endswith("sources")})
+    assert "done already: exp/mome/.done" in run(recipe, *stage_4)
 
 
 def test_a_model_of_another_training_set_is_not_decoded(recipe):

@@ -146,6 +146,21 @@ prepares() { [[ " ${streams} " == *" $1 "* ]]; }
 # run_once OPTION... -- COMMAND...: run unless its mark says that it has succeeded like this.
 run_once() { python -m mome.bin.run_once --force "${force}" "$@"; }
 
+# counts MARK FILE: whether the work of a mark depends on a file of that name. Marks of before do not
+# name it, and still hold.
+counts() { "${force}" || [ ! -e "$1" ] || grep -q "\"input .*/$2\"" "$1"; }
+
+# prepared MARK SET...: what the work of a mark needs of sets: stage 2's marks, and what the clips were
+# made from.
+prepared() {
+    local mark=$1 set
+    shift
+    for set in "$@"; do
+        echo "${dumpdir}/${set}/.done"
+        if counts "${mark}" sources; then echo "${dumpdir}/${set}/sources"; fi
+    done
+}
+
 # shellcheck source=egs/TEMPLATE/avsr1/train.sh
 . "${template}/train.sh"
 # shellcheck source=egs/TEMPLATE/avsr1/progress.sh
@@ -229,9 +244,8 @@ if wants 2; then
         if [ "${set}" = "${train_set}" ]; then
             limit+=(${train_max_seconds:+--max_seconds "${train_max_seconds}"})
         fi
-        # The contents count, too. Marks of before do not name them, and still hold.
         inputs=("${datadir}/.done" ${exclude:+"${exclude}"}) mark=${dumpdir}/${set}/.done
-        if [ ! -e "${mark}" ] || grep -q '"input .*/text"' "${mark}"; then
+        if counts "${mark}" text; then
             inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
         # shellcheck disable=SC2086
@@ -278,9 +292,9 @@ if wants 4; then
     encoder=${video_weights} needs='' units=() init=() freeze=true
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
         begin 4_units "acoustic units, the targets of the video encoder"
-        # shellcheck disable=SC2086
+        # shellcheck disable=SC2046,SC2086
         run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
-            --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" -- \
+            --needs $(prepared "${expdir}/units/.done" "${train_set}" "${valid_set}") -- \
             python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
             --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
             --ngpu "$((ngpu > 0))" ${units_opts}

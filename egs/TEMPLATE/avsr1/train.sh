@@ -22,10 +22,10 @@ train() {
             --multiprocessing_distributed "${distributed}" --)
     fi
     # Rate pairs that a step does not draw leave projectors without gradient.
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2046,SC2086
     run_once --show progress --mark "${dir}/.done" "--elsewhere=--expdir or --tag" \
         --checkpoint "${dir}/checkpoint.pth" \
-        --needs "${dumpdir}/${train_set}/.done" "${dumpdir}/${valid_set}/.done" ${needs} -- \
+        --needs $(prepared "${dir}/.done" "${train_set}" "${valid_set}") ${needs} -- \
         "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" \
         --train_data "${dumpdir}/${train_set}" --valid_data "${dumpdir}/${valid_set}" --resume true \
         --ngpu "${ngpu}" --multiprocessing_distributed "${distributed}" \
