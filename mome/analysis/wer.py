@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -21,6 +22,9 @@ UNSPACED = (
     *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "THAI ", "LAO "),
     *("KHMER ", "MYANMAR ", "TIBETAN "),
 )
+
+# What the error rate of a score is called, by its unit.
+RATES = {"word": "WER", "character": "CER"}
 
 
 def normalise(text: str) -> str:
@@ -98,6 +102,15 @@ class Score:
     def as_dict(self) -> dict[str, float | int | str]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def rate_name(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the error rates of rows are called, which have the ``unit`` of :class:`Score`.
+
+    Without one, as earlier versions wrote them, words are counted.
+    """
+    units = {row.get("unit", "word") for row in rows}
+    return " or ".join(RATES[unit] for unit in RATES if unit in units)
 
 
 def normalised_pairs(

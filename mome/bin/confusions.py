@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mome.analysis.confusions import Confusions, confusions
 from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
-from mome.analysis.wer import NORMALISATION, score
+from mome.analysis.wer import NORMALISATION, RATES, score
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS
@@ -99,7 +99,8 @@ def markdown(
         lines += [
             f"## {pair}",
             "",
-            f"WER {rate.wer:.1f} % [{rate.low:.1f}, {rate.high:.1f}] of {rate.words} words:"
+            f"{RATES[rate.unit]} {rate.wer:.1f} % [{rate.low:.1f}, {rate.high:.1f}]"
+            f" of {rate.words} {rate.unit}s:"
             f" {rate.substitutions} substitutions, {rate.deletions} deletions,"
             f" {rate.insertions} insertions.",
             "",

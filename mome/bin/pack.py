@@ -29,7 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.decoded import read_scores
-from mome.analysis.wer import normalise, score
+from mome.analysis.wer import RATES, are_unspaced, normalise, score, spell
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
@@ -158,8 +158,8 @@ class Reading:
     Attributes:
         row: number of the task and the rate pair.
         clip: its number.
-        scores: raw scores of each word.
-        right: whether each word is right; none is of a clip played backwards.
+        scores: raw scores of each word, or each character, see :func:`judge`.
+        right: whether each is right; none is of a clip played backwards.
     """
 
     row: int
@@ -173,8 +173,8 @@ class Measured:
     """What every task at every rate pair made of validation clips.
 
     Attributes:
-        rows: one each: task, rates, WER, and the seconds that encoders and search take for a second
-            of speech, and the encoders alone.
+        rows: one each: task, rates, error rate, its unit, and the seconds that encoders and search
+            take for a second of speech, and the encoders alone.
         readings: of all clips in all rows.
         unknown: the same of the clips played backwards.
     """
@@ -184,16 +184,25 @@ class Measured:
     unknown: list[Reading]
 
 
-def right_words(text: str, segment: Segment) -> list[bool]:
-    """Of each word that was read, whether it is right, as it is scored.
+def judge(text: str, segment: Segment, spelled: bool) -> tuple[list[Scores], list[bool]]:
+    """Of each word that was read, its raw scores, and whether it is right, as it is scored.
 
     Args:
-        text: the transcript of the set.
+        text: the transcript of the set; empty if no word can be right.
         segment: what was read.
+        spelled: whether the set's script leaves no blanks between words, so that a "word" may be
+            all that was said: then characters are scored, each with the scores of its word.
     """
-    # Word by word, so that none is lost or becomes two. What scoring leaves nothing of is wrong.
-    heard = [normalise(word.text).replace(" ", "") or word.text for word in segment.words]
-    return words_right(normalise(text), " ".join(heard))
+    scores: list[Scores] = []
+    heard = []
+    for word in segment.words:
+        # By itself, so that none is lost or becomes two. What scoring leaves nothing of is wrong.
+        scored = normalise(word.text).replace(" ", "") or word.text
+        units = spell(scored).split() if spelled else [scored]
+        heard += units
+        scores += [word.scores] * len(units)
+    said = normalise(text)
+    return scores, words_right(spell(said) if spelled else said, " ".join(heard))
 
 
 def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int) -> Measured:
@@ -201,6 +210,7 @@ def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: 
     total = sum(clip.end - clip.start for clip in clips)
     measured = Measured([], [], [])
     reversed_clips = [backwards(clip) for clip in clips]
+    spelled = are_unspaced(normalise(text) for text in texts)
 
     def read(clips: list[Clip], chosen: TaskPair) -> tuple[list[Segment], float]:
         """What is read, and the seconds that the encoders took."""
@@ -223,19 +233,22 @@ def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: 
         found, encoders = read(clips, chosen)
         seconds = time.perf_counter() - started
         heard = {str(clip): segment.text for clip, segment in enumerate(found)}
-        wer = score({str(clip): text for clip, text in enumerate(texts)}, heard).wer
+        rate = score({str(clip): text for clip, text in enumerate(texts)}, heard)
         for clip, (text, segment) in enumerate(zip(texts, found, strict=True)):
-            scores: list[Scores] = [word.scores for word in segment.words]
-            right = right_words(text, segment)
+            scores, right = judge(text, segment, spelled)
             measured.readings.append(Reading(number, clip, scores, right))
         for clip, segment in enumerate(read(reversed_clips, chosen)[0]):
-            scores = [word.scores for word in segment.words]
-            measured.unknown.append(Reading(number, clip, scores, [False] * len(scores)))
-        row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(wer, 1)}
+            scores, wrong = judge("", segment, spelled)
+            measured.unknown.append(Reading(number, clip, scores, wrong))
+        row = {"task": chosen.task, "rates": str(chosen.pair), "wer": round(rate.wer, 1)}
+        row["unit"] = rate.unit
         row["seconds_per_second"] = round(seconds / total, 3)
         row["encoder_seconds_per_second"] = round(encoders / total, 3)
         measured.rows.append(row)
-        logging.info("%s: WER %.1f %%, %.2f s a second", chosen, wer, seconds / total)
+        logging.info(
+            "%s: %s %.1f %%, %.2f s a second",
+            *(chosen, RATES[rate.unit], rate.wer, seconds / total),
+        )
     return measured
 
 

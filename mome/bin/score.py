@@ -13,7 +13,7 @@ from pathlib import Path
 from mome.analysis.conditions import demand_alike, describe_copies
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
-from mome.analysis.wer import NORMALISATION, Score, guess, score
+from mome.analysis.wer import NORMALISATION, RATES, Score, guess, score
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
@@ -21,7 +21,6 @@ from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
-RATES = {"word": "WER", "character": "CER"}
 
 
 def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:

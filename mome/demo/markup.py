@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mome.analysis.wer import rate_name
 from mome.data.audio import RATE, limit_peak, write_flac
 from mome.data.augment import center_crop
 from mome.data.pictures import encode_png
@@ -283,7 +284,7 @@ def measured(info: Mapping[str, Any]) -> str:
     columns = {
         "reads": lambda row: NAMES[row["task"]],
         "rates": lambda row: escape(row["rates"]),
-        "WER in %": lambda row: f"{row['wer']:g}",
+        f"{rate_name(rows)} in %": lambda row: f"{row['wer']:g}",
         "seconds": lambda row: f"{row['seconds_per_second']:g}",
         "TFLOPs": lambda row: f"{row['tflops_per_second']:g}",
     }

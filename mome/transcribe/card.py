@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from mome.analysis.parameters import markdown
+from mome.analysis.wer import rate_name
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
 from mome.pretrained.places import HUB_NAMES
@@ -39,9 +40,9 @@ mome-transcribe video.mp4 --model <this folder>
 ## Error rates, and what rates cost
 
 Validation was measured on {measured}, when the model was packed; that set also served to choose the
-checkpoint and to calibrate the confidence. {tested} WER in %; seconds and TFLOPs that encoders and
-search take for a second of speech of the validation clips. Reading the file and finding faces come
-on top.
+checkpoint and to calibrate the confidence. {tested} {rate} in %; seconds and TFLOPs that encoders
+and search take for a second of speech of the validation clips. Reading the file and finding faces
+come on top.{characters}
 
 {rates}
 {copies}
@@ -61,6 +62,9 @@ configurations are checked when the model is opened.
 
 {parts}
 """
+
+CHARACTERS = """ CER: where the script leaves no blanks between words, each character counts as a
+word, here and in what is said of the confidence."""
 
 
 def lips_of(crops: Mapping[str, Any]) -> str:
@@ -102,18 +106,18 @@ def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], lice
     names = [HUB_NAMES.get(part["name"], part["name"]) for part in frozen.values()]
     on_hub = [each for each in names if each.count("/") == 1 and not each.startswith(("/", "."))]
     datasets = list(info.get("datasets", []))
+    tests = [row for row in info.get("tests", []) if not is_copy(row["set"])]
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
             dataset_type=datasets[0] if datasets else "unknown",
             dataset_name=datasets[0] if datasets else "unknown",
             dataset_split=row["set"],
-            metric_type="wer",
+            metric_type=rate_name([row]).lower(),
             metric_value=round(row["wer"], 2),
-            metric_name=f"WER, {row['task']} at {row['rates']}",
+            metric_name=f"{rate_name([row])}, {row['task']} at {row['rates']}",
         )
-        for row in info.get("tests", [])
-        if not is_copy(row["set"])
+        for row in tests
     ]
     base_models = list(dict.fromkeys([*on_hub, *info.get("base_models", [])]))
     card_data = ModelCardData(
@@ -125,7 +129,7 @@ def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], lice
         datasets=datasets or None,
         base_model=base_models or None,
         base_model_relation="adapter" if base_models else None,
-        metrics=["wer"],
+        metrics=sorted({rate_name([row]).lower() for row in [*info["rates"], *tests]}),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -133,7 +137,7 @@ def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], lice
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """A word error rate with its confidence interval."""
+    """An error rate with its confidence interval."""
     return f"{row['wer']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
@@ -142,7 +146,8 @@ def rates_table(info: Mapping[str, Any]) -> list[str]:
     tests = [row for row in info.get("tests", []) if not is_copy(row["set"])]
     sets = list(dict.fromkeys(row["set"] for row in tests))
     tested = {(row["task"], row["rates"], row["set"]): interval(row) for row in tests}
-    header = ["task", "rates", "WER, validation", *(f"WER, {name}" for name in sets)]
+    header = ["task", "rates", f"{rate_name(info['rates'])}, validation"]
+    header += [f"{rate_name(row for row in tests if row['set'] == name)}, {name}" for name in sets]
     rows = [
         [
             *(row["task"], row["rates"], str(row["wer"])),
@@ -166,10 +171,11 @@ def copies_table(info: Mapping[str, Any]) -> list[str]:
         for task in tasks
     }
     cells = {(row["set"], row["task"], row["rates"]): interval(row) for row in tests}
-    names = sorted({row["set"] for row in tests}, key=lambda name: test_sets.parse(name).order)
+    names_of = {row["set"]: rate_name([row]) for row in tests}
+    names = sorted(names_of, key=lambda name: test_sets.parse(name).order)
     rows = [
         [
-            test_sets.parse(name).describe(),
+            test_sets.parse(name).describe() + " (CER)" * (names_of[name] == "CER"),
             *(cells.get((name, task, finest[task]), "") for task in tasks),
         ]
         for name in names
@@ -185,6 +191,7 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
             f"Test sets were decoded with {info['tested']}; the brackets are the 95 % confidence "
             f"interval of a bootstrap over utterances."
         )
+    rows = [*info["rates"], *info.get("tests", [])]
     copies = copies_table(info) if any(is_copy(row["set"]) for row in info.get("tests", [])) else []
     return TEMPLATE.format(
         metadata=metadata(name, info, frozen, license_),
@@ -195,6 +202,8 @@ def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_
         lips=f"\n\n{lips_of(info['crops'])}" if "crops" in info else "",
         measured=info["measured"],
         tested=tested,
+        rate=rate_name(rows),
+        characters=CHARACTERS if "CER" in rate_name(rows) else "",
         rates="\n".join(rates_table(info)),
         copies="\n".join(["", *copies, ""]) if copies else "",
         parts="\n".join(f"- {part_of(part)}" for part in frozen.values()),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mome.analysis.repetition import repeats_itself
+from mome.analysis.wer import rate_name
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError, reason_of
@@ -460,8 +461,8 @@ class Transcriber:
             row = self.within(task, options)
             limit, unit = options.budget.limit, options.budget.unit.replace("_", " ")
             notes.append(
-                f"{chosen}: {row['wer']} % WER on {self.info['measured']}, the best within "
-                f"{limit:g} {unit} of encoders and search"
+                f"{chosen}: {row['wer']} % {rate_name([row])} on {self.info['measured']}, the best "
+                f"within {limit:g} {unit} of encoders and search"
                 f"{' with the coarse pass' if options.cascade is not None else ''}"
             )
         elif options.rates is None:

@@ -134,6 +134,29 @@ def test_parts_are_linked_where_their_name_on_the_hub_is_known():
     assert "model-index" not in data
 
 
+def test_character_error_rates_are_told_as_such():
+    tests = [
+        {"task": "avsr", "set": name, "rates": "a4_v2", "wer": 9.87, "low": 9.0, "high": 10.5}
+        | {"unit": unit}
+        for name, unit in [("test", "character"), ("en", "word"), ("test_swapvideo", "character")]
+    ]
+    rates = [row | {"unit": "character"} for row in INFO["rates"]]
+    text = card("a", INFO | {"rates": rates, "tests": tests, "tested": "beam 1"}, {}, "other")
+    data = ModelCard(text).data
+    found = {each.dataset_split: each for each in data.eval_results}
+    assert (found["test"].metric_type, found["en"].metric_type) == ("cer", "wer")
+    assert found["test"].metric_name == "CER, avsr at a4_v2"
+    assert data.metrics == ["cer", "wer"]
+    assert "| task | rates | CER, validation | CER, test | WER, en |" in text
+    assert "test, video of another utterance (CER)" in text
+    assert "WER or CER in %;" in text
+    assert "each character counts as a\nword" in text
+    # Of models that earlier versions packed, words were counted.
+    text = card("a", INFO, {}, "other")
+    assert "WER, validation" in text
+    assert "CER" not in text
+
+
 def test_a_language_that_the_hub_does_not_know_is_refused(dump, training, tmp_path, capsys):
     with pytest.raises(SystemExit):
         pack(training, dump, tmp_path / "p", "--language", "English")

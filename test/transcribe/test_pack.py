@@ -81,8 +81,19 @@ def test_words_are_right_as_they_are_scored():
     """A model that was trained on transcripts with punctuation writes it."""
     words = [Word(text, 0.5) for text in ("Place,", "“RED”", "at", "...", "rock-n-roll", "Now.")]
     segment = Segment(0, 1, "", 0.5, words, "asr", "a4")
-    found = command.right_words("Place, red: in rocknroll now!", segment)
-    assert found == [True, True, False, False, True, True]
+    scores, right = command.judge("Place, red: in rocknroll now!", segment, spelled=False)
+    assert right == [True, True, False, False, True, True]
+    assert len(scores) == 6
+
+
+def test_characters_are_right_where_there_are_no_blanks_between_words():
+    """A "word" may be the whole segment, of which a single character is wrong."""
+    words = [Word("今天天汽好。", 0.5, scores=(0.3, 0.2)), Word("OK", 0.5, scores=(0.9, 0.8))]
+    segment = Segment(0, 1, "", 0.5, words, "asr", "a4")
+    scores, right = command.judge("今天天气好 ok!", segment, spelled=True)
+    assert right == [True, True, True, False, True, True]
+    assert scores == [(0.3, 0.2)] * 5 + [(0.9, 0.8)]
+    assert command.judge("", segment, spelled=True) == (scores, [False] * 6)
 
 
 def test_clips_are_taken_evenly(dump, training):
