@@ -6,7 +6,8 @@ its confidence is calibrated; that it knows what it does not know, it learns of 
 played backwards. Frozen parts are named with their SHA-256, not copied. Writes config.yaml,
 model.safetensors, mome.json and a model card, README.md, which has the error rates of test sets as
 well, if stage 5 has decoded them with these weights. --push_to also uploads them to the Hugging
-Face hub.
+Face hub. After a further stage 5, the same command with --card_only renews the card of what is
+packed, and measures nothing.
 
   mome-pack --expdir exp/mome --dump dump --trained_on "GRID, speaker s1" --output grid.zip
 """
@@ -48,6 +49,7 @@ from mome.tasks.packed import (
     namespace,
     opened,
     pack,
+    renew,
 )
 from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
@@ -100,6 +102,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder, or file ending in .zip")
+    parser.add_argument(
+        "--card_only",
+        action="store_true",
+        help="what is packed stays; its card gets the test sets that are decoded by now, and what "
+        "these options say for it",
+    )
     parser.add_argument("--push_to", help="repository of the Hugging Face hub, such as me/my-model")
     return parser.parse_args(argv)
 
@@ -331,6 +339,41 @@ def add_tests(info: dict[str, Any], expdir: Path, weights: Path, tag: str) -> No
     )
 
 
+def for_card(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options say for the card, and for mome.json."""
+    names = ("trained_on", "language", "datasets", "base_models")
+    return {name: getattr(args, name) for name in names}
+
+
+def renew_card(args: argparse.Namespace, weights: Path) -> bool:
+    """Renew the card of what is packed, without measuring: whether anything is new in it.
+
+    Raises:
+        FileNotFoundError, PackedModelError: as of :func:`mome.tasks.packed.renew`.
+        ValueError: for a model that was packed of other weights.
+    """
+
+    def change(info: dict[str, Any]) -> str | None:
+        if info.get("checkpoint", file_digest(weights)) != file_digest(weights):
+            raise ValueError(
+                f"{args.output} was packed of other weights than {weights}; pack them without "
+                f"--card_only, or name those by --expdir and --weights"
+            )
+        info |= for_card(args)
+        add_tests(info, args.expdir, weights, args.decode_tag)
+        try:
+            return card(args.name or args.expdir.name, info, info["frozen"], args.license)
+        except KeyError as error:
+            logging.warning(
+                "%s was packed by an older version, which did not measure %s: its card stays as it "
+                "is. Pack it again, without --card_only",
+                *(args.output, error),
+            )
+            return None
+
+    return renew(args.output, change)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Pack, measure, pack again with what was measured."""
     args = parse(argv)
@@ -341,19 +384,22 @@ def main(argv: list[str] | None = None) -> None:
         check_trained(config, weights)
         check_device(args.device)
         check_output(args.output)
+        if args.card_only:
+            if renew_card(args, weights):
+                print(f"{args.output}: its card is new")
+                push_to_hub(args)
+            return
         if args.push_to:
             validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
         for name in args.base_models:
             validate_repo_id(name)
         durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
         info: dict[str, Any] = {
-            "trained_on": args.trained_on,
+            **for_card(args),
+            "checkpoint": file_digest(weights),
             "max_seconds": max(durations),
             "training_hours": round(sum(durations) / 3600, 2),
             "length_penalty": args.length_penalty,
-            "language": args.language,
-            "datasets": args.datasets,
-            "base_models": args.base_models,
         }
         add_tests(info, args.expdir, weights, args.decode_tag)
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
@@ -393,6 +439,11 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-pack: {error}") from None
     print(f"{args.output}: {json.dumps(info['calibration'])}")
+    push_to_hub(args)
+
+
+def push_to_hub(args: argparse.Namespace) -> None:
+    """Upload what is packed, if the options say so."""
     if args.push_to:
         try:
             push(args.output, args.push_to)

@@ -25,7 +25,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +38,7 @@ from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mome.common.atomic_files import write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
@@ -169,16 +170,62 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         (folder / INFO).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card, encoding="utf-8")
         if output.suffix == ".zip":
-            archive = Path(temporary, "packed.zip")
-            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as into:
-                for path in sorted(folder.iterdir()):
-                    into.write(path, path.name)
-            archive.replace(output)
+            write_archive(folder, output)
         else:
             if output.exists():
                 output.replace(Path(temporary, "old"))
             folder.replace(output)
     return output
+
+
+def write_archive(folder: Path, output: Path) -> None:
+    """Write a packed model's folder as an archive, which replaces one that is there."""
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        archive = Path(temporary, "packed.zip")
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as into:
+            for path in sorted(folder.iterdir()):
+                into.write(path, path.name)
+        archive.replace(output)
+
+
+def renew(path: Path, change: Callable[[dict[str, Any]], str | None]) -> bool:
+    """Change what a packed model says of itself, and its card; the model stays as it is.
+
+    Args:
+        path: folder or archive.
+        change: gets what mome.json says, changes it, and gives the text of the card; None if
+            all shall stay as it is.
+
+    Returns:
+        whether anything is new.
+
+    Raises:
+        FileNotFoundError, PackedModelError: as :func:`opened`; if mome.json cannot be read.
+        OSError: if it cannot be written.
+    """
+    with opened(path) as folder:
+        try:
+            info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise PackedModelError(
+                f"{path}: {INFO} cannot be read ({error}); pack it again"
+            ) from None
+        texts_before = {
+            name: (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else ""
+            for name in (CARD, INFO)
+        }
+        card = change(info)
+        if card is None:
+            return False
+        # mome.json comes last: a killed run leaves what the next one finds to be renewed.
+        told = {CARD: card, INFO: json.dumps(info, indent=1) + "\n"}
+        if told == texts_before:
+            return False
+        for name, text in told.items():
+            write_bytes(folder / name, text.encode())
+        if path.is_file():
+            write_archive(folder, path)
+    return True
 
 
 def versions() -> dict[str, str]:

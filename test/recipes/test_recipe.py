@@ -96,7 +96,7 @@ def test_the_model_is_packed_and_reads_two_recordings(recipe, tiny_lm, tiny_whis
     assert info["crops"]["detector"] == "dlib"
     assert list(info["crops"]["landmarks"]["dlib"]) == ["shape_predictor_68_face_landmarks.dat"]
     told = ModelCard((folder / "exp/mome/packed/README.md").read_text()).data
-    assert (told.language, told.datasets) == (["en"], ["mini_av"])
+    assert (told.language, told.datasets) == (["en"], None)
     assert {result.dataset_split for result in told.eval_results} == {"test"}
     videos = read_scp(folder / "data/test/video.scp")
     said = (folder / "said.txt").read_text()

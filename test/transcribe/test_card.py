@@ -1,6 +1,7 @@
 """The model card: what the hub reads of it, and whether its error rates are those of the tests."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import jiwer
@@ -10,11 +11,13 @@ from huggingface_hub import ModelCard
 
 from mome.bin import pack as command
 from mome.bin.score import main as score
-from mome.common.marks import file_digest
+from mome.common.marks import file_digest, read_mark, write_mark
 from mome.data import test_sets
 from mome.data.kaldi import write_scp
+from mome.tasks.packed import load_packed, opened
 from mome.transcribe.card import card
 
+AVSR = Path(__file__).parents[2] / "egs/TEMPLATE/avsr1/avsr.sh"
 REFERENCES = {"u0": "place red now", "u1": "place blue now", "u2": "lay red again"}
 SAID = {
     "a4_v2": {"u0": "place red now", "u1": "place red now", "u2": "lay red again"},
@@ -132,6 +135,73 @@ def test_parts_are_linked_where_their_name_on_the_hub_is_known():
     assert ModelCard(text).data.base_model == known
     assert "language" not in data
     assert "model-index" not in data
+
+
+@pytest.mark.parametrize("name", ["p", "p.zip"])
+def test_sets_that_were_decoded_since_come_into_the_card(decoded, dump, tmp_path, name, capsys):
+    """Without measuring, which may take hours; nor is anything written that is not new."""
+    packed = tmp_path / name
+    scored = (decoded / "scores.json").read_text()
+    (decoded / "scores.json").unlink()
+
+    def contents() -> dict[str, bytes]:
+        with opened(packed) as folder:
+            return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    words = ["--expdir", decoded, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    words += ["--trained_on", "noise", "--output", packed, "--datasets", "folder"]
+    words = [str(word) for word in words]
+    command.main(words)
+    before = contents()
+    assert b"No test set was decoded with these weights." in before["README.md"]
+    (decoded / "scores.json").write_text(scored)
+    command.main([*words, "--card_only", "--datasets", "mine/words"])
+    assert "its card is new" in capsys.readouterr().out
+    now = contents()
+    data = ModelCard(now["README.md"].decode()).data
+    assert data.datasets == ["mine/words"]
+    assert {each.dataset_split for each in data.eval_results} == {"test"}
+    old, new = (json.loads(each["mome.json"]) for each in (before, now))
+    assert {row["set"] for row in new["tests"]} == {"test", "test_babble_snr0"}
+    assert new["rates"] == old["rates"]
+    assert {file for file in now if now[file] != before[file]} == {"README.md", "mome.json"}
+    load_packed(packed)
+    command.main([*words, "--card_only", "--datasets", "mine/words"])
+    assert "its card is new" not in capsys.readouterr().out
+    (decoded / "other.pth").write_bytes(b"x")
+    with pytest.raises(SystemExit, match=r"was packed of other weights than .*other\.pth"):
+        command.main([*words, "--card_only", "--weights", "other.pth"])
+
+
+def test_stage_6_renews_the_card_of_what_is_packed(decoded, dump, tmp_path):
+    """Of models that earlier versions packed and marked, too, and without measuring again."""
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/mome").symlink_to(decoded)
+    scored = (decoded / "scores.json").read_text()
+    (decoded / "scores.json").unlink()
+    options = ["--stage", "6", "--stop_stage", "6", "--inference_model", "model.pth"]
+    options += ["--lip_dir", "elsewhere", "--beam", "1"]
+
+    def stage() -> tuple[str, ModelCard]:
+        done = subprocess.run(
+            [AVSR, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr, ModelCard((decoded / "packed/README.md").read_text())
+
+    _, told = stage()
+    assert (told.data.eval_results, told.data.datasets) == (None, None)
+    measured = json.loads((decoded / "packed/mome.json").read_text())["rates"]
+    # As an earlier version left it.
+    mark = read_mark(decoded / ".packed.done")
+    settings = {k: v for k, v in mark["settings"].items() if not k.endswith("/sources")}
+    assert len(settings) == len(mark["settings"]) - 1
+    write_mark(decoded / ".packed.done", settings | {"--datasets": tmp_path.name})
+    (decoded / "scores.json").write_text(scored)
+    said, told = stage()
+    assert "done already" in said
+    assert {each.dataset_split for each in told.data.eval_results} == {"test"}
+    assert json.loads((decoded / "packed/mome.json").read_text())["rates"] == measured
 
 
 def test_character_error_rates_are_told_as_such():

@@ -98,6 +98,7 @@ decode_opts=               # further options of mome.bin.decode, such as "--rate
 ## Packing (stage 6)
 trained_on=                # the data in words, for those who use the model; default: the recipe
 language=                  # of the corpus, as ISO 639 writes it, for the model card
+datasets=                  # names of the data on the Hugging Face hub, for the model card
 pack_opts="--max_clips 40" # further options of mome.bin.pack
 ## Report (stage 7)
 report_opts=               # further options of mome.bin.report, such as "--clips 20"
@@ -369,16 +370,26 @@ if wants 6; then
         dir=${expdir}/${model%% *}
         packed=packed${decode_tag:+_${decode_tag}}
         begin 6 "packing of ${model%% *}"
-        # shellcheck disable=SC2086
-        run_once --mark "${dir}/.${packed}.done" --elsewhere=--expdir \
-            --needs "${dir}/.done" "${dumpdir}/${valid_set}/.done" -- \
-            python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}" \
-            --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}" \
-            --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}" \
-            --datasets "$(basename "${PWD}")" ${language:+--language ${language}} \
-            ${decode_tag:+--decode_tag "${decode_tag}"} \
-            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}" \
-            --length_penalty "${length_penalty}" --output "${dir}/${packed}" ${pack_opts}
+        mark=${dir}/.${packed}.done
+        # shellcheck disable=SC2206
+        pack=(python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}"
+            --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}"
+            --trained_on "${trained_on:-${train_set} of $(basename "${PWD}")}"
+            ${datasets:+--datasets ${datasets}} ${language:+--language ${language}}
+            ${decode_tag:+--decode_tag "${decode_tag}"}
+            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}"
+            --length_penalty "${length_penalty}" --output "${dir}/${packed}" ${pack_opts})
+        # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
+        # measured again, and its card is renewed.
+        former=()
+        if ! counts "${mark}" sources && [[ ${pack[*]} != *" --datasets "* ]]; then
+            former=(--datasets "$(basename "${PWD}")")
+        fi
+        # shellcheck disable=SC2046
+        run_once --mark "${mark}" --elsewhere=--expdir \
+            --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- "${pack[@]}" "${former[@]}"
+        # Without run_once: stage 5 may have decoded further sets since.
+        "${pack[@]}" --card_only
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
