@@ -167,10 +167,13 @@ def test_an_error_of_the_reading_names_the_recording(transcribe, clips, monkeypa
         raise RuntimeError("the detector broke")
 
     monkeypatch.setattr(transcribe, "mouth", broken)
-    for read in (transcribe, lambda path: list(transcribe.many([path]))):
-        with pytest.raises(RuntimeError, match="the detector broke") as caught:
-            read(clips / "both.mp4")
-        assert caught.value.__notes__ == [f"while {clips / 'both.mp4'} was read"]
+    with pytest.raises(RuntimeError, match="the detector broke") as caught:
+        transcribe(clips / "both.mp4")
+    assert caught.value.__notes__ == [f"while {clips / 'both.mp4'} was read"]
+    (transcript,) = transcribe.many([clips / "both.mp4"])  # which no recording stops
+    assert not transcript.complete
+    assert transcript.segments == []
+    assert transcript.notes[-1] == "RuntimeError: the detector broke"
 
 
 def test_an_interrupt_ends_the_reading_of_a_pause(transcribe, clips, monkeypatch):
