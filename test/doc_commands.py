@@ -173,6 +173,8 @@ class Checker:
             self.python(f"mome.bin.{name[5:].replace('-', '_')}", call.folder, words, partly)
         elif name == "python" and words[0] == "-m" and words[1].startswith("mome."):
             self.python(words[1], call.folder, words[2:], partly)
+        elif name == "python" and words[0].startswith("tools/"):
+            self.python(ROOT / words[0], call.folder, words[1:], partly)
         elif name == "python" and words[0] != "-m":
             text = page.read_text(encoding="utf-8")
             assert f"```python\n# {words[0]}\n" in text, f"{words[0]} is not shown on the page"
@@ -236,6 +238,8 @@ class Checker:
             patch.setattr(ArgumentParser, "parse_args", parse_args)
             patch.setattr("sys.argv", [str(program), *words])
             patch.chdir(ROOT / folder)
+            if isinstance(program, Path):
+                patch.syspath_prepend(program.parent)
             with pytest.raises(Parsed):
                 load(program).main()
 
