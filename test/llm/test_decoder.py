@@ -58,6 +58,20 @@ def test_mome_beside_attention_adds_to_what_attention_gives(tiny_lm):
     assert torch.allclose(after, before + adapter.layers[1](hidden)[0], atol=1e-6)
 
 
+def assert_same_with_gradients(
+    adapter: MoMEAdapter, logits: torch.Tensor, expected: torch.Tensor
+) -> None:
+    """Logits are those expected, and so are the gradients of the adapter's weights."""
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    target = torch.randn_like(logits)
+    weights = list(adapter.parameters())
+    actual = torch.autograd.grad((logits * target).sum(), weights)
+    for ours, theirs in zip(
+        actual, torch.autograd.grad((expected * target).sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_mome_beside_a_layer_reads_after_its_first_norm(tiny_lm, checkpointing):
     lm = AutoModelForCausalLM.from_pretrained(tiny_lm).requires_grad_(False)
@@ -78,14 +92,7 @@ def test_mome_beside_a_layer_reads_after_its_first_norm(tiny_lm, checkpointing):
             hidden = plain + experts(layer.input_layernorm(hidden))[0]
         expected = lm.lm_head(lm.model.norm(hidden))
     logits = lm(ids).logits
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
-    target = torch.randn_like(logits)
-    weights = list(adapter.parameters())
-    actual = torch.autograd.grad((logits * target).sum(), weights)
-    for ours, theirs in zip(
-        actual, torch.autograd.grad((expected * target).sum(), weights), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    assert_same_with_gradients(adapter, logits, expected)
     assert not adapter.read  # nothing is held after a pass
 
 
@@ -109,14 +116,7 @@ def test_mome_beside_the_feed_forward_reads_after_the_second_norm(tiny_lm):
             hidden = hidden + layer.mlp(read) + experts(read)[0]
         expected = lm.lm_head(lm.model.norm(hidden))
     logits = lm(ids).logits
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
-    target = torch.randn_like(logits)
-    weights = list(adapter.parameters())
-    actual = torch.autograd.grad((logits * target).sum(), weights)
-    for ours, theirs in zip(
-        actual, torch.autograd.grad((expected * target).sum(), weights), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    assert_same_with_gradients(adapter, logits, expected)
 
 
 def test_lora_baseline_starts_as_the_frozen_lm(tiny_lm):
