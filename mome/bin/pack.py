@@ -323,13 +323,19 @@ def add_flops(rows: list[dict[str, Any]], config: Path, seconds: float) -> None:
         row["encoder_tflops_per_second"] = float(f"{of_encoders / seconds / 1e12:.3g}")
 
 
-def add_tests(info: dict[str, Any], expdir: Path, weights: Path, tag: str) -> None:
-    """Add the error rates of the test sets, if these weights were decoded, and how they were."""
-    tests, how = read_scores(expdir, file_digest(weights), tag)
+def add_tests(info: dict[str, Any], args: argparse.Namespace, digest: str) -> None:
+    """Add the error rates of the test sets, if the weights were decoded, and how they were.
+
+    Args:
+        info: of the packed model.
+        args: the options.
+        digest: SHA-256 of the weights.
+    """
+    tests, how = read_scores(args.expdir, digest, args.decode_tag)
     if not tests:
         logging.warning(
             "%s holds no error rates of %s: the card has none of test sets. Stage 5 makes them",
-            *(expdir, weights.name),
+            *(args.expdir, Path(args.weights).name),
         )
         return
     info["tests"] = tests
@@ -352,15 +358,16 @@ def renew_card(args: argparse.Namespace, weights: Path) -> bool:
         FileNotFoundError, PackedModelError: as of :func:`mome.tasks.packed.renew`.
         ValueError: for a model that was packed of other weights.
     """
+    digest = file_digest(weights)
 
     def change(info: dict[str, Any]) -> str | None:
-        if info.get("checkpoint", file_digest(weights)) != file_digest(weights):
+        if info.get("checkpoint", digest) != digest:
             raise ValueError(
                 f"{args.output} was packed of other weights than {weights}; pack them without "
                 f"--card_only, or name those by --expdir and --weights"
             )
         info |= for_card(args)
-        add_tests(info, args.expdir, weights, args.decode_tag)
+        add_tests(info, args, digest)
         try:
             return card(args.name or args.expdir.name, info, info["frozen"], args.license)
         except KeyError as error:
@@ -401,7 +408,7 @@ def main(argv: list[str] | None = None) -> None:
             "training_hours": round(sum(durations) / 3600, 2),
             "length_penalty": args.length_penalty,
         }
-        add_tests(info, args.expdir, weights, args.decode_tag)
+        add_tests(info, args, info["checkpoint"])
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
             bare = pack(config, weights, Path(temporary, "bare"), info, "")
             allowed = read_yaml(config).get("imports") or ()

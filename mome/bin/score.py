@@ -13,7 +13,7 @@ from pathlib import Path
 from mome.analysis.conditions import demand_alike, describe_copies
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
-from mome.analysis.wer import NORMALISATION, RATES, Score, guess, score
+from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
@@ -81,7 +81,7 @@ def markdown(
 ) -> str:
     """The tables; ``sets`` are the lines about test sets and what their copies were made with."""
     units = {score.unit for score in scores.values()}
-    rate = " or ".join(RATES[unit] for unit in RATES if unit in units)
+    rate = rate_name(each.as_dict() for each in scores.values())
     lines = ["# Character error rates" if units == {"character"} else "# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
     penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
