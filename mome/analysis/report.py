@@ -1,6 +1,5 @@
 """A page about a trained model that opens from disk: what it shows is inside the file."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from jinja2 import Environment
 from mome.analysis.confusions import Step, align
 from mome.analysis.decoded import rate_order, read_prepared, read_transcripts
 from mome.analysis.wer import count_errors, normalise, normalised_pairs
+from mome.common.data_url import data_url
 from mome.data import test_sets
 from mome.data.audio import RATE, read_audio
+from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
 from mome.models.rates import TASKS
 
@@ -66,11 +67,6 @@ class Clip:
     why: str
     players: Sequence[Player]
     transcripts: Sequence[Transcript]
-
-
-def data_url(kind: str, data: bytes) -> str:
-    """A file inside a page."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def playable(frames: np.ndarray | None, samples: np.ndarray | None) -> bytes:
@@ -154,13 +150,15 @@ def read_clips(
         ValueError: if references and transcripts do not fit.
     """
     references = read_prepared(dump, base, "text")
+    names = sets_to_show(scores, base)
     pairs: dict[tuple[str, str, str], dict[str, tuple[str, str]]] = {}
-    for name in sets_to_show(scores, base):
+    for name in names:
         for task in TASKS:
             of_task = sorted((p for t, n, p in scores if (t, n) == (task, name)), key=rate_order)
             for pair in of_task:
                 said = read_transcripts(decode, task, name, [pair])[pair]
                 pairs[task, name, pair] = normalised_pairs(references, said)
+    streams = {name: read_streams(dump / name) for name in names}
     ids = sorted(references)
     errors = sum(count_errors(found)[:, :3].sum(1) for found in pairs.values())
     random = np.random.default_rng(seed).permutation(len(ids)).tolist()
@@ -173,7 +171,7 @@ def read_clips(
             utterance,
             normalise(references[utterance]),
             why,
-            [player(dump, name, utterance) for name in sets_to_show(scores, base)],
+            [player(dump / name, *streams[name], utterance) for name in names],
             [
                 Transcript(task, test_sets.parse(name).describe(), pair, align(*found[utterance]))
                 for (task, name, pair), found in pairs.items()
@@ -183,22 +181,26 @@ def read_clips(
     ]
 
 
-def player(dump: Path, name: str, utterance: str) -> Player:
-    """A clip of a set, with the streams that the set has.
+def read_streams(data: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Files of the crops and of the sound of a set's utterances, of the streams that it has."""
+    lips, wavs = (
+        read_scp(data / file) if (data / file).is_file() else {} for file in ("lip.scp", "wav.scp")
+    )
+    return lips, wavs
+
+
+def player(data: Path, lips: Mapping[str, str], wavs: Mapping[str, str], utterance: str) -> Player:
+    """A clip of a set, with the streams that it has; see :func:`read_streams`.
 
     Raises:
         FileNotFoundError: if the set has neither.
     """
-    lips, wavs = (
-        read_prepared(dump, name, file) if (dump / name / file).is_file() else {}
-        for file in ("lip.scp", "wav.scp")
-    )
     if utterance not in lips and utterance not in wavs:
-        raise FileNotFoundError(f"{dump / name}: neither lip.scp nor wav.scp has {utterance}")
+        raise FileNotFoundError(f"{data}: neither lip.scp nor wav.scp has {utterance}")
     frames = read_lips(lips[utterance]) if utterance in lips else None
     samples = read_audio(wavs[utterance]) if utterance in wavs else None
     url = data_url("video/mp4", playable(frames, samples))
-    return Player(test_sets.parse(name).describe(), url)
+    return Player(test_sets.parse(data.name).describe(), url)
 
 
 def page(

@@ -1,6 +1,5 @@
 """HTML of what the page shows. Pictures, sound and video are inside it, so that no file is left."""
 
-import base64
 import html
 import io
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mome.analysis.wer import rate_name
+from mome.common.data_url import data_url
 from mome.data.audio import RATE, limit_peak, write_flac
 from mome.data.augment import center_crop
 from mome.data.pictures import encode_png
@@ -168,11 +168,6 @@ def side_by_side(rows: Sequence[Row], noise: str) -> str:
         f'<p class="small">{doubtful}</p>',
         "side",
     )
-
-
-def data_url(kind: str, data: bytes) -> str:
-    """A file inside a page."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def mouth(frames: np.ndarray, size: int) -> str:
