@@ -27,7 +27,7 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalised_pairs
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments, open_for_crops
+from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
@@ -42,15 +42,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="packed model")
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    add_crop_arguments(parser)
     parser.add_argument("--task", default="avsr", choices=TASKS)
     parser.add_argument("--valid_set", default="valid", help="chooses the threshold")
     parser.add_argument("--test_sets", nargs="+", default=["test"])
     parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help=".json; the picture is .png")
-    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mome.analysis.parameters import markdown
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments, open_for_crops
+from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
@@ -32,12 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="packed model")
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--max_clips", type=int, default=100, help="of the set")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -55,13 +52,12 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
     clips, texts = read_clips(data, max_clips, model)
     sentences = [text.lower().split() for text in texts]
     usual = Counter(map(len, sentences)).most_common(1)[0][0]
-    task = max(model.pairs, key=lambda task: len(model.pairs[task][0].rates))
     kept = [
         (clip, words) for clip, words in zip(clips, sentences, strict=True) if len(words) == usual
     ]
     rows: dict[str, list[list[tuple[float, float]]]] = {}
     for group in batched(kept, BATCH):
-        features = transcribe.encode([clip for clip, _ in group], task)
+        features = transcribe.encode([clip for clip, _ in group], model.main_task)
         # A word is said when its first token is.
         pieces = [
             [model.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]

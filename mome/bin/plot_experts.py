@@ -28,7 +28,7 @@ from mome.analysis.routing import (
     overlap_by_chance,
 )
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments, open_for_crops
+from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS, TaskPair, fineness
@@ -43,14 +43,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="packed model")
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--task", default="avsr", choices=TASKS)
     parser.add_argument("--max_clips", type=int, default=48, help="of the set")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder")
-    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -140,17 +137,22 @@ def draw(shares: Shares, output: Path) -> None:
     print(output / "experts.png")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure, compare, draw."""
-    args = parse(argv)
-    demand_installed("mome-plot-experts", "matplotlib")
-    try:
-        transcribe = open_for_crops(args)
-        shares = measure(transcribe, args.dump / args.set, args.task, args.max_clips)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-plot-experts: {error}") from None
+def show(transcribe: Transcriber, data: Path, task: str, max_clips: int, output: Path) -> None:
+    """Measure, compare, draw.
+
+    Args:
+        transcribe: the model.
+        data: folder of the set.
+        task: that the model does.
+        max_clips: of the set.
+        output: folder of the figure and of experts.json.
+
+    Raises:
+        OSError, ValueError: as :func:`measure`.
+    """
+    shares = measure(transcribe, data, task, max_clips)
     found = alike(shares)
-    draw(shares, args.output)
+    draw(shares, output)
     values = {
         pair: {k: m.round(5).tolist() for k, m in each.items()} for pair, each in shares.items()
     }
@@ -162,8 +164,8 @@ def main(argv: list[str] | None = None) -> None:
             np.mean([experts_in_use(matrix.mean(0, keepdims=True)) for matrix in matrices])
         ),
     }
-    what = {"task": args.task, "set": args.set, "alike": found, "in_use": in_use, "shares": values}
-    write_text(args.output / "experts.json", json.dumps(what) + "\n")
+    what = {"task": task, "set": data.name, "alike": found, "in_use": in_use, "shares": values}
+    write_text(output / "experts.json", json.dumps(what) + "\n")
     for title, group in found.items():
         for name, value in group.items():
             print(f"{title}, {name}: {value['overlap']:.2f} (by chance {value['by_chance']:.2f})")
@@ -171,6 +173,17 @@ def main(argv: list[str] | None = None) -> None:
         f"experts in use in a layer: {in_use['in a layer']:.1f} of {in_use['of']}; by number over "
         f"all layers: {in_use['over all layers']:.1f}"
     )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Open the model and show its experts."""
+    args = parse(argv)
+    demand_installed("mome-plot-experts", "matplotlib")
+    try:
+        data = args.dump / args.set
+        show(open_for_crops(args), data, args.task, args.max_clips, args.output)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-plot-experts: {error}") from None
 
 
 if __name__ == "__main__":

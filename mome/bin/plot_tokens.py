@@ -16,9 +16,10 @@ import torch.nn.functional as F
 
 from mome.analysis.figures import headless_pyplot, save
 from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_part_arguments, open_for_crops
+from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.models.avsr import AVSRModel, Features
+from mome.transcribe.transcriber import Transcriber
 
 Tokens = dict[str, tuple[torch.Tensor, float]]  # a4, a16, v2, v5 -> tokens (T, D), seconds of each
 
@@ -28,13 +29,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="packed model")
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--utterance", help="its id; default: the first of the set")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder")
-    add_part_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -98,18 +96,31 @@ def draw(tokens: Tokens, title: str, output: Path) -> None:
     print(output / "tokens.png")
 
 
+def show(transcribe: Transcriber, data: Path, utterance: str | None, output: Path) -> None:
+    """Read a sentence and draw.
+
+    Args:
+        transcribe: the model.
+        data: folder of the set.
+        utterance: its id; None takes the first of the set.
+        output: folder of the figure.
+
+    Raises:
+        OSError, ValueError: as :func:`mome.bin.pack.read_clips`.
+    """
+    model = transcribe.model
+    clips, texts = read_clips(data, 1, model, [utterance] if utterance else None)
+    draw(tokens_of(model, transcribe.encode(clips, model.main_task)), texts[0], output)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Read the sentence and draw."""
+    """Open the model and show what it reads."""
     args = parse(argv)
     demand_installed("mome-plot-tokens", "matplotlib")
     try:
-        transcribe = open_for_crops(args)
-        wanted = [args.utterance] if args.utterance else None
-        clips, texts = read_clips(args.dump / args.set, 1, transcribe.model, wanted)
+        show(open_for_crops(args), args.dump / args.set, args.utterance, args.output)
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-plot-tokens: {error}") from None
-    task = max(transcribe.model.pairs, key=lambda t: len(transcribe.model.pairs[t][0].rates))
-    draw(tokens_of(transcribe.model, transcribe.encode(clips, task)), texts[0], args.output)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ in the page and on the screen, with the reason.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from mome.analysis.conditions import describe_copies
 from mome.analysis.decoded import decode_folder, rate_order
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
 from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
+from mome.bin.transcribe import open_for_crops
 from mome.common.extras import demand_installed
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
@@ -44,75 +46,94 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure], list[str]]:
     """Draw what can be drawn; the reasons for the rest, a line each."""
-    tag = f"_{args.decode_tag}" if args.decode_tag else ""
-    packed: list[object] = [
-        "--model",
-        args.expdir / f"packed{tag}",
-        "--dump",
-        args.dump,
-        "--set",
-        args.test_set,
-    ]
-    # A packed model does not tell where its frozen parts are; the training's files do.
-    for folder in folders_of(args.expdir / "config.yaml"):
-        packed += ["--downloads", folder]
-    for module in read_yaml(args.expdir / "config.yaml").get("imports") or []:
-        packed += ["--import", module]
     task = next(task for task in TASKS if any(task == each for each, _, _ in scores))
     pairs = sorted({pair for each, _, pair in scores if each == task}, key=rate_order)
     losses = [f"valid loss_{task}_{pair}" for pair in pairs]
-    results: list[object] = ["--expdir", args.expdir, "--decode_tag", args.decode_tag]
-    results += ["--test_set", args.test_set]
-    wanted: list[tuple[str, str, str, Callable, Sequence[object]]] = [
-        (
-            "WER against tokens",
-            "Clean test set; the LLM reads fewer tokens at coarser rates.",
-            "wer_by_rate.png",
-            plot_results.main,
-            results,
-        ),
-        (
-            "Training",
-            f"Loss on the validation set by steps, {task.upper()}, one panel for each rate pair.",
-            "training.png",
-            plot_training.main,
-            ["--expdirs", args.expdir, "--statistics", *losses],
-        ),
-        (
-            "Experts",
-            "Share of each routed expert in the assignments of a layer, by rate pair and kind of "
-            f"token, over {args.max_clips} clips.",
-            "experts.png",
-            plot_experts.main,
-            [*packed, "--max_clips", args.max_clips, "--task", task, "--device", args.device],
-        ),
-        (
-            "Tokens",
-            "Cosine similarity of the tokens that the LLM reads of one sentence, across rates and "
-            "modalities: a for audio, v for video, and the rate.",
-            "tokens.png",
-            plot_tokens.main,
-            [*packed, "--device", args.device],
-        ),
-    ]
     noisy = [test_sets.parse(name).noise for name in sets_to_show(scores, args.test_set)[1:]]
-    if noisy:
-        title = "WER against noise"
-        caption = "At the finest rates, and at the coarsest."
-        options = [*results, "--noise", *noisy]
-        wanted.insert(1, (title, caption, "wer_by_snr.png", plot_results.main, options))
+    data = args.dump / args.test_set
+    model = cache(lambda: open_for_crops(of_training(args)))
+
+    def draw_results() -> None:
+        options = ["--expdir", args.expdir, "--decode_tag", args.decode_tag]
+        options += ["--test_set", args.test_set, "--output", args.output]
+        options += ["--noise", *noisy] if noisy else []
+        plot_results.main([str(option) for option in options])
+
+    def draw_training() -> None:
+        output = args.output / "training.png"
+        options = ["--expdirs", args.expdir, "--statistics", *losses, "--output", output]
+        plot_training.main([str(option) for option in options])
+
+    def draw_experts() -> None:
+        plot_experts.show(model(), data, task, args.max_clips, args.output)
+
+    def draw_tokens() -> None:
+        plot_tokens.show(model(), data, None, args.output)
+
+    by_tokens = (
+        "WER against tokens",
+        "Clean test set; the LLM reads fewer tokens at coarser rates.",
+        "wer_by_rate.png",
+    )
+    by_noise = (
+        "WER against noise",
+        "At the finest rates, and at the coarsest.",
+        "wer_by_snr.png",
+    )
+    training = (
+        "Training",
+        f"Loss on the validation set by steps, {task.upper()}, one panel for each rate pair.",
+        "training.png",
+    )
+    experts = (
+        "Experts",
+        "Share of each routed expert in the assignments of a layer, by rate pair and kind of "
+        f"token, over {args.max_clips} clips.",
+        "experts.png",
+    )
+    tokens = (
+        "Tokens",
+        "Cosine similarity of the tokens that the LLM reads of one sentence, across rates and "
+        "modalities: a for audio, v for video, and the rate.",
+        "tokens.png",
+    )
     figures, missing = [], []
-    for title, caption, file, draw, given in wanted:
-        # Only plot_training is given the file itself.
-        output = args.output / file if draw is plot_training.main else args.output
+    for program, draw, drawn in (
+        ("mome-plot-results", draw_results, [by_tokens, by_noise] if noisy else [by_tokens]),
+        ("mome-plot-training", draw_training, [training]),
+        ("mome-plot-experts", draw_experts, [experts]),
+        ("mome-plot-tokens", draw_tokens, [tokens]),
+    ):
         try:
-            draw([str(option) for option in [*given, "--output", output]])
-        except SystemExit as error:
-            missing.append(f"Not drawn: {title}. {error}")
-            print(missing[-1])
+            draw()
+        except (SystemExit, OSError, ValueError) as error:
+            reason = str(error) if isinstance(error, SystemExit) else f"{program}: {error}"
+            missing += [f"Not drawn: {title}. {reason}" for title, _, _ in drawn]
         else:
-            figures.append(Figure(title, caption, args.output / file))
+            figures += [Figure(title, said, args.output / file) for title, said, file in drawn]
+    for line in missing:
+        print(line)
     return figures, missing
+
+
+def packed_of(args: argparse.Namespace) -> Path:
+    """Where the model is packed."""
+    return args.expdir / (f"packed_{args.decode_tag}" if args.decode_tag else "packed")
+
+
+def of_training(args: argparse.Namespace) -> argparse.Namespace:
+    """Options of :func:`open_for_crops` for the packed model of a training on this machine.
+
+    It does not tell where its frozen parts are, and may import nothing unasked; the training's
+    files say both.
+    """
+    config = args.expdir / "config.yaml"
+    return argparse.Namespace(
+        model=packed_of(args),
+        device=args.device,
+        imports=read_yaml(config).get("imports") or [],
+        downloads=folders_of(config),
+    )
 
 
 def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
@@ -135,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     demand_installed("mome-report", "matplotlib")
     args.output = args.output or args.expdir / "report"
-    packed = args.expdir / (f"packed_{args.decode_tag}" if args.decode_tag else "packed")
+    packed = packed_of(args)
     try:
         scores = plot_results.read_scores(args.expdir, args.decode_tag)
         if not any(name == args.test_set for _, name, _ in scores):

@@ -136,11 +136,19 @@ def add_part_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of programs that read clips of stage 2 by a packed model; see `open_for_crops`."""
+    parser.add_argument("--model", type=Path, required=True, help="packed model")
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_part_arguments(parser)
+
+
 def open_for_crops(args: argparse.Namespace) -> Transcriber:
     """The packed model of a program that reads lips which are cut already: no face is to be found.
 
     Args:
-        args: ``model``, ``device`` and the options of `add_part_arguments`.
+        args: the options of `add_crop_arguments`.
 
     Raises:
         FileNotFoundError, PackedModelError, ValueError: as `Transcriber.load`.

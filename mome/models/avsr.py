@@ -118,6 +118,11 @@ class AVSRModel(AbsESPnetModel):
         """Every task at every rate pair that it is trained at."""
         return [TaskPair(task, pair) for task, pairs in self.pairs.items() for pair in pairs]
 
+    @property
+    def main_task(self) -> str:
+        """The task that reads the most streams: AVSR, if the model knows it."""
+        return max(self.pairs, key=lambda task: len(self.pairs[task][0].rates))
+
     def _check_options(self, projector: str) -> None:
         """Refuse options that name nothing or contradict each other."""
         task_pairs = self.task_pairs
