@@ -32,7 +32,9 @@ SCRIPTS = ("egs/*/*.sh", "egs/*/local/*.py", "egs/TEMPLATE/*/*.sh", "utils/*.sh"
 SCRIPTS += ("tools/*.sh", "tools/mutate.py", "tools/bench/*.sh")
 SCRIPTS += ("test/random_kills.py", "test/fuzz/fuzz.py")
 # Programs of others, whose options are not checked here.
-OTHERS = ("pip", "pre-commit", "ruff", "mypy")
+OTHERS = ("pip", "pre-commit", "ruff", "mypy", "cp", "rm")
+# A recipe that a user has made by utils/new_recipe.sh; its run.sh takes what any takes.
+MADE, MADE_LIKE = "egs/my_corpus", "egs/mini_av"
 STAND_IN = """#!{bash}
 printf '%s\\0' "$#" "$BLOCK" "$PWD" "$0" "$@" >> "$RECORD"
 """
@@ -77,6 +79,8 @@ def make_stand_ins(tree: Path) -> None:
             place.symlink_to(stand_in)
         else:
             place.touch()  # to be sourced
+    (tree / MADE).mkdir()
+    (tree / MADE / "run.sh").symlink_to(stand_in)
     commands = [f"mome-{path.stem.replace('_', '-')}" for path in ROOT.glob("mome/bin/[!_]*.py")]
     for name in (*commands, *OTHERS, "python"):
         (tree / "bin" / name).symlink_to(stand_in)
@@ -179,7 +183,8 @@ class Checker:
             text = page.read_text(encoding="utf-8")
             assert f"```python\n# {words[0]}\n" in text, f"{words[0]} is not shown on the page"
         elif "/" in name:
-            self.script(ROOT / call.folder / name, call.folder, words, partly)
+            place = str(call.folder / name).replace(MADE, MADE_LIKE)
+            self.script(ROOT / place, call.folder, words, partly)
 
     def script(self, path: Path, folder: Path, words: Sequence[str], partly: bool) -> None:
         """A script of the repository."""

@@ -2,7 +2,8 @@
 
 Documents outside docs/ are pages of the site too, README.md the first of them. Links between pages
 are followed to where the pages lie in the site. Links to other files lead to the repository, whose
-address is ``MOME_REPOSITORY``; without one their text is shown and no link.
+address is ``MOME_REPOSITORY``; without one their text is shown and no link. What the commands of a
+block need, a comment on GitHub, is a line before them.
 """
 
 import logging
@@ -22,14 +23,17 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "egs/TEMPLATE/README.md": "new_recipe.md",
     "egs/grid/RESULTS.md": "results/grid.md",
+    "egs/grid/TRIALS.md": "results/grid_trials.md",
     "egs/lrs2/RESULTS.md": "results/lrs2.md",
     "egs/lrs3/RESULTS.md": "results/lrs3.md",
     "egs/mini_av/RESULTS.md": "results/mini_av.md",
+    "egs/mini_av/TRIALS.md": "results/mini_av_trials.md",
     "tools/bench/growth.png": "images/growth.png",
 }
 SOURCES = {page: place for place, page in OUTSIDE.items()}
 # Code, which is left as it is, or a link: a picture's mark, its text, its target.
 LINK = re.compile(r"```.*?^```|`[^`\n]+`|(!?)\[([^\]]*)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"^<!-- needs: ([^;\n]+?)(?:; [^\n]+)? -->$", re.MULTILINE)
 log = logging.getLogger("mkdocs.hooks.docs")
 
 
@@ -41,11 +45,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Follow the page's links."""
+    """Follow the page's links, and say what commands need."""
     here = page.file.src_uri
     place = SOURCES.get(here, f"docs/{here}")
     repository = config.extra["repository"]
-    return LINK.sub(lambda link: followed(link, place, here, repository), markdown)
+    followed_all = LINK.sub(lambda link: followed(link, place, here, repository), markdown)
+    return NEEDS.sub(r"*These commands need \1.*\n", followed_all)
 
 
 def followed(link: re.Match[str], place: str, here: str, repository: str) -> str:
