@@ -247,7 +247,8 @@ def test_the_site_is_built_and_asks_no_other_host(tmp_path):
     built = {path.stem: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.html")}
     assert {page.stem for page in ROOT.glob("docs/*.md")} < set(built)
     assert "Attach an adapter to a frozen LM." in built["api"]
-    assert 'href="transcribe.html#pack"' in built["troubleshooting"]
+    assert 'href="lrs3.html#on-a-slurm-cluster"' in built["recipes"]
+    assert "<em>These commands need GRID.</em>" in built["licences"]
     for name, text in built.items():
         requests = re.findall(r'<(?:script|link|img)\b[^>]* (?:src|href)="(?:https?:)?//', text)
         assert requests == [], f"{name} asks another host"

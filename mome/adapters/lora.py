@@ -18,12 +18,17 @@ def lora_rank(lm: PreTrainedModel, rank: int | None, reduction: int | None) -> i
     """The rank, or the LM's width over ``reduction``, as the predecessors give it; 32 by default.
 
     Raises:
-        ValueError: if both are given.
+        ValueError: if both are given, or no rank of at least 1 comes of them.
     """
     if rank is not None and reduction is not None:
         raise ValueError(f"LoRA takes rank={rank} or reduction={reduction}, not both")
+    width = lm.config.get_text_config().hidden_size
     if reduction is not None:
-        return lm.config.get_text_config().hidden_size // reduction
+        if not 1 <= reduction <= width:
+            raise ValueError(f"reduction={reduction}: it is from 1 to the LM's width, {width}")
+        return width // reduction
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank}: LoRA has a rank of at least 1")
     return 32 if rank is None else rank
 
 

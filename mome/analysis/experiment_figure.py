@@ -8,6 +8,7 @@ import numpy as np
 
 from mome.analysis.experiment_tables import pairs_in, sets_in
 from mome.analysis.figures import headless_pyplot, save
+from mome.analysis.wer import rate_name
 from mome.data import test_sets
 
 MARKERS = "osD^v<>Ph*"  # told apart without colour
@@ -63,7 +64,7 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
                     va="top",
                 )
         panel.set(xlim=(-0.6, len(pairs) - 0.4), ylim=(0, 1.25 * top or 1))
-        panel.set(xlabel="audio and video rate", ylabel="WER, %")
+        panel.set(xlabel="audio and video rate", ylabel=f"{rate_name(rows)}, %")
         panel.set_title(test_sets.parse(name).describe())
         panel.set_xticks(range(len(pairs)), pairs)
         panel.grid(axis="y", alpha=0.3)

@@ -19,6 +19,7 @@ from mome.analysis.experiments import (
     losses_by_rate,
     trainings,
 )
+from mome.analysis.wer import rate_name, unit_of
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.models.rates import TaskPair
@@ -108,6 +109,7 @@ def results(
                 for seed, folders in by_seed.items()
             }
             references = read_prepared(dump, name, "text")
+            row["unit"] = unit_of(references.values())
             pairs = sorted(next(iter(heard.values())), key=rate_order)
             by_pair = {}
             for pair in pairs:
@@ -159,7 +161,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     rows = found["experiments"]
     lines = [f"# Experiments, {found['task'].upper()}", ""]
     lines += [
-        "WER in %: mean over seeds, with their standard deviation, and below it the difference to",
+        f"{rate_name(rows.values())} in %: mean over seeds, with their standard deviation, and",
+        "below it the difference to",
         f"{rows[found['baseline']]['title']} with its 95 % confidence interval: over utterances,",
         "by a paired bootstrap, and over seeds, by Student's t of the differences seed by seed.",
         "**Bold**: of two seeds or more, the interval leaves out zero. Of one seed it speaks of",

@@ -76,6 +76,11 @@ def are_unspaced(texts: Iterable[str]) -> bool:
     return sum(_is_unspaced(word[0]) for word in words) > len(words) / 2
 
 
+def unit_of(references: Iterable[str]) -> str:
+    """What error rates count in these texts: ``word``, or ``character`` if blanks part no words."""
+    return "character" if are_unspaced(map(normalise, references)) else "word"
+
+
 @dataclass(frozen=True)
 class Score:
     """Errors of a set of hypotheses; ``wer``, ``low``, ``high`` and ``cer`` are percentages.
@@ -177,9 +182,8 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], seed: in
     low, high = np.percentile(100 * sums[:, :3].sum(1) / sums[:, 3], [2.5, 97.5])
     substitutions, deletions, insertions, words = (int(n) for n in counts.sum(0))
     said, heard = (list(texts) for texts in zip(*pairs.values(), strict=True))
-    unit = "word"
-    if are_unspaced(said):
-        unit = "character"
+    unit = unit_of(references.values())
+    if unit == "character":
         said, heard = (["".join(text.split()) for text in texts] for texts in (said, heard))
     return Score(
         wer=100 * (substitutions + deletions + insertions) / words,

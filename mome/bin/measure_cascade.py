@@ -24,8 +24,9 @@ import numpy as np
 
 from mome.analysis import dry_run
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
+from mome.analysis.decoded import read_prepared
 from mome.analysis.figures import headless_pyplot, save
-from mome.analysis.wer import count_errors, error_rate, normalised_pairs
+from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_name, unit_of
 from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
@@ -126,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         wanted = error_rate(reads[fine].errors, words)
         on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), wanted)
         found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
+        found["unit"] = unit_of(read_prepared(args.dump, args.valid_set, "text").values())
         found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
         for name in args.test_sets:
             reads, words, encoders = read_set(
@@ -156,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """Fixed rate pairs, the cascade and one by chance, a row for each and each set."""
-    lines = ["| test set | read at | again at | share | WER | TFLOPs |"]
+    lines = [f"| test set | read at | again at | share | {rate_name([found])} | TFLOPs |"]
     lines.append("| --- | --- | --- | ---: | ---: | ---: |")
     for name, each in found["sets"].items():
         for pair, cost in each["fixed"].items():
@@ -189,7 +191,7 @@ def draw(found: dict[str, Any], output: Path) -> None:
         panel.set_title(name, fontsize=9)
         panel.set_xlabel("TFLOPs for an utterance")
         panel.set_ylim(bottom=0)
-    panels[0][0].set_ylabel("WER (%)")
+    panels[0][0].set_ylabel(f"{rate_name([found])} (%)")
     panels[0][0].legend(fontsize=6)
     figure.tight_layout()
     save(figure, output)

@@ -13,6 +13,7 @@ from typing import Any
 
 from mome.analysis.decoded import rate_order
 from mome.analysis.figures import headless_pyplot, save
+from mome.analysis.wer import rate_name
 from mome.common.extras import demand_installed
 from mome.data import test_sets
 from mome.models.rates import TASKS, parse_rate_pair
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         marker, style = STYLES[title.split(",")[0].lower()]
         draw_line(panel, points, marker, next(dashes, style) if marker == "o" else style, title)
     panel.set_xlabel("audio and video tokens a second")
-    panel.set_ylabel("WER (%)")
+    panel.set_ylabel(f"{rate_name(scores.values())} (%)")
     panel.set_ylim(bottom=0)
     panel.legend(fontsize=7)
     figure.tight_layout()
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
             panel.set_xticks(range(len(names)), names)
             panel.set_xlabel(f"SNR, {args.noise} (dB)")
             panel.legend(fontsize=7)
-        panels[0].set_ylabel("WER (%)")
+        panels[0].set_ylabel(f"{rate_name(scores.values())} (%)")
         panels[0].set_ylim(bottom=0)  # of both
         figure.tight_layout()
         save(figure, output / "wer_by_snr.png", output / "wer_by_snr.svg")

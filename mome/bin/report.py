@@ -18,6 +18,7 @@ from pathlib import Path
 from mome.analysis.conditions import describe_copies
 from mome.analysis.decoded import decode_folder, rate_order
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
+from mome.analysis.wer import rate_name
 from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
 from mome.bin.transcribe import open_for_crops
 from mome.common.extras import demand_installed
@@ -70,13 +71,14 @@ def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure]
     def draw_tokens() -> None:
         plot_tokens.show(model(), data, None, args.output)
 
+    rate = rate_name(scores.values())
     by_tokens = (
-        "WER against tokens",
+        f"{rate} against tokens",
         "Clean test set; the LLM reads fewer tokens at coarser rates.",
         "wer_by_rate.png",
     )
     by_noise = (
-        "WER against noise",
+        f"{rate} against noise",
         "At the finest rates, and at the coarsest.",
         "wer_by_snr.png",
     )

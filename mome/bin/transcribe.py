@@ -374,7 +374,8 @@ def describe(name: str, transcript: Transcript, seconds: float, doubtful: Handli
     if doubtful == "drop" and (left_out := sum(segment.doubtful for segment in segments)):
         notes.append(f"{left_out} of {len(segments)} left out of the text")
     how = f"read as {', '.join(read) or 'nothing'}, confidence {sure:.2f}"
-    line = "; ".join([f"{len(segments)} segments in {seconds:.1f} s, {how}", *notes])
+    count = f"{len(segments)} segment{'' if len(segments) == 1 else 's'}"
+    line = "; ".join([f"{count} in {seconds:.1f} s, {how}", *notes])
     print(f"{name}: {line}", file=sys.stderr)
 
 

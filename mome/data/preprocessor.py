@@ -150,6 +150,8 @@ class AVSRPreprocessor:
             self.tokenizer = load(AutoTokenizer, tokenizer)
         self.noises = list_noises(noise_scp, noise_kinds) if noise_scp and train else []
         self.noise_snrs = list(noise_snrs)
+        if not self.noise_snrs:
+            raise ValueError("noise_snrs is empty: [null] is clean speech alone")
         for snr in self.noise_snrs:
             number = isinstance(snr, int | float) and not isinstance(snr, bool)
             if snr is not None and not (number and math.isfinite(snr)):

@@ -141,7 +141,7 @@ def read(
     elif faceless:
         notes.append(f"no face in {faceless} of {len(clips)} segments")
     if any("several faces" in clip.notes for clip in clips):
-        notes.append("several faces: the one whose mouth moves with the sound is read")
+        notes.append("several faces: the one who speaks is read")
     for note in ("the sound has ended", "the pictures have ended"):
         if count := sum(note in clip.notes for clip in clips):
             notes.append(f"{note} in {count} of {len(clips)} segments")

@@ -200,16 +200,11 @@ def renew(path: Path, change: Callable[[dict[str, Any]], str | None]) -> bool:
         whether anything is new.
 
     Raises:
-        FileNotFoundError, PackedModelError: as :func:`opened`; if mome.json cannot be read.
+        FileNotFoundError, PackedModelError: as :func:`opened` and :func:`read_info`.
         OSError: if it cannot be written.
     """
     with opened(path) as folder:
-        try:
-            info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise PackedModelError(
-                f"{path}: {INFO} cannot be read ({error}); pack it again"
-            ) from None
+        info = read_info(folder, path)
         texts_before = {
             name: (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else ""
             for name in (CARD, INFO)

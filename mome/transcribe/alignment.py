@@ -1,8 +1,9 @@
-"""When the words of a transcript are said."""
+"""When the words of a transcript are said, and by whom."""
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from mome.models.avsr import AVSRModel, Features
 from mome.models.ctc_alignment import Aligned, align
@@ -50,3 +51,37 @@ def align_rate(
         align(row[:length], [token + 1 for token in transcript], window)
         for row, length, transcript in zip(log_probs, lengths.tolist(), transcripts, strict=True)
     ]
+
+
+@torch.inference_mode()
+def lips_say(model: AVSRModel, heard: Features, seen: Features) -> list[float] | None:
+    """How well each of several mouths says what is heard.
+
+    What is heard is the best path of CTC at the finest audio rate; how likely a mouth says that is
+    its probability by CTC, over all alignments, at the finest video rate.
+
+    Args:
+        model: the trained model, which reads both modalities.
+        heard: audio of one utterance, see :meth:`AVSRModel.encode`.
+        seen: video of K mouths.
+
+    Returns:
+        (K,) log-probabilities in nats, each divided by the number of tokens; None where the model
+        has no readout or nothing is heard.
+    """
+    if model.readout is None:
+        return None
+    vocabulary = model.decoder.vocabulary()
+    tokens, lengths = model.project(heard, "audio", min(model.rates["audio"]))
+    path = model.readout.log_probs(tokens[0, : lengths[0]], vocabulary).argmax(-1)
+    labels = torch.unique_consecutive(path)
+    labels = labels[labels > 0].cpu()
+    if not len(labels):
+        return None
+    tokens, lengths = model.project(seen, "video", min(model.rates["video"]))
+    log_probs = model.readout.log_probs(tokens, vocabulary).float().cpu().transpose(0, 1)
+    each = torch.full((len(lengths),), len(labels))
+    losses = F.ctc_loss(
+        log_probs, labels.expand(len(lengths), -1), lengths.cpu(), each, reduction="none"
+    )
+    return (-losses / len(labels)).tolist()

@@ -1,4 +1,4 @@
-"""Who of several people speaks: the one whose mouth moves with the sound."""
+"""Who of several people speaks: the one whose mouth says what is heard, or moves with the sound."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from mome.data.video import LIP_RATE
 SMOOTH = 5  # frames over which motion and sound are averaged
 LAGS = range(-3, 4)  # frames by which sound may be early or late
 CLEAR = 0.1  # by which a correlation must be higher to tell one from another
+CERTAIN = 1.0  # nats for a token, by which a mouth must be likelier than all others
 MOUTH = slice(24, 72)  # rows and columns of the middle of a crop
 SAMPLES = RATE // LIP_RATE
 
@@ -46,18 +47,29 @@ def synchrony(crops: np.ndarray, speech: np.ndarray) -> float:
     return best
 
 
-def who_speaks(candidates: Sequence[np.ndarray], speech: np.ndarray | None) -> int:
+def who_speaks(
+    candidates: Sequence[np.ndarray],
+    speech: np.ndarray | None,
+    said: Sequence[float] | None = None,
+) -> int:
     """Which of several mouths speaks.
 
     Args:
         candidates: crops uint8 (T, 96, 96), those of the largest face first.
         speech: float32 (N,) at 16 kHz, or None without sound.
+        said: how well each says what is heard, see :func:`mome.transcribe.alignment.lips_say`; None
+            if that is not known.
 
     Returns:
-        place of the one that moves with the sound; the first if that is not clear.
+        place of the one that says it; if none does clearly, of the one that moves with the sound;
+        and the first if that is not clear either.
     """
     if speech is None or len(candidates) < 2:
         return 0
+    if said is not None:
+        second, first = np.argsort(said)[-2:]
+        if said[first] > said[second] + CERTAIN:
+            return int(first)
     scores = [synchrony(crops, speech) for crops in candidates]
     best = int(np.argmax(scores))
     return best if scores[best] > scores[0] + CLEAR else 0

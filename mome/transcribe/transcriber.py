@@ -526,7 +526,24 @@ class Transcriber:
             notes.append(f"face found by {tracker.name}, not by {self.tracker.name}")
         if len(candidates) > 1:
             notes.append("several faces")
-        return candidates[who_speaks(candidates, piece.speech)], tracker.name
+            said = self.said(candidates, piece.speech)
+            lips = candidates[who_speaks(candidates, piece.speech, said)]
+        else:
+            (lips,) = candidates
+        return lips, tracker.name
+
+    def said(
+        self, candidates: Sequence[np.ndarray], speech: np.ndarray | None
+    ) -> list[float] | None:
+        """How well each of several mouths says what is heard; None if the model cannot tell."""
+        # This loads Transformers, as building the model did; importing this module need not.
+        from mome.transcribe.alignment import lips_say
+
+        if speech is None or not (self.reads("audio") and self.reads("video")):
+            return None
+        heard = self.encode([Clip(0, 0, {"speech": speech}, [])], "asr")
+        seen = self.encode([Clip(0, 0, {"lips": lips}, []) for lips in candidates], "vsr")
+        return lips_say(self.model, heard, seen)
 
     def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[np.ndarray]:
         """The mouth crops of the faces that a detector sees often enough, the main one first."""

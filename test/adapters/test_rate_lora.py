@@ -111,3 +111,8 @@ def test_the_rank_follows_the_width_as_in_the_predecessors(tiny_lm):
     assert decoder.adapter.weights[0].shape == (32 // 4, 32)
     with pytest.raises(ValueError, match="not both"):
         lora_rank(decoder.lm.inner, 8, 4)
+    width = decoder.lm.inner.config.hidden_size
+    assert lora_rank(decoder.lm.inner, None, width) == 1
+    for rank, reduction in ((0, None), (None, 0), (None, width + 1)):
+        with pytest.raises(ValueError, match=r"at least 1|from 1 to"):
+            lora_rank(decoder.lm.inner, rank, reduction)

@@ -63,6 +63,16 @@ def test_figures_are_drawn_and_the_same_each_time(expdir):
         assert (cv2.imread(str(file)) < 128).any()
 
 
+@pytest.mark.parametrize(("unit", "name"), [("word", "WER (%)"), ("character", "CER (%)")])
+def test_axes_say_which_error_rate_it_is(expdir, monkeypatch, unit, name):
+    scores = {key: each | {"unit": unit} for key, each in SCORES.items()}
+    (expdir / "scores.json").write_text(json.dumps(scores))
+    drawn = []
+    monkeypatch.setattr(plot_results, "save", lambda figure, *_: drawn.append(figure))
+    plot_results.main(["--expdir", str(expdir), "--noise", "babble"])
+    assert [figure.axes[0].get_ylabel() for figure in drawn] == [name, name]
+
+
 def test_what_is_not_decoded_is_named(expdir, tmp_path):
     with pytest.raises(
         SystemExit, match="no set of test with speech is decoded; decoded are test,"

@@ -600,6 +600,8 @@ def test_a_word_among_snrs_is_named(capsys):
     for wrong in ("loud", True, float("nan")):
         with pytest.raises(ValueError, match=f"{wrong!r} is no SNR in dB"):
             AVSRPreprocessor(train=True, noise_snrs=[-5, wrong, None])
+    with pytest.raises(ValueError, match="noise_snrs is empty"):
+        AVSRPreprocessor(train=True, noise_snrs=[])
     with pytest.raises(SystemExit):
         noise_main(["--dump", "/nowhere", "--snrs", "5", "loud"])
     assert "loud" in capsys.readouterr().err

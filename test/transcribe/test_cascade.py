@@ -94,7 +94,9 @@ def test_the_command_measures_a_packed_model(packed, dump, tmp_path, capsys):
     assert of_set["curve"][-1]["threshold"] is None
     ends = of_set["curve"][0], of_set["curve"][-1]
     assert [end["wer"] for end in ends] == [of_set["fixed"][p]["wer"] for p in ("a16_v5", "a4_v2")]
-    assert "| valid | a16_v5 | a4_v2, doubtful |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| share | WER | TFLOPs |" in out
+    assert "| valid | a16_v5 | a4_v2, doubtful |" in out
     assert (cv2.imread(str(output.with_suffix(".png"))) < 128).any()
     with pytest.raises(SystemExit, match="does not exist"):
         measure_cascade.main(["--model", str(tmp_path / "x"), *map(str, options[2:])])

@@ -13,7 +13,7 @@ import yaml
 from tiny_avsr import collate, utterances
 
 from mome.tasks.avsr import load_model
-from mome.tasks.packed import PackedModelError, find_part, folders_of, load_packed, pack
+from mome.tasks.packed import PackedModelError, find_part, folders_of, load_packed, pack, renew
 
 INFO = {"trained_on": "noise", "max_seconds": 4.0}
 
@@ -103,6 +103,8 @@ def test_other_files_are_refused_with_a_remedy(packed, tmp_path):
         PackedModelError, match=r"newer version of mome .format 3, this one reads 2"
     ):
         load_packed(packed)
+    with pytest.raises(PackedModelError, match="newer version of mome"):
+        renew(packed, lambda info: "a new card")
     (packed / "mome.json").write_text("{")
     with pytest.raises(PackedModelError, match=r"mome\.json cannot be read"):
         load_packed(packed)

@@ -1,9 +1,15 @@
-"""Who speaks, on crops whose motion is known."""
+"""Who speaks, on crops whose motion is known, and by what a model makes of them."""
+
+import itertools
+import math
 
 import numpy as np
 import pytest
+import torch
+from tiny_avsr import build, collate, utterances
 
-from mome.transcribe.speaker import loudness, motion, synchrony, who_speaks
+from mome.transcribe.alignment import lips_say
+from mome.transcribe.speaker import CERTAIN, loudness, motion, synchrony, who_speaks
 
 
 def talking(opening: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -70,3 +76,44 @@ def test_motion_and_loudness_are_what_they_say():
     level = loudness(np.full(1000, 0.1, np.float32), 3)
     assert level[0] == pytest.approx(-20, abs=0.01)
     assert level[2] == pytest.approx(-80, abs=0.01)
+
+
+def test_the_mouth_that_says_what_is_heard_speaks(bursts):
+    speech = saying(bursts)
+    own, other = mouth(bursts, 1), mouth(1 - bursts, 2)
+    assert who_speaks([own, other], speech, [-9.0, -9.0 + 1.1 * CERTAIN]) == 1
+    assert who_speaks([other, own], speech, [-2.0, -9.0]) == 0
+    assert who_speaks([other, other, own], speech, [-9.0, -2.0, -9.0]) == 1
+    # Where that is not clear, motion decides.
+    assert who_speaks([other, own], speech, [-9.0, -9.0 - 0.9 * CERTAIN]) == 1
+    assert who_speaks([other, own], speech, [-math.inf, -math.inf]) == 1
+    assert who_speaks([other, own], None, [-9.0, -2.0]) == 0
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_how_likely_mouths_say_it_is_the_sum_over_all_alignments(tiny_lm, tiny_whisper, reads):
+    """Of the few windows of short clips, one by one."""
+    conf = {"readout_conf": {}} if reads else {}
+    model = build(tiny_lm, tiny_whisper, audio_rates=[8, 16], video_rates=[3, 6], **conf).eval()
+    batch = collate(utterances(2))
+    with torch.inference_mode():
+        heard = model.encode(speech=batch["speech"][:1], speech_lengths=batch["speech_lengths"][:1])
+        seen = model.encode(lips=batch["lips"], lips_lengths=batch["lips_lengths"])
+        found = lips_say(model, heard, seen)
+        if not reads:
+            assert found is None
+            return
+        vocabulary = model.decoder.vocabulary()
+        tokens, lengths = model.project(heard, "audio", 8)
+        path = model.readout.log_probs(tokens[0, : lengths[0]], vocabulary).argmax(-1).tolist()
+        tokens, lengths = model.project(seen, "video", 3)
+        posteriors = model.readout.log_probs(tokens, vocabulary).exp()
+    said = [label for label, _ in itertools.groupby(path) if label]
+    assert said
+    for row, length, score in zip(posteriors, lengths.tolist(), found, strict=True):
+        total = 0.0
+        for labels in itertools.product([0, *sorted(set(said))], repeat=length):
+            if [label for label, _ in itertools.groupby(labels) if label] == said:
+                total += math.prod(float(row[place, label]) for place, label in enumerate(labels))
+        expected = math.log(total) / len(said) if total else -math.inf
+        assert score == pytest.approx(expected, rel=1e-4)

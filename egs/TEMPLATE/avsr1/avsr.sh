@@ -404,7 +404,8 @@ for folder in folders_of(Path(sys.argv[1])): print("--downloads", folder, sep="\
                 log "stage 6: not both of these could be read, for the reasons above; the model is packed"
             }
         fi
-        log "transcribe others by: mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
+        log "transcribe others by: . $(realpath "${template}/path.sh")"
+        log "                       mome-transcribe <recording> --model $(realpath "${dir}/${packed}")"
     done
     took 6
 fi
