@@ -1,6 +1,7 @@
 """avsr.sh's data stages, on small clips in the layout that the template's local/data.py reads."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -89,6 +90,30 @@ def test_changed_data_are_seen(recipe):
     assert "data/test/video.scp: was " in run(recipe, *STAGES, check=False)
     run(recipe, *STAGES, "--stage", "2", "--force", "true")  # stage 1 anew would undo it
     assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "15"
+    assert "done already: dump/test/.done" in run(recipe, *STAGES)
+
+
+def test_another_corpus_is_seen(recipe):
+    """Files that are added to a corpus, as by fetching further speakers, are other data."""
+    run(recipe, *STAGES)
+    (recipe / "corpus/.DS_Store").touch()
+    assert "done already: data/.done" in run(recipe, *STAGES)
+    for kind in ("mp4", "txt"):
+        shutil.copy(recipe / f"corpus/test/anna/1.{kind}", recipe / f"corpus/test/anna/3.{kind}")
+    said = run(recipe, *STAGES, check=False)
+    assert re.search(r"source corpus: was 12 files of \d+ bytes, .*, is 14 files of", said)
+    assert "another --datadir, or redo it with --force true" in said
+    # What an earlier version has marked does not say what the corpus was, and holds.
+    mark = read_mark(recipe / "data/.done")
+    settings = {k: v for k, v in mark["settings"].items() if not k.startswith("source ")}
+    assert len(settings) == len(mark["settings"]) - 1
+    write_mark(recipe / "data/.done", settings)
+    assert "done already: data/.done" in run(recipe, *STAGES)
+    # Done anew with the lists of before, it leaves standing what was made from these.
+    for kind in ("mp4", "txt"):
+        (recipe / f"corpus/test/anna/3.{kind}").unlink()
+    (recipe / "corpus/notes").touch()
+    run(recipe, *STAGE_1, "--force", "true")
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
 
 

@@ -147,9 +147,9 @@ prepares() { [[ " ${streams} " == *" $1 "* ]]; }
 # run_once OPTION... -- COMMAND...: run unless its mark says that it has succeeded like this.
 run_once() { python -m mome.bin.run_once --force "${force}" "$@"; }
 
-# counts MARK FILE: whether the work of a mark depends on a file of that name. Marks of before do not
-# name it, and still hold.
-counts() { "${force}" || [ ! -e "$1" ] || grep -q "\"input .*/$2\"" "$1"; }
+# counts MARK NAME: whether the work of a mark depends on what is called so. Marks of before do not name
+# it, and still hold.
+counts() { "${force}" || [ ! -e "$1" ] || grep -q "\"$2\"" "$1"; }
 
 # prepared MARK SET...: what the work of a mark needs of sets: stage 2's marks, and what the clips were
 # made from.
@@ -158,7 +158,7 @@ prepared() {
     shift
     for set in "$@"; do
         echo "${dumpdir}/${set}/.done"
-        if counts "${mark}" sources; then echo "${dumpdir}/${set}/sources"; fi
+        if counts "${mark}" "input .*/sources"; then echo "${dumpdir}/${set}/sources"; fi
     done
 }
 
@@ -219,8 +219,12 @@ if wants 1; then
     begin 1 "data folders"
     folders=()
     for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
+    sources=()
+    # A corpus that has other files now, such as those of further speakers, is another one.
+    if [ -d "${corpus}" ] && counts "${datadir}/.done" "source .*"; then sources=("${corpus}"); fi
     # shellcheck disable=SC2086
-    run_once --mark "${datadir}/.done" --elsewhere=--datadir --valid "${folders[@]}" -- \
+    run_once --mark "${datadir}/.done" --elsewhere=--datadir --sources "${sources[@]}" \
+        --valid "${folders[@]}" -- \
         python local/data.py prepare --corpus "${corpus}" --out "${datadir}" --nj "${nj}" \
         ${prepare_opts}
     took 1
@@ -246,7 +250,7 @@ if wants 2; then
             limit+=(${train_max_seconds:+--max_seconds "${train_max_seconds}"})
         fi
         inputs=("${datadir}/.done" ${exclude:+"${exclude}"}) mark=${dumpdir}/${set}/.done
-        if counts "${mark}" text; then
+        if counts "${mark}" "input .*/text"; then
             inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
         # shellcheck disable=SC2086
@@ -382,7 +386,7 @@ if wants 6; then
         # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
         # measured again, and its card is renewed.
         former=()
-        if ! counts "${mark}" sources && [[ ${pack[*]} != *" --datasets "* ]]; then
+        if ! counts "${mark}" "input .*/sources" && [[ ${pack[*]} != *" --datasets "* ]]; then
             former=(--datasets "$(basename "${PWD}")")
         fi
         # shellcheck disable=SC2046
