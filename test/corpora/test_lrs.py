@@ -840,6 +840,8 @@ def test_a_subset_is_trained_in_proportion_to_its_hours(tmp_path, name, subset):
     ("name", "options", "message"),
     [
         ("lrs3", [], "--lrs3 <folder of the corpus> is missing"),
+        ("lrs3", ["--lrs3", "/", "--train_set=train_30h"], "--train_set train_30h: name --subset,"),
+        ("lrs2", ["--lrs2", "/", "--train-set", "train_29h"], "train_29h: name --subset"),
         ("lrs3", ["--lrs3", "/", "--subset", "5h"], "--subset is 433h or 30h, not 5h"),
         ("lrs2", [], "--lrs2 <folder of the corpus> is missing"),
         ("lrs2", ["--lrs2", "/", "--subset", "5h"], "--subset is 224h or 29h, not 5h"),
