@@ -140,6 +140,37 @@ def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
     assert "done already: exp/mome/.done" in run(recipe, *stage_4)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "warm"), [("vsr", "vsr"), ("asr", "asr"), ("asr vsr", "avsr"), ("vsr asr", "avsr")]
+)
+def test_a_model_starts_from_the_warm_start_of_what_it_reads(recipe, tasks, warm):
+    """Its projectors must be among those of the warm start, which is named by their streams."""
+    for name in ("train", "projectors"):
+        (recipe / f"{name}.yaml").write_text("max_epoch: 1\n")
+    options = ["--stage", "4", "--stop_stage", "4", "--tasks", tasks, "--tag", "x"]
+    options += ["--train_config", "train.yaml", "--projector_config", "projectors.yaml"]
+    options += ["--video_weights", "encoder.safetensors"]
+    for name in ("train", "valid", "noise"):
+        write_mark(recipe / "dump" / name / ".done", {"x": "1"})
+    run(recipe, *options, check=False)  # there is nothing to train on
+    mark = recipe / f"exp/projectors_{warm}/.done"
+    begun = read_mark(mark)["settings"]
+    assert begun["--tasks"] == warm
+    write_mark(mark, begun)
+    assert f"done already: exp/projectors_{warm}/.done" in run(recipe, *options, check=False)
+    started = read_mark(recipe / "exp/x/.done")["settings"]
+    assert started["--tasks"] == tasks
+    assert started["--init_param"] == f"exp/projectors_{warm}/valid.loss.best.pth"
+    assert f"input exp/projectors_{warm}/.done" in started
+    assert {path.name for path in (recipe / "exp").iterdir()} == {f"projectors_{warm}", "x"}
+    # A tag puts another model beside this one, and no other warm start.
+    write_mark(recipe / "exp/x/.done", started)
+    said = run(recipe, *options, "--train_opts", "--seed 1", check=False)
+    assert "give another --expdir or --tag, or redo it" in said
+    (recipe / "projectors.yaml").write_text("max_epoch: 2\n")
+    assert "give another --expdir, or redo it" in run(recipe, *options, check=False)
+
+
 def test_a_model_of_another_training_set_is_not_decoded(recipe):
     config = recipe / "exp/mome/config.yaml"
     config.parent.mkdir(parents=True)

@@ -333,7 +333,8 @@ if wants 4; then
     for model in "${models[@]}"; do
         begin 4_model "training of ${model%% *} for ${model#* }"
         # shellcheck disable=SC2086
-        train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
+        elsewhere="--expdir or --tag" \
+            train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
             "${init[@]}" ${train_opts}
     done
     took 4
