@@ -51,7 +51,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import add_noise, power
+from mome.data.augment import SILENT, SilentNoise, add_noise, power
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
     KINDS,
@@ -99,7 +99,7 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         The SNRs measured in what was written.
 
     Raises:
-        ValueError: for silent speech, or if a file misses its SNR.
+        ValueError: for silent speech or noise, or if a file misses its SNR.
     """
     speech = read_audio(mixture.speech)
     if power(speech) == 0:
@@ -112,7 +112,10 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         if _finished(output, (mixture.speech, noise_path), len(speech)):
             continue
         noise = read_audio(noise_path)
-        mixed = add_noise(speech, noise, snr, rng)
+        try:
+            mixed = add_noise(speech, noise, snr, rng)
+        except SilentNoise:
+            raise SilentNoise(f"{noise_path} {SILENT}") from None
         content, achieved = _encode_mixture(output, limit_peak(mixed), mixed, speech)
         if abs(achieved - snr) > SNR_TOLERANCE:
             # Of faint speech, 16 bits keep too little at its own level.

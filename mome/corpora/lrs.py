@@ -274,6 +274,11 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
     return result
 
 
+def exclude(clip: Clip, reason: str) -> Part:
+    """What becomes of a clip that ended the process which read it."""
+    return Part(excluded=[(clip.name, f"mp4: {reason}")])
+
+
 def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = False) -> Part:
     """Utterances of clips, cut into segments or whole, with the options of `make_parser`.
 
@@ -284,7 +289,8 @@ def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = Fa
     make = partial(make_utterances, cut=cut, **options)
     clips = list(clips)
     merged = Part()
-    for result in map_items(make, clips, args.nj, f"texts of {clips[0].part}" if clips else ""):
+    name = f"texts of {clips[0].part}" if clips else ""
+    for result in map_items(make, clips, args.nj, name, crashed=exclude):
         merged.utterances += result.utterances
         merged.excluded += result.excluded
         merged.notes += result.notes

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
-from media import talking_head, write_clip
+from media import let_workers_crash, talking_head, write_clip
 from sentences import distinct_sentences
 
 from mome.bin import prepare_media
@@ -275,6 +275,23 @@ def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
         ("trainval/anna/00002", "mp4: video in a codec that FFmpeg does not know; convert it"),
         ("trainval/anna/00003", "RuntimeError: of a kind that nobody expects"),
     ]
+
+
+def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
+    clips = []
+    for number in ("00001", "crash", "00003"):
+        video = tmp_path / "trainval/anna" / f"{number}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(video)
+        video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+        clips.append(Clip("trainval", "anna", number, video))
+    let_workers_crash(tmp_path, monkeypatch)
+    options = argparse.Namespace(max_seconds=16.0, split="length", marks="drop", nj=2)
+    part = lrs.prepare_part(clips, options)
+    assert [utterance.id for utterance in part.utterances] == ["anna_00001", "anna_00003"]
+    ((name, reason),) = part.excluded
+    assert name == "trainval/anna/crash"
+    assert reason.startswith("mp4: its process crashed or was killed")
 
 
 @pytest.mark.parametrize(("end", "kept"), [(0.9, True), (1.19, True), (1.21, False), (9.0, False)])

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from media import talking_head, write_clip
+from media import let_workers_crash, talking_head, write_clip
 
 from mome.bin import prepare_media
 from mome.data.audio import read_audio
@@ -167,23 +167,11 @@ def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_pat
     assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
 
-CRASH = """
-import os, signal, av
-opened = av.open
-def open(file, *args, **kwargs):
-    if str(file).endswith("crash.mp4"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return opened(file, *args, **kwargs)
-av.open = open
-"""
-
-
 def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
     videos = {f"anna_{name}": tmp_path / f"{name}.mp4" for name in ("a", "crash", "d")}
     for path in videos.values():
         write_clip(path, talking_head(12, 224))
-    (tmp_path / "sitecustomize.py").write_text(CRASH)  # of the workers alone
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    let_workers_crash(tmp_path, monkeypatch)
     data = data_folder(tmp_path / "data", videos)
     prepare(data, tmp_path / "dump", "--max_excluded", "0.5", "--nj", "2")
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_a", "anna_d"]
