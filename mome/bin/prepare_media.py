@@ -5,7 +5,8 @@ second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
 with its reason in `excluded`; `excluded_stage1` is the list of the data folder. Finished clips are
 kept when the command is run again; a clip is made anew if its sources are others than `sources`
-lists, with their sizes and times of change.
+lists, with their sizes and times of change. --look_only true makes nothing: it writes a checksum of
+what `sources` would say now to `sources.sha256`, and says which clips it would say it of.
 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
@@ -30,6 +31,8 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 
 import argparse
 import errno
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -443,6 +446,21 @@ def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
     write_scp(record, sources)
 
 
+def look(dump: Path, clips: list[Clip]) -> None:
+    """Write a checksum of what clips would be made from now, and say what has changed."""
+    now = {clip.utterance: clip.made_from for clip in clips}
+    made = read_scp(dump / "sources") if (dump / "sources").is_file() else {}
+    changed = sorted(name for name in now.keys() & made.keys() if now[name] != made[name])
+    if changed:
+        first = changed[0]
+        print(
+            f"{dump}: {len(changed)} of {len(made)} clips were made from other files than there"
+            f" are now, such as {first}: was {made[first]}, is {now[first]}"
+        )
+    text = json.dumps(now, sort_keys=True)
+    write_text(dump / "sources.sha256", f"{hashlib.sha256(text.encode()).hexdigest()}\n")
+
+
 def find_crop(
     lip_dir: Path, utterance: str, speaker: str, video: str, segmented: bool = False
 ) -> str:
@@ -596,6 +614,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     parser.add_argument("--audio_format", choices=AUDIO, default=AUDIO[0])
+    parser.add_argument(
+        "--look_only", choices=("true", "false"), default="false", help="only look at the sources"
+    )
     parser.add_argument("--detect_every", type=int, default=12, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
     parser.add_argument(
@@ -628,6 +649,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prepare one set."""
     args = parse(argv)
+    streams = (args.lip_dir, args.audio_format, args.streams)
+    if args.look_only == "true":
+        try:
+            look(args.dump, list_clips(args.data, args.dump, *streams)[0])
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(str(error)) from None
+        return
     if args.parallel:
         demand_installed("mome-prepare-media", "espnet3")
     settings = Settings(
@@ -651,9 +679,7 @@ def main(argv: list[str] | None = None) -> None:
     elif sight:
         trackers = trackers_of(settings)  # fails early
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
-    clips, excluded = list_clips(
-        args.data, args.dump, args.lip_dir, args.audio_format, args.streams
-    )
+    clips, excluded = list_clips(args.data, args.dump, *streams)
     # Where models are changes nothing; which of them found a crop is said in the crop, and what
     # they are in the record of the crops.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}

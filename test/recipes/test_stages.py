@@ -117,6 +117,33 @@ def test_another_corpus_is_seen(recipe):
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
 
 
+def test_recordings_that_are_replaced_are_seen(recipe):
+    """Under names that stay, in lists that stay."""
+    run(recipe, *STAGES)
+    path = recipe / "corpus/test/anna/2.mp4"
+    shutil.copy(recipe / "corpus/test/anna/1.mp4", path)
+    os.utime(path, (1e9, 1e9))
+    stage_2 = [*STAGES, "--stage", "2"]
+    said = run(recipe, *stage_2, check=False)
+    assert "dump/test: 1 of 2 clips were made from other files than there are now, such as " in said
+    assert f"anna-2: was {path} " in said
+    assert "source dump/test/sources.sha256: was " in said
+    assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "30"
+    # What an earlier version has marked does not say it, and holds.
+    mark = read_mark(recipe / "dump/test/.done")
+    settings = {k: v for k, v in mark["settings"].items() if not k.startswith("source ")}
+    write_mark(recipe / "dump/test/.done", settings)
+    assert "done already: dump/test/.done" in run(recipe, *stage_2)
+    # Without the mark, the clips of the other files are kept.
+    kept = recipe / "dump/test/audio/anna/anna-1.flac"
+    before = kept.stat().st_mtime_ns
+    (recipe / "dump/test/.done").unlink()
+    run(recipe, *stage_2)
+    assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "15"
+    assert kept.stat().st_mtime_ns == before
+    assert "done already: dump/test/.done" in run(recipe, *stage_2)
+
+
 def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
     """Clips that are replaced under their names; what an earlier version has marked still holds."""
     options = ["--streams", "video", "--tasks", "vsr", "--train_config", "train.yaml"]

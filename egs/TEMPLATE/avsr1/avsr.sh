@@ -253,15 +253,21 @@ if wants 2; then
         if counts "${mark}" "input .*/text"; then
             inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
-        # shellcheck disable=SC2086
-        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" \
-            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- \
-            python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
-            --detector "${detector}" --landmarks "${landmarks[0]}" \
-            --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
-            "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
-            ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"} \
-            ${lip_opts} "${limit[@]}"
+        # shellcheck disable=SC2206
+        prepare=(python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}"
+            --detector "${detector}" --landmarks "${landmarks[0]}"
+            --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)"
+            "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"}
+            ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"}
+            ${lip_opts} "${limit[@]}")
+        # A recording that was replaced under its name is another one.
+        sources=()
+        if counts "${mark}" "source .*"; then
+            "${prepare[@]}" --look_only true
+            sources=("${dumpdir}/${set}/sources.sha256")
+        fi
+        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" --sources "${sources[@]}" \
+            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- "${prepare[@]}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
                 --output "${dumpdir}/${set}/lips.png"
