@@ -58,6 +58,7 @@ from mome.data.audio import (
 from mome.data.exclusions import (
     FILE,
     OF_STAGE_1,
+    OFFICIAL_SIZE,
     WHOLE_PICTURE,
     check_excluded,
     print_reasons,
@@ -585,12 +586,12 @@ def read_unwanted(path: Path | None) -> dict[str, str]:
 
 
 def hand_on(data: Path, dump: Path) -> None:
-    """Copy the list of what stage 1 left out, so that a table can say how complete the set is."""
-    listed = data / FILE
-    if listed.is_file():
-        write_text(dump / OF_STAGE_1, listed.read_text(encoding="utf-8"))
-    else:
-        (dump / OF_STAGE_1).unlink(missing_ok=True)
+    """Copy what stage 1 says of the set's size, so that a table can say how complete the set is."""
+    for file, name in ((FILE, OF_STAGE_1), (OFFICIAL_SIZE, OFFICIAL_SIZE)):
+        if (data / file).is_file():
+            write_text(dump / name, (data / file).read_text(encoding="utf-8"))
+        else:
+            (dump / name).unlink(missing_ok=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
-from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
+from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
@@ -66,6 +66,9 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
                 said.append(f"stage {stage} excludes {count}, see {dump / base / file}")
             elif stage == 1 and count is None:
                 said.append("what stage 1 excludes is not listed")
+        official = dump / base / OFFICIAL_SIZE
+        if official.is_file() and (size := int(official.read_text())) != total:
+            said.append(f"the corpus has {size} in this set")
         detectors = dump / base / "detectors"
         found = list(read_scp(detectors).values()) if detectors.is_file() else []
         if whole := found.count(WHOLE_PICTURE):

@@ -205,6 +205,11 @@ def test_tables_of_a_folder(tmp_path):
     score_bin.main(arguments)
     said = said[:-1] + f"; in 1 no face is found and the whole picture read, see {detectors}."
     assert said in (tmp_path / "exp/RESULTS.md").read_text()
+    for size, told in ((5, ""), (1321, "; the corpus has 1321 in this set")):
+        (tmp_path / "dump/test/official_size").write_text(f"{size}\n")
+        score_bin.main(arguments)
+        table = (tmp_path / "exp/RESULTS.md").read_text()
+        assert f"see {second}{told}; in 1 no face" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
     score_bin.main([*arguments, "--decode_tag", "x"])
     assert (tmp_path / "exp/RESULTS_x.md").exists()

@@ -641,7 +641,9 @@ def test_lrs3_folders(tmp_path, lrs3, capsys):
     assert "corrupt or truncated" in small[f"{one}/50023"]
     long = {f"pretrain/{SPEAKERS[0]}/00010_01": "longer than 3 s"}
     assert excluded(tmp_path / "train_433h") == small | long
-    assert "6 excluded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 excluded" in said
+    assert "test: warning: 3 clips, where the corpus' test set has 1321\n" in said
     # The validation clips follow the seed, or a list.
     main([*arguments, "--num_valid", "2", "--seed", "0"])
     assert read_scp(tmp_path / "valid/text") == sets["valid"]
@@ -702,7 +704,9 @@ def test_lrs2_folders(tmp_path, lrs2, capsys):
         "train.txt:7:5535415699068794046/00099": "list entry without file",
     }
     assert excluded(tmp_path / "test") == {}
-    assert "1 clips are in no list" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 clips are in no list" in said
+    assert "test: warning: 2 clips, where the corpus' test set has 1243\n" in said
     with pytest.raises(FileNotFoundError, match=r"test\.txt.*--lrs2 names the folder"):
         main([*arguments, str(lrs2 / "mvlrs_v1")])
 
@@ -776,6 +780,7 @@ def test_recipe(runs, name):
     assert {key for key in scores if not key.startswith("guess/")} == expected
     table = (folder / "exp/mome/RESULTS.md").read_text()
     assert "| test, clean |" in table
+    assert f"; the corpus has {1321 if name == 'lrs3' else 1243} in this set.\n" in table
     source = (
         "the end of NOISEX-92's babble.wav, seed 0"
         if name == "lrs2"
