@@ -91,6 +91,8 @@ from mome.lips.landmarks import FaceTracker
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 STREAMS = ("audio", "video")
 AUDIO = ("flac", "wav")  # formats
+# Share of the frames of a crop made elsewhere that may be black, as where a scene fades.
+MAX_DARK = 0.1
 
 
 @dataclass(frozen=True)
@@ -315,14 +317,17 @@ def make_clip(
 
 
 def check_lit(crop: np.ndarray, path: str) -> None:
-    """See that a crop (T, H, W) made elsewhere is not black, nor mostly black around a picture.
+    """See that few frames of a crop (T, H, W) made elsewhere are mostly black, as beside a picture.
 
     Raises:
-        MediaError: if it is.
+        MediaError: if more are; says how many.
     """
-    left, top, right, bottom = lit_box(list(crop)) or (0, 0, 0, 0)
-    if (right - left) * (bottom - top) < MIN_VISIBLE * crop[0].size:
-        raise MediaError(path, "the crop is mostly black; crop it again, or drop the utterance")
+    boxes = [lit_box([frame]) or (0, 0, 0, 0) for frame in crop]
+    shares = [(right - left) * (bottom - top) / crop[0].size for left, top, right, bottom in boxes]
+    dark = sum(share < MIN_VISIBLE for share in shares)
+    if dark > MAX_DARK * len(crop):
+        what = f"{dark} of {len(crop)} frames of the crop are mostly black"
+        raise MediaError(path, f"{what}; crop it again, or drop the utterance")
 
 
 def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) -> np.ndarray:
