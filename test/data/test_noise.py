@@ -1,6 +1,7 @@
 """mome.data.noise and mome.bin.make_noise."""
 
 import os
+import re
 import tracemalloc
 from itertools import product
 from pathlib import Path
@@ -263,6 +264,38 @@ def test_what_is_there_is_added_to_but_not_taken_from(dump, capsys):
     with pytest.raises(SystemExit):
         noise_main([*arguments(root), "--snrs", "loud"])
     assert "'loud' is not an SNR in dB" in capsys.readouterr().err
+
+
+def test_recordings_that_are_added_to_musan_are_seen(tmp_path, capsys):
+    """They would be drawn in the place of others, and divided in another way."""
+    make_set(tmp_path / "dump/train", ["s1", "s2"], 3, seed=0)
+    make_set(tmp_path / "dump/test", ["t1"], 1, seed=1)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        path = tmp_path / "musan/noise/a" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, rng.uniform(-0.5, 0.5, 8000), 16000)
+    command = [*arguments(tmp_path), "--snrs", "0"]
+    noise_main(command)
+    (path.parent / "notes.txt").touch()
+    capsys.readouterr()
+    noise_main(command)
+    assert "test with noise: 1 utterances at 1 SNRs, 0 new" in capsys.readouterr().out
+    added = path.with_name("3.wav")
+    soundfile.write(added, rng.uniform(-0.5, 0.5, 8000), 16000)
+    with pytest.raises(SystemExit, match=r"noise/\.done was .*\n  musan_recordings: was \d+, is"):
+        noise_main(command)
+    added.unlink()
+    # What an earlier version has made does not say it, and holds.
+    for file in ("noise/.done", "test_sets.json", "test_noise_snr0/settings.json"):
+        path = tmp_path / "dump" / file
+        content, count = re.subn(r'\s*"musan_recordings": \d+,', "", path.read_text())
+        assert count == 1
+        path.write_text(content)
+    noise_main(command)
+    assert "test with noise: 1 utterances at 1 SNRs, 0 new" in capsys.readouterr().out
+    noise_main([*command, *FORCE])
+    assert "musan_recordings" in (tmp_path / "dump/noise/.done").read_text()
 
 
 def test_noisy_copies_follow_their_noise(dump, capsys):
