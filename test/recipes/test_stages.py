@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from mome.common.marks import read_mark, write_mark
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import write_lips
 
-TEMPLATE = Path(__file__).parents[2] / "egs/TEMPLATE"
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "egs/TEMPLATE"
 
 
 def run(folder: Path, *options, check: bool = True) -> str:
@@ -204,6 +206,39 @@ def test_a_model_of_another_training_set_is_not_decoded(recipe):
     config.write_text("train_data_path_and_name_and_type: [[dump/other/text, text, text]]\n")
     said = run(recipe, "--stage", "5", "--stop_stage", "5", check=False)
     assert "exp/mome/config.yaml: trained on other, not on train; give that set" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tag", "a b"], "--tag 'a b': folders are named by it; no blank and no comma"),
+        (["--decode_tag", "a,b"], "--decode_tag 'a,b': folders are named by it"),
+        (["--decode_tag", "a/b"], "--decode_tag 'a/b': files are named by it; no slash"),
+        (["--train_set", "train other"], "--train_set 'train other': folders are named by it"),
+        (["--valid_set", "\tvalid"], "--valid_set '\tvalid': folders are named by it"),
+    ],
+)
+def test_names_that_folders_cannot_have_are_refused(tmp_path, options, message):
+    assert message in run(tmp_path, "--stage", "9", *options, check=False)
+
+
+def test_a_tag_may_name_a_folder_within_another(tmp_path):
+    run(tmp_path, "--stage", "9", "--tag", "experiments/mome/lr0.002_seed0", "--decode_tag", "x-1")
+
+
+def test_corrupted_lips_are_left_out_where_none_are_read(recipe):
+    for number in (3, 4):  # babble takes two for training and two for tests
+        for kind in ("mp4", "txt"):
+            folder = recipe / "corpus/train/anna"
+            shutil.copy(folder / f"1.{kind}", folder / f"{number}.{kind}")
+    options = ["--tasks", "asr", "--corruptions", "blur", "--snrs", ""]
+    options += ["--noise_opts", "--num_train 1 --num_test 1 --seconds 1 --test_share 0.5"]
+    said = run(recipe, "--stage", "1", "--stop_stage", "3", *options)
+    assert "no --corruptions, as --tasks asr reads no lips" in said
+    assert not list((recipe / "dump").glob("test_blur*"))
+    command = [sys.executable, "-m", "mome.bin.corrupt_lips", "--dump", recipe / "dump"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr.startswith(f"{recipe}/dump/test/lip.scp does not exist: there are no lips")
 
 
 def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):

@@ -116,6 +116,11 @@ for folder in "${datadir}" "${dumpdir}" "${expdir}"; do
     [[ ${folder} =~ ^[^[:space:],]+$ ]] ||
         die "folder '${folder}': its name separates words in lists of files; no blank and no comma"
 done
+for option in tag decode_tag train_set valid_set; do
+    [[ ${!option} =~ ^[^[:space:],]*$ ]] ||
+        die "--${option} '${!option}': folders are named by it; no blank and no comma"
+done
+[[ ${decode_tag} != */* ]] || die "--decode_tag '${decode_tag}': files are named by it; no slash"
 for snr in ${snrs}; do
     [[ ${snr} =~ ^[-+]?[0-9]+(\.[0-9]*)?$ ]] || die "--snrs '${snrs}': ${snr} is not an SNR in dB"
 done
@@ -290,7 +295,9 @@ if wants 3; then
     fi
     # shellcheck disable=SC2086
     python -m mome.bin.swap_stream --dump "${dumpdir}" --sets ${test_sets}
-    if [ -n "${corruptions}" ]; then
+    if [ -n "${corruptions}" ] && ! prepares video; then
+        log "stage 3: no --corruptions, as --tasks ${tasks} reads no lips"
+    elif [ -n "${corruptions}" ]; then
         # shellcheck disable=SC2086
         python -m mome.bin.corrupt_lips --dump "${dumpdir}" --sets ${corrupt_sets:-${test_sets}} \
             --kinds ${corruptions} --nj "${nj}" --seed "${seed}" --force "${force}" \
