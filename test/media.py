@@ -1,5 +1,6 @@
 """Small recordings for tests."""
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -109,3 +110,21 @@ def talking_head(num_frames: int, size: int) -> np.ndarray:
         for m in head_motion(num_frames, size)
     ]
     return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in frames])
+
+
+# Ends the process that opens a file of this name, as a fault of a decoder does.
+CRASH = """
+import os, signal, av
+opened = av.open
+def open(file, *args, **kwargs):
+    if str(file).endswith("crash.mp4"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return opened(file, *args, **kwargs)
+av.open = open
+"""
+
+
+def let_workers_crash(folder: Path, monkeypatch) -> None:
+    """Let worker processes, and not this one, end by a fault where they open a ``crash.mp4``."""
+    (folder / "sitecustomize.py").write_text(CRASH)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")

@@ -16,11 +16,16 @@ lrs3=                      # folder of the corpus
 subset=433h                # or 30h
 train_config=conf/train.yaml # it also says which LLM and Whisper are the default
 train_opts=                # beside those of the subset
+train_set=                 # is chosen by the subset
 # shellcheck disable=SC2034
-own_options="lrs3 subset train_config train_opts"
+own_options="lrs3 subset train_set train_config train_opts"
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
 corpus=$(corpus_folder lrs3 "${lrs3}" "$@")
+if [ -n "${train_set}" ]; then
+    echo "$0: --train_set ${train_set}: name --subset, to which folders and steps belong, too" >&2
+    exit 1
+fi
 cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 

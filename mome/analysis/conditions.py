@@ -1,7 +1,7 @@
 """What the decoded conditions of a table have in common, checked and in words."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,19 @@ from mome.data import test_sets
 from mome.data.kaldi import read_scp
 
 
-def demand_alike(conditions: Mapping[Path, Settings], dump: Path) -> None:
+def demand_alike(
+    conditions: Mapping[Path, Settings], dump: Path, but: Collection[str] = ()
+) -> None:
     """See that conditions may stand in one table.
 
     Beam, weights and what else was given to decoding are the same, the test sets are those that
-    there are now, and all copies with one kind of noise have it of one source and seed.
+    there are now, all copies with one kind of noise have it of one source and seed, and all lips
+    that are corrupted in one way are so by one seed and the same strengths.
 
     Args:
         conditions: folder ``<decode>/<task>/<set>/<rate pair>`` -> settings of its decoding.
         dump: folder of the test sets.
+        but: settings that may differ, such as the weights of several models.
 
     Raises:
         mome.common.marks.OtherSettings: if not; names both conditions, or both sets.
@@ -27,15 +31,16 @@ def demand_alike(conditions: Mapping[Path, Settings], dump: Path) -> None:
     for folder, settings in conditions.items():
         demand_same(
             f"{folder}, unlike {first},",
-            _without(settings, "test_set"),
-            _without(conditions[first], "test_set"),
+            _without(settings, "test_set", *but),
+            _without(conditions[first], "test_set", *but),
             "--decode_tag",
         )
         name = folder.parent.name
         decoded = {key: value for key, value in settings.items() if key == "test_set"}
         now = {"test_set": test_sets.settings_of(dump, name)}
         demand_same(f"{folder}, unlike {dump / name} now,", decoded, now, "--decode_tag")
-    for copies in _by_noise(folder.parent.name for folder in conditions).values():
+    names = [folder.parent.name for folder in conditions]
+    for copies in (*_by_noise(names).values(), *_by_corruption(names).values()):
         settings_of = {name: test_sets.settings_of(dump, name) for name in copies}
         for name, settings in settings_of.items():
             demand_same(
@@ -44,6 +49,16 @@ def demand_alike(conditions: Mapping[Path, Settings], dump: Path) -> None:
                 _without(settings_of[copies[0]], "source"),
                 "--dumpdir",
             )
+
+
+def describe_search(settings: Settings) -> str:
+    """The settings of a decoding in words, without the weights."""
+    words = [f"Beam {settings['beam']}", f"at most {settings['max_new_tokens']} new tokens"]
+    if penalty := settings["length_penalty"]:
+        words.append(f"length penalty {penalty:g}")
+    if size := settings.get("no_repeat_ngram_size"):
+        words.append(f"no {size} tokens twice")
+    return ", ".join(words)
 
 
 def describe_copies(dump: Path, names: Iterable[str]) -> list[str]:
@@ -59,11 +74,10 @@ def describe_copies(dump: Path, names: Iterable[str]) -> list[str]:
         if digest := noise_digest(dump, kind):
             words.append(f"recordings of tests SHA-256 {digest[:12]}")
         lines.append(f"{words[0]}: {', '.join(words[1:])}.")
-    corrupted = {name: test_sets.parse(name).corruption for name in names}
     seeds = {
         str(test_sets.settings_of(dump, name).get("seed", "unknown"))
-        for name, corruption in corrupted.items()
-        if corruption
+        for copies in _by_corruption(names).values()
+        for name in copies
     }
     if seeds:
         lines.append(f"- Corrupted lips: seed {', '.join(sorted(seeds))}.")
@@ -117,5 +131,14 @@ def _by_noise(names: Iterable[str]) -> dict[str, list[str]]:
     return copies
 
 
-def _without(settings: Settings, name: str) -> Settings:
-    return {key: value for key, value in settings.items() if key != name}
+def _by_corruption(names: Iterable[str]) -> dict[str, list[str]]:
+    """Corruption of lips -> the copies that have it."""
+    copies: dict[str, list[str]] = {}
+    for name in sorted(dict.fromkeys(names)):
+        if corruption := test_sets.parse(name).corruption:
+            copies.setdefault(corruption, []).append(name)
+    return copies
+
+
+def _without(settings: Settings, *names: str) -> Settings:
+    return {key: value for key, value in settings.items() if key not in names}

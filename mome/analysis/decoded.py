@@ -1,8 +1,9 @@
 """What stage 5 has decoded, and the references, for programs that look into errors."""
 
 import argparse
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,48 @@ def rate_order(name: str) -> tuple[int, int]:
     return fineness(parse_rate_pair(name))
 
 
+def settings_digest(how: Mapping[str, Any]) -> str:
+    """What stands beside a score for the settings in the decode.json of what was scored."""
+    text = json.dumps(how.get("settings", {}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_scores(expdir: Path, tag: str = "") -> dict[str, dict[str, Any]]:
+    """Error rates as stage 5 has written them: ``<task>/<set>/<rate pair>`` -> score.
+
+    Keys that begin with ``guess/`` are of guesses. Earlier versions wrote no digest of the settings
+    beside the scores, which are taken as they are; so are those without transcripts.
+
+    Raises:
+        FileNotFoundError: if there are none; names the stage that writes them.
+        ValueError: for a file that cannot be read, or conditions that were decoded in another way
+            since they were scored; names the file and the remedy.
+    """
+    path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; stage 5 writes it")
+    scores = _read_json(path)
+    decode = decode_folder(expdir, tag)
+    for key, score in scores.items():
+        scored = score.pop("settings", None)
+        if scored and decode.is_dir() and scored != settings_digest(read_how(decode / key)):
+            raise ValueError(
+                f"{path}: {key} is not decoded, or in another way since it was scored; run stage 5"
+                " again"
+            )
+    return scores
+
+
+def read_how(folder: Path) -> dict[str, Any]:
+    """How a condition was decoded, by the decode.json in its folder; empty without one.
+
+    Raises:
+        ValueError: for a file that cannot be read; names it and the remedy.
+    """
+    path = folder / "decode.json"
+    return _read_json(path) if path.is_file() else {}
+
+
 def read_scores(
     expdir: Path, weights: str, tag: str = ""
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -44,18 +87,19 @@ def read_scores(
         empty if nothing was scored.
 
     Raises:
-        ValueError: for a file that cannot be read; names it and the remedy.
+        ValueError: as of :func:`load_scores`.
     """
-    path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
-    scores = _read_json(path) if path.is_file() else {}
+    try:
+        scores = load_scores(expdir, tag)
+    except FileNotFoundError:
+        scores = {}
     rows, settings = [], {}
     for key, values in scores.items():
         task, _, rest = key.partition("/")
         name, _, pair = rest.partition("/")
-        how = decode_folder(expdir, tag) / task / name / pair / "decode.json"
-        if task not in TASKS or not how.is_file():
+        if task not in TASKS:
             continue
-        found = _read_json(how).get("settings", {})
+        found = read_how(decode_folder(expdir, tag) / key).get("settings", {})
         if found.get("weights") == weights:
             rows.append({"task": task, "set": name, "rates": pair, **values})
             settings = {key: value for key, value in found.items() if key != "test_set"}

@@ -10,7 +10,14 @@ import numpy as np
 
 from mome.analysis import dry_run, parameters
 from mome.analysis.comparison import compare, errors_by_seed
-from mome.analysis.decoded import decode_folder, rate_order, read_prepared, read_transcripts
+from mome.analysis.conditions import demand_alike, describe_copies, describe_search
+from mome.analysis.decoded import (
+    decode_folder,
+    rate_order,
+    read_how,
+    read_prepared,
+    read_transcripts,
+)
 from mome.analysis.experiments import (
     Experiment,
     ExperimentList,
@@ -46,6 +53,34 @@ def transcripts_of(folders: Sequence[Path], task: str, name: str) -> dict[str, d
     for folder in folders:
         found |= read_transcripts(decode_folder(folder), task, name)
     return found
+
+
+def hows_of(folders: Sequence[Path], task: str, names: Sequence[str]) -> dict[Path, dict[str, Any]]:
+    """Folder of a condition -> how it was decoded, of some models and test sets."""
+    texts = (
+        path
+        for folder in folders
+        for name in names
+        for path in sorted((decode_folder(folder) / task / name).glob("*/text"))
+    )
+    return {path.parent: read_how(path.parent) for path in texts}
+
+
+def describe_decoding(hows: Mapping[Path, Mapping[str, Any]], dump: Path) -> list[str]:
+    """What all conditions have in common, in lines for tables; none without conditions.
+
+    Raises:
+        mome.common.marks.OtherSettings: if they differ in more than their weights, see
+            :func:`mome.analysis.conditions.demand_alike`.
+    """
+    if not hows:
+        return []
+    demand_alike({f: how.get("settings", {}) for f, how in hows.items()}, dump, but=["weights"])
+    search = describe_search(next(iter(hows.values()))["settings"])
+    files = sorted({Path(how["weights"]).name for how in hows.values() if "weights" in how})
+    weights = ", ".join(f"`{file}`" for file in files)
+    copies = describe_copies(dump, [folder.parent.name for folder in hows])
+    return [f"{search}. Weights: {weights} of each training.", "", *copies, ""]
 
 
 def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
@@ -84,9 +119,12 @@ def results(
 
     Raises:
         ValueError: if transcripts do not fit the references.
+        mome.common.marks.OtherSettings: if they were not decoded alike, or of other test sets than
+            there are now.
     """
     baseline = next(each for each in listed.experiments if each.name == listed.baseline)
     found: dict[str, Any] = {}
+    hows: dict[Path, dict[str, Any]] = {}
     of_baseline: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for experiment in [baseline, *(each for each in experiments if each is not baseline)]:
         losses = losses_by_rate(listed, experiment, expdir)
@@ -103,6 +141,7 @@ def results(
         if names:
             durations = [*map(float, read_prepared(dump, names[0], "utt2dur").values())]
             row |= costs(next(iter(by_seed.values())), listed.task, float(np.median(durations)))
+        hows |= hows_of([f for folders in by_seed.values() for f in folders], listed.task, names)
         for name in names:
             heard = {
                 seed: transcripts_of(folders, listed.task, name)
@@ -131,7 +170,12 @@ def results(
                 else:
                     row["wer"].setdefault(name, {})[pair] = asdict(compare(errors, other, words))
         found[experiment.name] = row
-    return {"task": listed.task, "baseline": listed.baseline, "experiments": found}
+    return {
+        "task": listed.task,
+        "baseline": listed.baseline,
+        "decoding": describe_decoding(hows, dump),
+        "experiments": found,
+    }
 
 
 def sets_of(by_seed: Mapping[int, Sequence[Path]], task: str) -> list[str]:
@@ -168,6 +212,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "**Bold**: of two seeds or more, the interval leaves out zero. Of one seed it speaks of",
         "these trainings alone.",
         "",
+        *found["decoding"],
     ]
     for name in sets_in(rows.values()):
         pairs = pairs_in(rows.values(), name)

@@ -73,7 +73,16 @@ def _finished(output: str, clip: Clip) -> bool:
 
 
 def corrupt_set(data: Path, args: argparse.Namespace) -> None:
-    """Write the copies of a set, of every kind at every strength."""
+    """Write the copies of a set, of every kind at every strength.
+
+    Raises:
+        SystemExit: for a set without lips, or copies that were made with other settings.
+    """
+    if not (data / "lip.scp").is_file():
+        raise SystemExit(
+            f"{data / 'lip.scp'} does not exist: there are no lips to corrupt. Stage 2 cuts them"
+            " for tasks that read lips, or with --streams video"
+        )
     lips, speakers = read_scp(data / "lip.scp"), read_scp(data / "utt2spk")
     lengths = read_scp(data / "utt2num_frames")
     names = {u: f"lips/{speakers[u]}/{u}.mp4" for u in lips}

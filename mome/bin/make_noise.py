@@ -38,7 +38,14 @@ import soundfile
 
 from mome.common.atomic_files import write_bytes
 from mome.common.extras import demand_installed
-from mome.common.marks import OtherSettings, differences, fingerprint, is_done, write_mark
+from mome.common.marks import (
+    OtherSettings,
+    differences,
+    fingerprint,
+    is_done,
+    read_mark,
+    write_mark,
+)
 from mome.common.processes import map_items
 from mome.data import test_sets
 from mome.data.audio import (
@@ -51,7 +58,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import add_noise, power
+from mome.data.augment import SILENT, SilentNoise, add_noise, power
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
     KINDS,
@@ -99,7 +106,7 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         The SNRs measured in what was written.
 
     Raises:
-        ValueError: for silent speech, or if a file misses its SNR.
+        ValueError: for silent speech or noise, or if a file misses its SNR.
     """
     speech = read_audio(mixture.speech)
     if power(speech) == 0:
@@ -112,7 +119,10 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         if _finished(output, (mixture.speech, noise_path), len(speech)):
             continue
         noise = read_audio(noise_path)
-        mixed = add_noise(speech, noise, snr, rng)
+        try:
+            mixed = add_noise(speech, noise, snr, rng)
+        except SilentNoise:
+            raise SilentNoise(f"{noise_path} {SILENT}") from None
         content, achieved = _encode_mixture(output, limit_peak(mixed), mixed, speech)
         if abs(achieved - snr) > SNR_TOLERANCE:
             # Of faint speech, 16 bits keep too little at its own level.
@@ -211,9 +221,27 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def musan_settings(args: argparse.Namespace) -> dict[str, object]:
-    """What the other kinds of noise depend on."""
-    return {"seed": args.seed, "test_share": args.test_share, "musan": str(args.musan or "")}
+def musan_settings(
+    args: argparse.Namespace, musan: Mapping[str, Mapping[str, Mapping[str, str]]]
+) -> dict[str, object]:
+    """What the other kinds of noise depend on: ``musan`` is kind -> split -> id -> path.
+
+    Names and sizes stand for its recordings; marks of before do not say them, and hold.
+    """
+    settings: dict[str, object] = {"seed": args.seed, "test_share": args.test_share}
+    settings["musan"] = str(args.musan or "")
+    mark = read_mark(args.dump / "noise" / ".done")
+    said = mark is None or "musan_recordings" in mark["settings"]
+    if args.musan and (said or args.force == "true"):
+        paths = {
+            name: path
+            for kind in musan.values()
+            for of_split in kind.values()
+            for name, path in of_split.items()
+        }
+        lines = (f"{name} {Path(paths[name]).stat().st_size}\n" for name in sorted(paths))
+        settings["musan_recordings"] = zlib.crc32("".join(lines).encode())
+    return settings
 
 
 def noisex_settings(args: argparse.Namespace, files: list[Path]) -> dict[str, object]:
@@ -429,9 +457,10 @@ def main(argv: list[str] | None = None) -> None:
     if missing := set(args.test_kinds or []) - set(kinds):
         options = " and ".join(sorted({test_sets.option_for(kind) for kind in missing}))
         raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {options}")
+    of_musan = musan_settings(args, musan)
     settings = {
         "babble": babble_settings(args),
-        **dict.fromkeys(musan, musan_settings(args)),
+        **dict.fromkeys(musan, of_musan),
         "noisex": noisex_settings(args, noisex),
     }
     wanted: dict[tuple[str, str], dict[test_sets.TestSet, dict[str, object]]] = {}
@@ -451,7 +480,7 @@ def main(argv: list[str] | None = None) -> None:
                 claimed[each] = made_with
     try:
         # The lists of noise are those of training: without --musan they would lose its kinds.
-        noise_settings = {**settings["babble"], **musan_settings(args), **settings["noisex"]}
+        noise_settings = {**settings["babble"], **of_musan, **settings["noisex"]}
         is_done(folder / ".done", noise_settings, "--dumpdir", force)
         test_sets.claim(args.dump, claimed, force)
     except OtherSettings as error:

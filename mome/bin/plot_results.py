@@ -7,11 +7,10 @@ confidence intervals that are in the scores. Without noisy test sets there is no
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from mome.analysis.decoded import rate_order
+from mome.analysis.decoded import load_scores, rate_order
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import rate_name
 from mome.common.extras import demand_installed
@@ -27,14 +26,10 @@ def read_scores(expdir: Path, tag: str = "") -> dict[tuple[str, str, str], dict[
     """The scores that stage 5 wrote: (task, test set, rate pair) -> score.
 
     Raises:
-        FileNotFoundError: if there are none; names the stage that writes them.
+        FileNotFoundError, ValueError: as of :func:`mome.analysis.decoded.load_scores`.
     """
-    path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; stage 5 writes it")
-    values = json.loads(path.read_text(encoding="utf-8"))
     scores = {}
-    for key, score in values.items():
+    for key, score in load_scores(expdir, tag).items():
         task, *rest = key.split("/")
         if task in TASKS and len(rest) == 2:
             scores[task, rest[0], rest[1]] = score

@@ -5,7 +5,8 @@ second) and audio/<speaker>/<utterance>.flac (16 kHz, one channel, 640 samples a
 lip.scp, wav.scp, text, utt2spk, spk2utt, utt2dur and utt2num_frames. What cannot be used is listed
 with its reason in `excluded`; `excluded_stage1` is the list of the data folder. Finished clips are
 kept when the command is run again; a clip is made anew if its sources are others than `sources`
-lists, with their sizes and times of change.
+lists, with their sizes and times of change. --look_only true makes nothing: it writes a checksum of
+what `sources` would say now to `sources.sha256`, and says which clips it would say it of.
 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
@@ -30,6 +31,8 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 
 import argparse
 import errno
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +58,7 @@ from mome.data.audio import (
 from mome.data.exclusions import (
     FILE,
     OF_STAGE_1,
+    OFFICIAL_SIZE,
     WHOLE_PICTURE,
     check_excluded,
     print_reasons,
@@ -87,6 +91,8 @@ from mome.lips.landmarks import FaceTracker
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 STREAMS = ("audio", "video")
 AUDIO = ("flac", "wav")  # formats
+# Share of the frames of a crop made elsewhere that may be black, as where a scene fades.
+MAX_DARK = 0.1
 
 
 @dataclass(frozen=True)
@@ -311,14 +317,17 @@ def make_clip(
 
 
 def check_lit(crop: np.ndarray, path: str) -> None:
-    """See that a crop (T, H, W) made elsewhere is not black, nor mostly black around a picture.
+    """See that few frames of a crop (T, H, W) made elsewhere are mostly black, as beside a picture.
 
     Raises:
-        MediaError: if it is.
+        MediaError: if more are; says how many.
     """
-    left, top, right, bottom = lit_box(list(crop)) or (0, 0, 0, 0)
-    if (right - left) * (bottom - top) < MIN_VISIBLE * crop[0].size:
-        raise MediaError(path, "the crop is mostly black; crop it again, or drop the utterance")
+    boxes = [lit_box([frame]) or (0, 0, 0, 0) for frame in crop]
+    shares = [(right - left) * (bottom - top) / crop[0].size for left, top, right, bottom in boxes]
+    dark = sum(share < MIN_VISIBLE for share in shares)
+    if dark > MAX_DARK * len(crop):
+        what = f"{dark} of {len(crop)} frames of the crop are mostly black"
+        raise MediaError(path, f"{what}; crop it again, or drop the utterance")
 
 
 def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) -> np.ndarray:
@@ -441,6 +450,21 @@ def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
             for path in made_of(clip, dump):
                 path.unlink()
     write_scp(record, sources)
+
+
+def look(dump: Path, clips: list[Clip]) -> None:
+    """Write a checksum of what clips would be made from now, and say what has changed."""
+    now = {clip.utterance: clip.made_from for clip in clips}
+    made = read_scp(dump / "sources") if (dump / "sources").is_file() else {}
+    changed = sorted(name for name in now.keys() & made.keys() if now[name] != made[name])
+    if changed:
+        first = changed[0]
+        print(
+            f"{dump}: {len(changed)} of {len(made)} clips were made from other files than there"
+            f" are now, such as {first}: was {made[first]}, is {now[first]}"
+        )
+    text = json.dumps(now, sort_keys=True)
+    write_text(dump / "sources.sha256", f"{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
 def find_crop(
@@ -567,12 +591,12 @@ def read_unwanted(path: Path | None) -> dict[str, str]:
 
 
 def hand_on(data: Path, dump: Path) -> None:
-    """Copy the list of what stage 1 left out, so that a table can say how complete the set is."""
-    listed = data / FILE
-    if listed.is_file():
-        write_text(dump / OF_STAGE_1, listed.read_text(encoding="utf-8"))
-    else:
-        (dump / OF_STAGE_1).unlink(missing_ok=True)
+    """Copy what stage 1 says of the set's size, so that a table can say how complete the set is."""
+    for file, name in ((FILE, OF_STAGE_1), (OFFICIAL_SIZE, OFFICIAL_SIZE)):
+        if (data / file).is_file():
+            write_text(dump / name, (data / file).read_text(encoding="utf-8"))
+        else:
+            (dump / name).unlink(missing_ok=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -596,6 +620,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     parser.add_argument("--audio_format", choices=AUDIO, default=AUDIO[0])
+    parser.add_argument(
+        "--look_only", choices=("true", "false"), default="false", help="only look at the sources"
+    )
     parser.add_argument("--detect_every", type=int, default=12, help="frames with landmarks")
     parser.add_argument("--detect_side", type=int, default=480, help="pixels; larger is reduced")
     parser.add_argument(
@@ -628,6 +655,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prepare one set."""
     args = parse(argv)
+    streams = (args.lip_dir, args.audio_format, args.streams)
+    if args.look_only == "true":
+        try:
+            look(args.dump, list_clips(args.data, args.dump, *streams)[0])
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(str(error)) from None
+        return
     if args.parallel:
         demand_installed("mome-prepare-media", "espnet3")
     settings = Settings(
@@ -651,9 +685,7 @@ def main(argv: list[str] | None = None) -> None:
     elif sight:
         trackers = trackers_of(settings)  # fails early
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
-    clips, excluded = list_clips(
-        args.data, args.dump, args.lip_dir, args.audio_format, args.streams
-    )
+    clips, excluded = list_clips(args.data, args.dump, *streams)
     # Where models are changes nothing; which of them found a crop is said in the crop, and what
     # they are in the record of the crops.
     choices = {name: value for name, value in vars(settings).items() if "landmarks" not in name}

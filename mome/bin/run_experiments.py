@@ -64,7 +64,7 @@ from mome.bin.run_once import NEUTRAL as NEUTRAL_SETTINGS
 from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
 from mome.common.extras import demand_installed
-from mome.common.marks import differences, read_mark
+from mome.common.marks import OtherSettings, differences, read_mark
 from mome.common.processes import default_jobs
 
 REPORT_SECONDS = 60  # between two reports on the way
@@ -341,7 +341,7 @@ def main(argv: list[str] | None = None) -> None:
             with locked(args.folder) as lock:
                 work(listed, chosen, args, lock)
         print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (FileNotFoundError, ValueError, RuntimeError, OtherSettings) as error:
         raise SystemExit(f"mome-run-experiments: {error}") from None
 
 
@@ -441,7 +441,7 @@ def work(
             if len(failed) > 1 and not done and not busy:
                 break
             if time.monotonic() - reported > REPORT_SECONDS:
-                with suppress(OSError):  # it is written again at the end
+                with suppress(OSError, OtherSettings):  # it is written again at the end
                     write_report(listed, chosen, args)
                 reported = time.monotonic()
     if failed:

@@ -5,6 +5,8 @@
 Settings are the options of the command, the content of the YAML file that its --config names, and
 what the marks of its inputs (--needs) hold. With the same settings nothing is done, and with others
 it is an error that shows the difference; with --force true the work is done again in either case.
+So is it with raw files that are others now (--sources: of a folder, names and sizes of all below),
+but what was made from the work is not in doubt if the same comes of them.
 Options that change no result, such as --nj, do not count, nor does a launcher before the command:
 what counts comes after the last `--`. Output goes to the log beside the mark as well.
 
@@ -28,6 +30,7 @@ from pathlib import Path
 import psutil
 
 from mome.common.marks import (
+    SOURCE,
     OtherSettings,
     fingerprint,
     is_done,
@@ -170,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--mark", type=Path, required=True, help="e.g. dump/test/.done")
     parser.add_argument("--needs", nargs="*", default=[], help="marks or files of its inputs")
+    parser.add_argument("--sources", nargs="*", default=[], help="raw files or folders of them")
     parser.add_argument(
         "--checkpoint", type=Path, help="unfinished work that has this file goes on from it"
     )
@@ -204,8 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     force = args.force == "true"
     try:
         settings = command_settings(command)
-        inputs = {_relative(path): fingerprint(path) for path in args.needs}
-        settings |= {f"input {path}": digest for path, digest in inputs.items()}
+        for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
+            settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
         done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None

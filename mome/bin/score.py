@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mome.analysis.conditions import demand_alike, describe_copies
-from mome.analysis.decoded import add_arguments, decode_folder, rate_order
+from mome.analysis.conditions import demand_alike, describe_copies, describe_search
+from mome.analysis.decoded import add_arguments, decode_folder, rate_order, settings_digest
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
-from mome.data.exclusions import FILE, OF_STAGE_1, WHOLE_PICTURE, count_excluded
+from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
@@ -66,6 +66,9 @@ def completeness(dump: Path, names: Iterable[str]) -> list[str]:
                 said.append(f"stage {stage} excludes {count}, see {dump / base / file}")
             elif stage == 1 and count is None:
                 said.append("what stage 1 excludes is not listed")
+        official = dump / base / OFFICIAL_SIZE
+        if official.is_file() and (size := int(official.read_text())) != total:
+            said.append(f"the corpus has {size} in this set")
         detectors = dump / base / "detectors"
         found = list(read_scp(detectors).values()) if detectors.is_file() else []
         if whole := found.count(WHOLE_PICTURE):
@@ -84,16 +87,12 @@ def markdown(
     rate = rate_name(each.as_dict() for each in scores.values())
     lines = ["# Character error rates" if units == {"character"} else "# Word error rates", ""]
     settings = next(iter(how.values()))["settings"]
-    penalty = f", length penalty {settings['length_penalty']:g}" * bool(settings["length_penalty"])
     files = sorted({Path(each["weights"]).name for each in how.values() if "weights" in each})
     weights = "".join(f"`{file}`, " for file in files)
-    if size := settings.get("no_repeat_ngram_size"):
-        penalty += f", no {size} tokens twice"
     lines += [
-        f"{rate} in %, with the 95 % confidence interval of a bootstrap over utterances. Beam "
-        f"{settings['beam']}, at most {settings['max_new_tokens']} new tokens{penalty}. Weights: "
-        f"{weights}SHA-256 {settings['weights'][:12]}. Scored text: "
-        f"{NORMALISATION}.",
+        f"{rate} in %, with the 95 % confidence interval of a bootstrap over utterances. "
+        f"{describe_search(settings)}. Weights: {weights}SHA-256 {settings['weights'][:12]}. "
+        f"Scored text: {NORMALISATION}.",
         "",
         *sets,
         "",
@@ -179,7 +178,10 @@ def main(argv: list[str] | None = None) -> None:
     sets = completeness(args.dump, names) + describe_copies(args.dump, names)
     table = markdown(scores, guesses, how, sets)
     write_text(args.expdir / f"RESULTS{tag}.md", table)
-    values = {"/".join(key): value.as_dict() for key, value in scores.items()}
+    values: dict[str, dict] = {
+        "/".join(key): value.as_dict() | {"settings": settings_digest(how[key])}
+        for key, value in scores.items()
+    }
     values |= {f"guess/{key}": value.as_dict() for key, value in guesses.items()}
     write_text(args.expdir / f"scores{tag}.json", json.dumps(values, indent=2) + "\n")
     print(table.split("## Details")[0])

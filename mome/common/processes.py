@@ -21,6 +21,8 @@ from mome.common.yaml_files import read_yaml
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+# Items of a cluster whose workers have ended, above which they may not be more than those done.
+MANY = 16
 CRASHED = "its process crashed or was killed, also when it had no other work"
 
 
@@ -52,8 +54,8 @@ def map_items[Item, Result](
             ``n_workers`` then stands for ``nj``. Function, files and Python must be found at the
             same paths there.
         crashed: gives the result of an item whose worker ends without an exception, as by a fault
-            of a decoder, from the item and the reason; an error if it is not given. Only for
-            processes on this machine, and not for one.
+            of a decoder, from the item and the reason; an error if it is not given. With ``nj`` 1
+            there is no worker, and what ends the process ends this one.
 
     Returns:
         The results, in the order of ``items``.
@@ -69,8 +71,8 @@ def map_items[Item, Result](
     if nj < 1:
         raise ValueError(f"nj={nj}: at least one job is needed")
     if cluster and items:
-        return _map_on_cluster(function, items, desc, cluster)
-    if nj == 1 or len(items) < 2:
+        return _map_on_cluster(function, items, desc, cluster, crashed)
+    if nj == 1 or (len(items) < 2 and not crashed):
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
     with one_thread_each():
         return _map_in_pools(function, items, nj, desc, crashed)
@@ -164,7 +166,11 @@ def _run_pool[Item, Result](
 
 
 def _map_on_cluster[Item, Result](
-    function: Callable[[Item], Result], items: list[Item], desc: str, cluster: str | Path
+    function: Callable[[Item], Result],
+    items: list[Item],
+    desc: str,
+    cluster: str | Path,
+    crashed: Callable[[Item, str], Result] | None,
 ) -> list[Result]:
     client = _client(str(cluster))  # says what to install if Dask is missing
     from distributed import as_completed as completed
@@ -172,7 +178,15 @@ def _map_on_cluster[Item, Result](
     work = partial(_one_thread, function)
     futures = client.map(work, items, pure=False, key=desc or "job", batch_size=1000)
     try:
-        return _gather(futures, completed(futures), items, desc)
+        results, killed = _gather(futures, completed(futures), items, desc, crashed is not None)
+        # Dask blames all that a worker had when it ended; what ends it alone as well is at fault.
+        for place in killed:
+            alone = [client.submit(work, items[place], pure=False)]
+            found, guilty = _gather(alone, alone, [items[place]], desc, crashed is not None)
+            if guilty and crashed:
+                found = {0: crashed(items[place], CRASHED)}
+            results[place] = found[0]
+        return [results[place] for place in range(len(items))]
     except BaseException:
         client.cancel(futures)
         raise
@@ -188,16 +202,31 @@ def _client(cluster: str) -> Any:
     return build_client(OmegaConf.create(read_yaml(cluster)))
 
 
-def _gather(futures: list, completed: Iterable, items: list, desc: str) -> list:
-    """The results in the order of the items; raises the error of the first future that fails."""
+def _gather(
+    futures: list, completed: Iterable, items: list, desc: str, go_on: bool
+) -> tuple[dict[int, Any], list[int]]:
+    """The results by the items' places; raises the error of the first future that fails.
+
+    With ``go_on`` items whose workers have ended are no error, unless these are most: then there is
+    more to it than the items. Their places are the second value.
+    """
+    from distributed import KilledWorker
+
     places = {future: place for place, future in enumerate(futures)}
-    results: list = [None] * len(futures)
+    results: dict[int, Any] = {}
+    killed: list[int] = []
     for future in _progress(completed, desc, len(futures)):
         place = places[future]
-        if error := future.exception():
+        error = future.exception()
+        if error is None:
+            results[place] = future.result()
+            continue
+        if not (go_on and isinstance(error, KilledWorker)):
             raise _failure(desc, items[place], error) from error
-        results[place] = future.result()
-    return results
+        killed.append(place)
+        if len(killed) > max(MANY, len(results)):
+            raise _failure(desc, items[place], error) from error
+    return results, killed
 
 
 def _progress[Item](iterable: Iterable[Item], desc: str, total: int) -> Iterable[Item]:

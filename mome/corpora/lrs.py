@@ -26,8 +26,8 @@ from pathlib import Path
 
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
-from mome.data.exclusions import leave_out
-from mome.data.kaldi import spk2utt_of, write_scp
+from mome.data.exclusions import OFFICIAL_SIZE, leave_out
+from mome.data.kaldi import spk2utt_of, write_scp, write_text
 from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
@@ -274,6 +274,11 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
     return result
 
 
+def exclude(clip: Clip, reason: str) -> Part:
+    """What becomes of a clip that ended the process which read it."""
+    return Part(excluded=[(clip.name, f"mp4: {reason}")])
+
+
 def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = False) -> Part:
     """Utterances of clips, cut into segments or whole, with the options of `make_parser`.
 
@@ -284,7 +289,8 @@ def prepare_part(clips: Iterable[Clip], args: argparse.Namespace, cut: bool = Fa
     make = partial(make_utterances, cut=cut, **options)
     clips = list(clips)
     merged = Part()
-    for result in map_items(make, clips, args.nj, f"texts of {clips[0].part}" if clips else ""):
+    name = f"texts of {clips[0].part}" if clips else ""
+    for result in map_items(make, clips, args.nj, name, crashed=exclude):
         merged.utterances += result.utterances
         merged.excluded += result.excluded
         merged.notes += result.notes
@@ -307,7 +313,7 @@ def drop_duplicates(parts: Iterable[Part]) -> None:
 
 
 def write_set(
-    folder: Path, parts: Sequence[Part], args: argparse.Namespace, test: bool = False
+    folder: Path, parts: Sequence[Part], args: argparse.Namespace, test_clips: int = 0
 ) -> None:
     """Write a data folder with a file ``excluded``, which lists what is left out and why.
 
@@ -317,7 +323,9 @@ def write_set(
         folder: the data folder.
         parts: what it holds.
         args: options of `make_parser`.
-        test: whether it is a test set, which has a limit of its own.
+        test_clips: how many the corpus has in its test set, if this is that one, which has a limit
+            of its own. With more or less it is another one: a warning says so, and a file
+            `official_size`, for RESULTS.md.
 
     Raises:
         SystemExit: if nothing is left, or more than the limit allows is excluded.
@@ -326,9 +334,13 @@ def write_set(
     excluded = [pair for part in parts for pair in part.excluded]
     for note, count in Counter(note for part in parts for note in part.notes).most_common():
         print(f"{folder}: note on {count}: {note}")
-    limit = args.test_max_excluded if test else args.max_excluded
+    limit = args.test_max_excluded if test_clips else args.max_excluded
     hours = sum(u.end - u.start for u in utterances) / 3600
-    leave_out(folder, excluded, len(utterances), limit, test, hours)
+    leave_out(folder, excluded, len(utterances), limit, bool(test_clips), hours)
+    if test_clips:
+        write_text(folder / OFFICIAL_SIZE, f"{test_clips}\n")
+        if (count := len(utterances) + len(excluded)) != test_clips:
+            print(f"{folder}: warning: {count} clips, where the corpus' test set has {test_clips}")
     segmented = not all(utterance.whole for utterance in utterances)
     videos, segments = {}, {}
     for u in utterances:

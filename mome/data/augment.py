@@ -6,8 +6,12 @@ et al., Interspeech 2022).
 
 import numpy as np
 
-SILENT = "the noise is empty or silent; remove it from the list"
 MEAN, STD = 0.421, 0.165  # of lip pixels in [0, 1], from AV-HuBERT
+SILENT = "is empty or silent; remove it from the recordings of noise"
+
+
+class SilentNoise(ValueError):
+    """A noise that is empty or silent throughout."""
 
 
 def power(samples: np.ndarray) -> float:
@@ -26,10 +30,10 @@ def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.nd
     If the cut is digital silence, it is taken from the loudest sample on instead.
 
     Raises:
-        ValueError: for a noise that is empty or silent throughout.
+        SilentNoise: for a noise that is empty or silent throughout.
     """
     if len(noise) == 0:
-        raise ValueError(SILENT)
+        raise SilentNoise(f"the noise {SILENT}")
     # A noise longer than the speech is not wrapped around, which would leave a discontinuity.
     last = len(noise) - length if len(noise) > length else len(noise) - 1
     offset = int(rng.integers(last + 1))
@@ -41,10 +45,10 @@ def cut_loudest(noise: np.ndarray, length: int) -> np.ndarray:
     """Take ``length`` samples from the loudest one on, repeating the noise where it is too short.
 
     Raises:
-        ValueError: for a noise that is silent throughout.
+        SilentNoise: for a noise that is silent throughout.
     """
     if not np.any(noise):
-        raise ValueError(SILENT)
+        raise SilentNoise(f"the noise {SILENT}")
     offset = int(np.argmax(np.abs(noise)))
     return np.take(noise, np.arange(offset, offset + length), mode="wrap")
 
@@ -68,7 +72,7 @@ def add_noise(
         float32 (N,).
 
     Raises:
-        ValueError: for a noise that is empty or silent.
+        SilentNoise: for a noise that is empty or silent.
     """
     return mix(speech, cut_noise(noise, len(speech), rng), snr_db)
 

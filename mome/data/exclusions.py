@@ -10,6 +10,8 @@ from mome.data.kaldi import write_text
 FILE = "excluded"
 # The list of stage 1, which stage 2 hands on beside its own.
 OF_STAGE_1 = "excluded_stage1"
+# How many clips a corpus has in its test set, a number; stage 2 hands it on, too.
+OFFICIAL_SIZE = "official_size"
 # What stands for a detector in the list `detectors` where none has found a face.
 WHOLE_PICTURE = "whole_picture"
 

@@ -397,7 +397,14 @@ def _check_media(
         for key in c_sorted(keys)
     ]
     check = partial(_check_recordings, frame_rate=frame_rate, tolerance=tolerance)
-    return [problem for found in map_items(check, items, nj, "check media") for problem in found]
+    found = map_items(check, items, nj, "check media", crashed=_not_readable)
+    return [problem for problems in found for problem in problems]
+
+
+def _not_readable(item: tuple[str, dict[str, str | None], float], reason: str) -> list[str]:
+    """The problem with recordings that ended the process which opened them."""
+    key, paths, _ = item
+    return [f"{key}: {', '.join(filter(None, paths.values()))}: {reason}"]
 
 
 def _check_recordings(

@@ -10,6 +10,8 @@ import torch
 from mome.data.activity import HOP, speech_activity
 from mome.data.audio import read_audio, read_samples, readable_samples
 from mome.data.augment import (
+    SILENT,
+    SilentNoise,
     center_crop,
     cut_loudest,
     cut_noise,
@@ -71,14 +73,20 @@ def read_noise(path: str, length: int, rng: np.random.Generator) -> np.ndarray:
     """What `cut_noise` takes of a recording, float32 (length,), of which no more is read.
 
     As a whole are read those that are shorter, of another rate or format, or silent in this part.
+
+    Raises:
+        SilentNoise: for a recording that is empty or silent; names it.
     """
     total = readable_samples(path)
-    if total is None or total <= length:
-        return cut_noise(read_audio(path), length, rng)
-    cut = read_samples(path, int(rng.integers(total - length + 1)), length)
-    if len(cut) == length and np.any(cut):
-        return cut
-    return cut_loudest(read_audio(path), length)
+    try:
+        if total is None or total <= length:
+            return cut_noise(read_audio(path), length, rng)
+        cut = read_samples(path, int(rng.integers(total - length + 1)), length)
+        if len(cut) == length and np.any(cut):
+            return cut
+        return cut_loudest(read_audio(path), length)
+    except SilentNoise:
+        raise SilentNoise(f"{path} {SILENT}") from None
 
 
 def lead_in(data: dict[str, str | np.ndarray], frames: int) -> dict[str, str | np.ndarray]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from mome.adapters import attach
 from mome.analysis.dry_run import build, meta
 from mome.analysis.experiment_figure import draw
-from mome.analysis.experiment_tables import markdown
+from mome.analysis.experiment_tables import describe_decoding, hows_of, markdown
 from mome.analysis.experiments import (
     all_trainings,
     best_rate,
@@ -24,6 +24,9 @@ from mome.analysis.experiments import (
     validation_loss,
 )
 from mome.bin import run_experiments
+from mome.common.marks import OtherSettings
+from mome.data import test_sets
+from mome.data.kaldi import write_scp
 from mome.tasks.config import parse
 
 TRAIN = {
@@ -217,11 +220,43 @@ def test_a_difference_is_bold_if_its_interval_leaves_out_zero():
             ("alone", alone),
         )
     }
-    table = markdown({"task": "asr", "baseline": "base", "experiments": rows})
+    table = markdown({"task": "asr", "baseline": "base", "decoding": [], "experiments": rows})
     assert "| base | 2 | 5.5 ± 0.7 |" in table
     assert "| clear | 2 | 5.5 ± 0.7<br>**+1.0 [+0.2, +2.0]** |" in table
     assert "| unclear | 2 | 5.5 ± 0.7<br>+1.0 [-0.2, +2.0] |" in table
     assert "| alone | 2 | 5.5<br>+1.0 [+0.2, +2.0] |" in table
+
+
+def test_the_table_of_experiments_says_how_all_were_decoded(tmp_path):
+    dump = tmp_path / "dump"
+    dump.mkdir()
+    copy = test_sets.noisy("test", "babble", 0)
+    test_sets.add_to_list(dump, {copy: {"seed": 3, "speakers": 30, "train_set": "train"}})
+    folders = [tmp_path / "exp" / name for name in ("mome", "lora")]
+    for folder in folders:
+        for name in ("test", copy.name):
+            settings = {"weights": folder.name, "beam": 4, "max_new_tokens": 8, "length_penalty": 0}
+            settings["test_set"] = test_sets.settings_of(dump, name)
+            how = {"settings": settings, "weights": f"{folder}/valid.epoch.best.pth"}
+            of_pair = folder / "decode/avsr" / name / "a4_v2"
+            write_scp(of_pair / "text", {"u": "red"})
+            (of_pair / "decode.json").write_text(json.dumps(how))
+    hows = hows_of(folders, "avsr", ["test", copy.name])
+    assert len(hows) == 4
+    assert describe_decoding(hows, dump) == [
+        "Beam 4, at most 8 new tokens. Weights: `valid.epoch.best.pth` of each training.",
+        "",
+        "- Noise `babble`: up to 30 voices of `train`, seed 3.",
+        "",
+    ]
+    settings["beam"] = 15
+    (of_pair / "decode.json").write_text(json.dumps(how))
+    with pytest.raises(OtherSettings, match=r"lora/.*, unlike .*/mome/.*\n  beam: was 15, is 4"):
+        describe_decoding(hows_of(folders, "avsr", ["test", copy.name]), dump)
+    test_sets.add_to_list(dump, {copy: {"seed": 4, "speakers": 30, "train_set": "train"}})
+    with pytest.raises(OtherSettings, match=r"unlike .*/test_babble_snr0 now"):
+        describe_decoding(hows_of(folders[:1], "avsr", ["test", copy.name]), dump)
+    assert describe_decoding({}, dump) == []
 
 
 @pytest.mark.parametrize("wer", [0.0, 2.0])

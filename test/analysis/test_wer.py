@@ -7,6 +7,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from mome.analysis.decoded import load_scores
 from mome.analysis.wer import guess, normalise, score
 from mome.bin import score as score_bin
 from mome.common.marks import OtherSettings
@@ -204,6 +205,11 @@ def test_tables_of_a_folder(tmp_path):
     score_bin.main(arguments)
     said = said[:-1] + f"; in 1 no face is found and the whole picture read, see {detectors}."
     assert said in (tmp_path / "exp/RESULTS.md").read_text()
+    for size, told in ((5, ""), (1321, "; the corpus has 1321 in this set")):
+        (tmp_path / "dump/test/official_size").write_text(f"{size}\n")
+        score_bin.main(arguments)
+        table = (tmp_path / "exp/RESULTS.md").read_text()
+        assert f"see {second}{told}; in 1 no face" in table
     (tmp_path / "exp/decode").rename(tmp_path / "exp/decode_x")
     score_bin.main([*arguments, "--decode_tag", "x"])
     assert (tmp_path / "exp/RESULTS_x.md").exists()
@@ -315,6 +321,47 @@ def test_no_table_mixes_noises_of_a_kind(tmp_path, changes, message):
         f"{tmp_path}/dump/test_babble_snr5, unlike {tmp_path}/dump/test_babble_snr0, was made with"
         f" other settings:\n  {message}\n"
     )
+
+
+def test_no_table_mixes_corruptions_of_a_kind(tmp_path):
+    (tmp_path / "dump").mkdir()
+    for kind, strength, seed in (("drop", 1, 0), ("blur", 1, 1), ("blur", 2, 1), ("drop", 2, 0)):
+        copy = test_sets.corrupted("test", kind, strength)
+        made_with = {"seed": seed, "DROPPED": [0.2, 0.6], "source": "of the test set"}
+        test_sets.add_to_list(tmp_path / "dump", {copy: made_with})
+        decoded(tmp_path, "a4_v2", "a one\nb two\n", copy.name)
+    score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    copy = test_sets.corrupted("test", "drop", 3)
+    made_with["DROPPED"] = [0.2, 0.9]
+    test_sets.add_to_list(tmp_path / "dump", {copy: made_with})
+    decoded(tmp_path, "a4_v2", "a one\nb two\n", copy.name)
+    with pytest.raises(OtherSettings, match=r"test_drop3, unlike .*test_drop1, .*\n  DROPPED: was"):
+        score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+
+
+def test_scores_of_another_decoding_are_not_read(tmp_path):
+    """A stage 5 that was killed between the decoding and the scoring leaves those of before."""
+    decoded(tmp_path, "a4_v2", "a one\nb two\n")
+    exp = tmp_path / "exp"
+    score_bin.main(["--expdir", str(exp), "--dump", str(tmp_path / "dump")])
+    scores = load_scores(exp)
+    assert scores["avsr/test/a4_v2"]["wer"] == 0
+    assert "settings" not in scores["avsr/test/a4_v2"]
+    how = exp / "decode/avsr/test/a4_v2/decode.json"
+    before = how.read_text()
+    how.write_text(before.replace('"beam": 2', '"beam": 15'))
+    message = r"exp/scores\.json: avsr/test/a4_v2 is not decoded, or in another way .* stage 5"
+    with pytest.raises(ValueError, match=message):
+        load_scores(exp)
+    how.unlink()
+    with pytest.raises(ValueError, match=message):
+        load_scores(exp)
+    how.write_text(before)
+    assert load_scores(exp) == scores
+    # Earlier versions did not say, nor is there anything to compare where transcripts are not.
+    (exp / "scores.json").write_text(json.dumps(scores))
+    how.write_text(before.replace('"beam": 2', '"beam": 15'))
+    assert load_scores(exp) == scores
 
 
 def test_a_table_says_which_noise_stands_beside_which_number(tmp_path):

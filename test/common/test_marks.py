@@ -96,6 +96,28 @@ def test_what_a_command_has_started_ends_with_it(tmp_path, monkeypatch):
     assert read_mark("exp/.done")["state"] == "started"
 
 
+def test_names_and_sizes_stand_for_a_folder(tmp_path):
+    corpus = tmp_path / "corpus"
+    (corpus / "s1").mkdir(parents=True)
+    (corpus / "s1/a.mp4").write_text("abc")
+    (corpus / "s1/again").symlink_to(corpus)  # no end without a look at where it leads
+    (corpus / "lost").symlink_to(tmp_path / "nowhere")
+    first = fingerprint(corpus)
+    assert first.startswith("1 files of 3 bytes, ")
+    (corpus / ".cache").mkdir()
+    (corpus / ".cache/x").touch()
+    (corpus / "s1/a.mp4").write_text("xyz")
+    assert fingerprint(corpus) == first
+    (corpus / "s1/a.mp4").rename(corpus / "s1/b.mp4")
+    other = fingerprint(corpus)
+    (corpus / "s1/b.mp4").write_text("abcd")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.mp4").touch()
+    (corpus / "s2").symlink_to(tmp_path / "elsewhere")
+    assert fingerprint(corpus).startswith("2 files of 4 bytes, ")
+    assert len({first, other, fingerprint(corpus)}) == 3
+
+
 def test_a_killed_training_goes_on_with_the_same_command_only(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     options = ["--mark", "exp/.done", "--checkpoint", "exp/checkpoint"]

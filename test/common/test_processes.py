@@ -60,6 +60,8 @@ def test_an_item_that_ends_its_process_is_found(caplog):
         assert str(found[place]).startswith(
             f"{place}: its process crashed or was killed, also when"
         )
+    (alone,) = map_items(crash, [1], 2, crashed=lambda number, reason: reason)
+    assert str(alone).startswith("its process crashed")
     # How many results were lost with a pool is a matter of time.
     said = r"job: a worker crashed or was killed; the [2-4] items that it may have been"
     assert re.search(said, caplog.text)
@@ -126,6 +128,24 @@ def test_cluster_gives_results_in_order_and_names_a_failure(cluster):
     assert os.getpid() not in {pid for _, pid in results}
     with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this"):
         map_items(partial(square_but, bad=7), range(20), desc="squares", cluster=cluster)
+
+
+def test_an_item_that_ends_workers_of_a_cluster_is_found(cluster, tmp_path):
+    """Those that its workers had beside it are done again alone, and not blamed."""
+    import dask
+
+    own = tmp_path / "own.yaml"  # another cluster, of which workers may end
+    own.write_text(cluster.read_text())
+    crash = partial(square_or_crash, bad=(1, 4))
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        found = map_items(
+            crash, range(6), cluster=own, crashed=lambda number, reason: f"{number}: {reason}"
+        )
+        with pytest.raises(WorkerError, match=r"squares: [0-5]: KilledWorker: "):
+            map_items(crash, range(6), desc="squares", cluster=own)
+    assert [found[place] for place in (0, 2, 3, 5)] == [0, 4, 9, 25]
+    for place in (1, 4):
+        assert str(found[place]).startswith(f"{place}: its process crashed or was killed")
 
 
 def write_speakers(folder: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
-from media import talking_head, write_clip
+from media import let_workers_crash, talking_head, write_clip
 from sentences import distinct_sentences
 
 from mome.bin import prepare_media
@@ -275,6 +275,23 @@ def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
         ("trainval/anna/00002", "mp4: video in a codec that FFmpeg does not know; convert it"),
         ("trainval/anna/00003", "RuntimeError: of a kind that nobody expects"),
     ]
+
+
+def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
+    clips = []
+    for number in ("00001", "crash", "00003"):
+        video = tmp_path / "trainval/anna" / f"{number}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(video)
+        video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+        clips.append(Clip("trainval", "anna", number, video))
+    let_workers_crash(tmp_path, monkeypatch)
+    options = argparse.Namespace(max_seconds=16.0, split="length", marks="drop", nj=2)
+    part = lrs.prepare_part(clips, options)
+    assert [utterance.id for utterance in part.utterances] == ["anna_00001", "anna_00003"]
+    ((name, reason),) = part.excluded
+    assert name == "trainval/anna/crash"
+    assert reason.startswith("mp4: its process crashed or was killed")
 
 
 @pytest.mark.parametrize(("end", "kept"), [(0.9, True), (1.19, True), (1.21, False), (9.0, False)])
@@ -624,7 +641,9 @@ def test_lrs3_folders(tmp_path, lrs3, capsys):
     assert "corrupt or truncated" in small[f"{one}/50023"]
     long = {f"pretrain/{SPEAKERS[0]}/00010_01": "longer than 3 s"}
     assert excluded(tmp_path / "train_433h") == small | long
-    assert "6 excluded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 excluded" in said
+    assert "test: warning: 3 clips, where the corpus' test set has 1321\n" in said
     # The validation clips follow the seed, or a list.
     main([*arguments, "--num_valid", "2", "--seed", "0"])
     assert read_scp(tmp_path / "valid/text") == sets["valid"]
@@ -685,7 +704,9 @@ def test_lrs2_folders(tmp_path, lrs2, capsys):
         "train.txt:7:5535415699068794046/00099": "list entry without file",
     }
     assert excluded(tmp_path / "test") == {}
-    assert "1 clips are in no list" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 clips are in no list" in said
+    assert "test: warning: 2 clips, where the corpus' test set has 1243\n" in said
     with pytest.raises(FileNotFoundError, match=r"test\.txt.*--lrs2 names the folder"):
         main([*arguments, str(lrs2 / "mvlrs_v1")])
 
@@ -759,6 +780,7 @@ def test_recipe(runs, name):
     assert {key for key in scores if not key.startswith("guess/")} == expected
     table = (folder / "exp/mome/RESULTS.md").read_text()
     assert "| test, clean |" in table
+    assert f"; the corpus has {1321 if name == 'lrs3' else 1243} in this set.\n" in table
     source = (
         "the end of NOISEX-92's babble.wav, seed 0"
         if name == "lrs2"
@@ -840,6 +862,8 @@ def test_a_subset_is_trained_in_proportion_to_its_hours(tmp_path, name, subset):
     ("name", "options", "message"),
     [
         ("lrs3", [], "--lrs3 <folder of the corpus> is missing"),
+        ("lrs3", ["--lrs3", "/", "--train_set=train_30h"], "--train_set train_30h: name --subset,"),
+        ("lrs2", ["--lrs2", "/", "--train-set", "train_29h"], "train_29h: name --subset"),
         ("lrs3", ["--lrs3", "/", "--subset", "5h"], "--subset is 433h or 30h, not 5h"),
         ("lrs2", [], "--lrs2 <folder of the corpus> is missing"),
         ("lrs2", ["--lrs2", "/", "--subset", "5h"], "--subset is 224h or 29h, not 5h"),

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from media import write_clip
+from media import let_workers_crash, write_clip
 
 from mome.bin.validate_data_dir import main as validate_main
 from mome.data.kaldi import (
@@ -234,6 +234,19 @@ def test_media_are_checked(tmp_path, capsys):
         validate_main([str(folder), "--check_media"])
     assert caught.value.code == 1
     assert f"{folder}: 5 problems" in capsys.readouterr().out
+
+
+def test_a_recording_that_crashes_its_decoder_is_named(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "train", ("anna_00001", "anna_00002"))
+    (folder / "spk2utt").write_text("anna anna_00001 anna_00002\n")
+    (folder / "wav.scp").unlink()
+    clips = {"anna_00001": tmp_path / "a.mp4", "anna_00002": tmp_path / "crash.mp4"}
+    for path in clips.values():
+        write_clip(path)
+    write_scp(folder / "video.scp", clips)
+    let_workers_crash(tmp_path, monkeypatch)
+    (problem,) = validate_data_dir(folder, check_media=True, nj=2)
+    assert problem.startswith(f"anna_00002: {clips['anna_00002']}: its process crashed or")
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import threading
 import zipfile
@@ -169,6 +170,10 @@ def test_splits(tmp_path):
     assert not speakers["train"] & speakers["test"]
     listed = {name: list(read_scp(tmp_path / "unseen" / name / "excluded")) for name in speakers}
     assert listed == {"train": ["s04_Thumbs"], "valid": [], "test": []}
+    # Who is not asked for is left out of either split, wherever his clips are.
+    grid.main([*command, str(tmp_path / "two"), "--speakers", "3", "1"])
+    found = {n: set(read_scp(tmp_path / "two" / n / "utt2spk").values()) for n in speakers}
+    assert found == {"train": {"s03"}, "valid": {"s03"}, "test": {"s01"}}
     # Of a test speaker it may be a clip that the set lacks.
     (corpus / "s20/bbaa 1a.mpg").touch()
     with pytest.raises(SystemExit, match=r"test: 1 of 49 utterances .*--test_max_excluded 0 allo"):
@@ -189,6 +194,27 @@ def test_splits(tmp_path):
         grid.main([*command, str(tmp_path / "x"), "--split", "overlapped"])
 
 
+def test_speakers_that_are_missing_are_counted_or_asked_for(tmp_path, capsys):
+    corpus = corpus_of(tmp_path / "grid", clips=4)
+    for number in (4, 20):
+        shutil.rmtree(corpus / f"s{number}")
+    command = ["prepare", "--corpus", str(corpus), "--num_valid", "1", "--out"]
+    command.append(str(tmp_path / "data"))
+    with pytest.raises(SystemExit, match=r"test: 1000 of 1012 utterances are excluded"):
+        grid.main(command)
+    said = capsys.readouterr().out
+    assert "excluded 1000: is not there; fetch it, or choose by --speakers" in said
+    grid.main([*command, "--test_max_excluded", "0.99"])
+    names = list(read_scp(tmp_path / "data/test/excluded"))
+    assert (len(names), names[0], names[-1]) == (1000, "s20_0001", "s20_1000")
+    assert not read_scp(tmp_path / "data/train/excluded")  # s4 is one of many
+    # Of each speaker that is there some sentences are tested: no set lacks what it should have.
+    grid.main([*command, "--split", "overlapped", "--num_test", "1"])
+    assert not read_scp(tmp_path / "data/test/excluded")
+    with pytest.raises(SystemExit, match=r"grid has no s4, s20: --speakers of stage 0 fetches"):
+        grid.main([*command, "--speakers", "1", "4", "20"])
+
+
 def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper):
     # Without pretraining and warm start, which test_recipe.py has.
     conf = read_config(RECIPE / "conf/train.yaml")
@@ -200,7 +226,8 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
     options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 1, "snrs": "0"}
     options |= {"video_config": "", "projector_config": ""}
     options["download_opts"] = f"--record {server.record} --speakers 1 3 10"
-    options |= {"prepare_opts": "--num_valid 1", "train_config": tmp_path / "train.yaml"}
+    options["prepare_opts"] = "--num_valid 1 --speakers 1 3 10"
+    options["train_config"] = tmp_path / "train.yaml"
     options["lip_opts"] = "--landmark_every 5 --detect_every 25"
     options["decode_opts"] = "--rates a4_v2 --max_new_tokens 3"
     command = [RECIPE / "run.sh", *(s for k, v in options.items() for s in (f"--{k}", str(v)))]

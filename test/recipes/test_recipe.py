@@ -262,6 +262,8 @@ def test_experiments_are_trained_decoded_and_compared_within_a_budget(recipe):
     assert "training mome/lr0.002_seed0" not in said
     assert "training mome/lr0.002_seed1; 2 trainings are left" in said
     results = json.loads((folder / "exp/experiments/results.json").read_text())
+    table = (folder / "exp/experiments/RESULTS.md").read_text()
+    assert re.search(r"\nBeam \d+, at most \d+ new .* Weights: `\S+` of each training\.\n", table)
     mome, projectors = (results["experiments"][name] for name in ("mome", "projectors"))
     assert (mome["seeds"], projectors["seeds"]) == ([0, 1], [0, 1])
     assert set(mome["wer"]) == {"test", "test_swapvideo", "test_swapaudio"}

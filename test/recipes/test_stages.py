@@ -1,8 +1,10 @@
 """avsr.sh's data stages, on small clips in the layout that the template's local/data.py reads."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from mome.common.marks import read_mark, write_mark
 from mome.data.kaldi import read_scp, write_scp
 from mome.data.video import write_lips
 
-TEMPLATE = Path(__file__).parents[2] / "egs/TEMPLATE"
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "egs/TEMPLATE"
 
 
 def run(folder: Path, *options, check: bool = True) -> str:
@@ -92,6 +95,57 @@ def test_changed_data_are_seen(recipe):
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
 
 
+def test_another_corpus_is_seen(recipe):
+    """Files that are added to a corpus, as by fetching further speakers, are other data."""
+    run(recipe, *STAGES)
+    (recipe / "corpus/.DS_Store").touch()
+    assert "done already: data/.done" in run(recipe, *STAGES)
+    for kind in ("mp4", "txt"):
+        shutil.copy(recipe / f"corpus/test/anna/1.{kind}", recipe / f"corpus/test/anna/3.{kind}")
+    said = run(recipe, *STAGES, check=False)
+    assert re.search(r"source corpus: was 12 files of \d+ bytes, .*, is 14 files of", said)
+    assert "another --datadir, or redo it with --force true" in said
+    # What an earlier version has marked does not say what the corpus was, and holds.
+    mark = read_mark(recipe / "data/.done")
+    settings = {k: v for k, v in mark["settings"].items() if not k.startswith("source ")}
+    assert len(settings) == len(mark["settings"]) - 1
+    write_mark(recipe / "data/.done", settings)
+    assert "done already: data/.done" in run(recipe, *STAGES)
+    # Done anew with the lists of before, it leaves standing what was made from these.
+    for kind in ("mp4", "txt"):
+        (recipe / f"corpus/test/anna/3.{kind}").unlink()
+    (recipe / "corpus/notes").touch()
+    run(recipe, *STAGE_1, "--force", "true")
+    assert "done already: dump/test/.done" in run(recipe, *STAGES)
+
+
+def test_recordings_that_are_replaced_are_seen(recipe):
+    """Under names that stay, in lists that stay."""
+    run(recipe, *STAGES)
+    path = recipe / "corpus/test/anna/2.mp4"
+    shutil.copy(recipe / "corpus/test/anna/1.mp4", path)
+    os.utime(path, (1e9, 1e9))
+    stage_2 = [*STAGES, "--stage", "2"]
+    said = run(recipe, *stage_2, check=False)
+    assert "dump/test: 1 of 2 clips were made from other files than there are now, such as " in said
+    assert f"anna-2: was {path} " in said
+    assert "source dump/test/sources.sha256: was " in said
+    assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "30"
+    # What an earlier version has marked does not say it, and holds.
+    mark = read_mark(recipe / "dump/test/.done")
+    settings = {k: v for k, v in mark["settings"].items() if not k.startswith("source ")}
+    write_mark(recipe / "dump/test/.done", settings)
+    assert "done already: dump/test/.done" in run(recipe, *stage_2)
+    # Without the mark, the clips of the other files are kept.
+    kept = recipe / "dump/test/audio/anna/anna-1.flac"
+    before = kept.stat().st_mtime_ns
+    (recipe / "dump/test/.done").unlink()
+    run(recipe, *stage_2)
+    assert read_scp(recipe / "dump/test/utt2num_frames")["anna-2"] == "15"
+    assert kept.stat().st_mtime_ns == before
+    assert "done already: dump/test/.done" in run(recipe, *stage_2)
+
+
 def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
     """Clips that are replaced under their names; what an earlier version has marked still holds."""
     options = ["--streams", "video", "--tasks", "vsr", "--train_config", "train.yaml"]
@@ -115,12 +169,76 @@ def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
     assert "done already: exp/mome/.done" in run(recipe, *stage_4)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "warm"), [("vsr", "vsr"), ("asr", "asr"), ("asr vsr", "avsr"), ("vsr asr", "avsr")]
+)
+def test_a_model_starts_from_the_warm_start_of_what_it_reads(recipe, tasks, warm):
+    """Its projectors must be among those of the warm start, which is named by their streams."""
+    for name in ("train", "projectors"):
+        (recipe / f"{name}.yaml").write_text("max_epoch: 1\n")
+    options = ["--stage", "4", "--stop_stage", "4", "--tasks", tasks, "--tag", "x"]
+    options += ["--train_config", "train.yaml", "--projector_config", "projectors.yaml"]
+    options += ["--video_weights", "encoder.safetensors"]
+    for name in ("train", "valid", "noise"):
+        write_mark(recipe / "dump" / name / ".done", {"x": "1"})
+    run(recipe, *options, check=False)  # there is nothing to train on
+    mark = recipe / f"exp/projectors_{warm}/.done"
+    begun = read_mark(mark)["settings"]
+    assert begun["--tasks"] == warm
+    write_mark(mark, begun)
+    assert f"done already: exp/projectors_{warm}/.done" in run(recipe, *options, check=False)
+    started = read_mark(recipe / "exp/x/.done")["settings"]
+    assert started["--tasks"] == tasks
+    assert started["--init_param"] == f"exp/projectors_{warm}/valid.loss.best.pth"
+    assert f"input exp/projectors_{warm}/.done" in started
+    assert {path.name for path in (recipe / "exp").iterdir()} == {f"projectors_{warm}", "x"}
+    # A tag puts another model beside this one, and no other warm start.
+    write_mark(recipe / "exp/x/.done", started)
+    said = run(recipe, *options, "--train_opts", "--seed 1", check=False)
+    assert "give another --expdir or --tag, or redo it" in said
+    (recipe / "projectors.yaml").write_text("max_epoch: 2\n")
+    assert "give another --expdir, or redo it" in run(recipe, *options, check=False)
+
+
 def test_a_model_of_another_training_set_is_not_decoded(recipe):
     config = recipe / "exp/mome/config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("train_data_path_and_name_and_type: [[dump/other/text, text, text]]\n")
     said = run(recipe, "--stage", "5", "--stop_stage", "5", check=False)
     assert "exp/mome/config.yaml: trained on other, not on train; give that set" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tag", "a b"], "--tag 'a b': folders are named by it; no blank and no comma"),
+        (["--decode_tag", "a,b"], "--decode_tag 'a,b': folders are named by it"),
+        (["--decode_tag", "a/b"], "--decode_tag 'a/b': files are named by it; no slash"),
+        (["--train_set", "train other"], "--train_set 'train other': folders are named by it"),
+        (["--valid_set", "\tvalid"], "--valid_set '\tvalid': folders are named by it"),
+    ],
+)
+def test_names_that_folders_cannot_have_are_refused(tmp_path, options, message):
+    assert message in run(tmp_path, "--stage", "9", *options, check=False)
+
+
+def test_a_tag_may_name_a_folder_within_another(tmp_path):
+    run(tmp_path, "--stage", "9", "--tag", "experiments/mome/lr0.002_seed0", "--decode_tag", "x-1")
+
+
+def test_corrupted_lips_are_left_out_where_none_are_read(recipe):
+    for number in (3, 4):  # babble takes two for training and two for tests
+        for kind in ("mp4", "txt"):
+            folder = recipe / "corpus/train/anna"
+            shutil.copy(folder / f"1.{kind}", folder / f"{number}.{kind}")
+    options = ["--tasks", "asr", "--corruptions", "blur", "--snrs", ""]
+    options += ["--noise_opts", "--num_train 1 --num_test 1 --seconds 1 --test_share 0.5"]
+    said = run(recipe, "--stage", "1", "--stop_stage", "3", *options)
+    assert "no --corruptions, as --tasks asr reads no lips" in said
+    assert not list((recipe / "dump").glob("test_blur*"))
+    command = [sys.executable, "-m", "mome.bin.corrupt_lips", "--dump", recipe / "dump"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr.startswith(f"{recipe}/dump/test/lip.scp does not exist: there are no lips")
 
 
 def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):

@@ -113,6 +113,10 @@ def test_error_rates_of_other_weights_are_not_shown(decoded, dump, tmp_path, cap
         values = json.loads(how.read_text())
         values["settings"]["weights"] = "0" * 64
         how.write_text(json.dumps(values))
+    # Decoded anew, and not scored yet: the scores are those of another decoding.
+    with pytest.raises(SystemExit, match=r"scores\.json: avsr/test\S* is not decoded, or in"):
+        pack(decoded, dump, tmp_path / "p")
+    score(["--expdir", str(decoded), "--dump", str(dump)])
     found = pack(decoded, dump, tmp_path / "p")
     assert found.data.eval_results is None
     assert "No test set was decoded with these weights." in found.text

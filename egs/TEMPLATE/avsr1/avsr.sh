@@ -116,6 +116,11 @@ for folder in "${datadir}" "${dumpdir}" "${expdir}"; do
     [[ ${folder} =~ ^[^[:space:],]+$ ]] ||
         die "folder '${folder}': its name separates words in lists of files; no blank and no comma"
 done
+for option in tag decode_tag train_set valid_set; do
+    [[ ${!option} =~ ^[^[:space:],]*$ ]] ||
+        die "--${option} '${!option}': folders are named by it; no blank and no comma"
+done
+[[ ${decode_tag} != */* ]] || die "--decode_tag '${decode_tag}': files are named by it; no slash"
 for snr in ${snrs}; do
     [[ ${snr} =~ ^[-+]?[0-9]+(\.[0-9]*)?$ ]] || die "--snrs '${snrs}': ${snr} is not an SNR in dB"
 done
@@ -147,9 +152,9 @@ prepares() { [[ " ${streams} " == *" $1 "* ]]; }
 # run_once OPTION... -- COMMAND...: run unless its mark says that it has succeeded like this.
 run_once() { python -m mome.bin.run_once --force "${force}" "$@"; }
 
-# counts MARK FILE: whether the work of a mark depends on a file of that name. Marks of before do not
-# name it, and still hold.
-counts() { "${force}" || [ ! -e "$1" ] || grep -q "\"input .*/$2\"" "$1"; }
+# counts MARK NAME: whether the work of a mark depends on what is called so. Marks of before do not name
+# it, and still hold.
+counts() { "${force}" || [ ! -e "$1" ] || grep -q "\"$2\"" "$1"; }
 
 # prepared MARK SET...: what the work of a mark needs of sets: stage 2's marks, and what the clips were
 # made from.
@@ -158,7 +163,7 @@ prepared() {
     shift
     for set in "$@"; do
         echo "${dumpdir}/${set}/.done"
-        if counts "${mark}" sources; then echo "${dumpdir}/${set}/sources"; fi
+        if counts "${mark}" "input .*/sources"; then echo "${dumpdir}/${set}/sources"; fi
     done
 }
 
@@ -219,8 +224,12 @@ if wants 1; then
     begin 1 "data folders"
     folders=()
     for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
+    sources=()
+    # A corpus that has other files now, such as those of further speakers, is another one.
+    if [ -d "${corpus}" ] && counts "${datadir}/.done" "source .*"; then sources=("${corpus}"); fi
     # shellcheck disable=SC2086
-    run_once --mark "${datadir}/.done" --elsewhere=--datadir --valid "${folders[@]}" -- \
+    run_once --mark "${datadir}/.done" --elsewhere=--datadir --sources "${sources[@]}" \
+        --valid "${folders[@]}" -- \
         python local/data.py prepare --corpus "${corpus}" --out "${datadir}" --nj "${nj}" \
         ${prepare_opts}
     took 1
@@ -246,18 +255,24 @@ if wants 2; then
             limit+=(${train_max_seconds:+--max_seconds "${train_max_seconds}"})
         fi
         inputs=("${datadir}/.done" ${exclude:+"${exclude}"}) mark=${dumpdir}/${set}/.done
-        if counts "${mark}" text; then
+        if counts "${mark}" "input .*/text"; then
             inputs+=("${datadir}/${set}"/{text,utt2spk,video.scp,wav.scp,segments,excluded})
         fi
-        # shellcheck disable=SC2086
-        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" \
-            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- \
-            python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}" \
-            --detector "${detector}" --landmarks "${landmarks[0]}" \
-            --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)" \
-            "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"} \
-            ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"} \
-            ${lip_opts} "${limit[@]}"
+        # shellcheck disable=SC2206
+        prepare=(python -m mome.bin.prepare_media --data "${datadir}/${set}" --dump "${dumpdir}/${set}"
+            --detector "${detector}" --landmarks "${landmarks[0]}"
+            --other_landmarks "$(if [ -e "${landmarks[1]}" ]; then echo "${landmarks[1]}"; fi)"
+            "${stream_args[@]}" --nj "${nj}" ${parallel:+--parallel "${parallel}"}
+            ${lip_dir:+--lip_dir "${lip_dir}"} ${exclude:+--exclude "${exclude}"}
+            ${lip_opts} "${limit[@]}")
+        # A recording that was replaced under its name is another one.
+        sources=()
+        if counts "${mark}" "source .*"; then
+            "${prepare[@]}" --look_only true
+            sources=("${dumpdir}/${set}/sources.sha256")
+        fi
+        run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" --sources "${sources[@]}" \
+            --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- "${prepare[@]}"
         if prepares video; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
                 --output "${dumpdir}/${set}/lips.png"
@@ -280,7 +295,9 @@ if wants 3; then
     fi
     # shellcheck disable=SC2086
     python -m mome.bin.swap_stream --dump "${dumpdir}" --sets ${test_sets}
-    if [ -n "${corruptions}" ]; then
+    if [ -n "${corruptions}" ] && ! prepares video; then
+        log "stage 3: no --corruptions, as --tasks ${tasks} reads no lips"
+    elif [ -n "${corruptions}" ]; then
         # shellcheck disable=SC2086
         python -m mome.bin.corrupt_lips --dump "${dumpdir}" --sets ${corrupt_sets:-${test_sets}} \
             --kinds ${corruptions} --nj "${nj}" --seed "${seed}" --force "${force}" \
@@ -329,7 +346,8 @@ if wants 4; then
     for model in "${models[@]}"; do
         begin 4_model "training of ${model%% *} for ${model#* }"
         # shellcheck disable=SC2086
-        train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
+        elsewhere="--expdir or --tag" \
+            train_avsr "${expdir}/${model%% *}" "${train_config}" "${needs}" "${model#* }" "${encoder}" \
             "${init[@]}" ${train_opts}
     done
     took 4
@@ -382,7 +400,7 @@ if wants 6; then
         # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
         # measured again, and its card is renewed.
         former=()
-        if ! counts "${mark}" sources && [[ ${pack[*]} != *" --datasets "* ]]; then
+        if ! counts "${mark}" "input .*/sources" && [[ ${pack[*]} != *" --datasets "* ]]; then
             former=(--datasets "$(basename "${PWD}")")
         fi
         # shellcheck disable=SC2046

@@ -11,7 +11,8 @@ set_model_args() {
 
 # train DIR CONFIG "NEEDED_MARK..." OPTION...: ESPnet's trainer. On this machine it starts a process
 # per GPU; a cluster's command and several machines are left to ESPnet's launcher, whose log is
-# DIR/train.log.
+# DIR/train.log. What another training needs, to lie beside this one, is --expdir or what the variable
+# elsewhere names.
 train() {
     local dir=$1 config=$2 needs=$3 distributed=false launch=()
     shift 3
@@ -23,7 +24,7 @@ train() {
     fi
     # Rate pairs that a step does not draw leave projectors without gradient.
     # shellcheck disable=SC2046,SC2086
-    run_once --show progress --mark "${dir}/.done" "--elsewhere=--expdir or --tag" \
+    run_once --show progress --mark "${dir}/.done" "--elsewhere=${elsewhere:---expdir}" \
         --checkpoint "${dir}/checkpoint.pth" \
         --needs $(prepared "${dir}/.done" "${train_set}" "${valid_set}") ${needs} -- \
         "${launch[@]}" python -m mome.bin.train --config "${config}" --output_dir "${dir}" \

@@ -26,6 +26,7 @@ from mome.data.kaldi import spk2utt_of, write_scp
 
 RECORD = "https://zenodo.org/api/records/3625687"
 SPEAKERS = [number for number in range(1, 35) if number != 21]
+SENTENCES = 1000  # of each speaker
 SETS = ("train", "valid", "test")
 UNSEEN = (1, 2, 20, 22)  # tested by LipNet (Assael et al., 2016) and its successors
 OVERLAPPED = 255  # sentences of each speaker that LipNet tests where speakers are known
@@ -104,16 +105,36 @@ def split_of(codes: list[str], speaker: int, args: argparse.Namespace) -> dict[s
     return dict(zip(shuffled, names + ["train"] * (len(codes) - len(names)), strict=True))
 
 
+def find_speakers(args: argparse.Namespace) -> tuple[list[int], list[int]]:
+    """Numbers of the speakers whose clips are there, and of those whose folder is missing.
+
+    Raises:
+        SystemExit: if one is missing that was asked for by name.
+    """
+    wanted = sorted(set(args.speakers or SPEAKERS))
+    found = [number for number in wanted if (args.corpus / f"s{number}").is_dir()]
+    missing = [number for number in wanted if number not in found]
+    names = ", ".join(f"s{number}" for number in missing)
+    if missing and args.speakers:
+        raise SystemExit(f"{args.corpus} has no {names}: --speakers of stage 0 fetches them")
+    if missing:
+        print(f"{args.corpus}: {len(missing)} speakers are not there: {names}")
+    return found, missing
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Write the data folders train, valid and test."""
     tables: dict[str, dict[str, dict[str, str]]] = {}
     excluded: dict[str, list[tuple[str, str]]] = {name: [] for name in SETS}
-    folders = [args.corpus / f"s{number}" for number in SPEAKERS]
-    found = [folder for folder in folders if folder.is_dir()]
-    if missing := [folder.name for folder in folders if folder not in found]:
-        print(f"{args.corpus}: {len(missing)} speakers are not there: {', '.join(missing)}")
-    for folder in found:
-        number = int(folder.name[1:])
+    found, missing = find_speakers(args)
+    if args.split == "unseen":
+        # A test set without one of its speakers is another one: his clips are listed as left out.
+        for number in set(missing) & set(UNSEEN):
+            reason = f"{args.corpus}/s{number}: is not there; fetch it, or choose by --speakers"
+            names = (f"s{number:02d}_{clip:04d}" for clip in range(1, SENTENCES + 1))
+            excluded["test"] += [(name, reason) for name in names]
+    for number in found:
+        folder = args.corpus / f"s{number}"
         speaker = f"s{number:02d}"  # equally long, so that speakers and utterances sort alike
         words = {}
         for path in sorted(folder.glob("*.mpg")):
@@ -156,6 +177,13 @@ def main(argv: list[str] | None = None) -> None:
     second = commands.add_parser("prepare", help="write Kaldi data folders")
     second.add_argument("--corpus", type=Path, required=True)
     second.add_argument("--out", type=Path, required=True)
+    second.add_argument(
+        "--speakers",
+        type=int,
+        nargs="+",
+        choices=SPEAKERS,
+        help="numbers of those that are prepared, whoever else is there; default: all",
+    )
     second.add_argument("--split", choices=("unseen", "overlapped"), default="unseen")
     second.add_argument("--num_test", type=int, default=OVERLAPPED, help="a speaker, if overlapped")
     second.add_argument("--num_valid", type=int, default=20, help="a speaker of training")

@@ -17,6 +17,8 @@ from pathlib import Path
 from mome.common.text_files import read_text
 from mome.corpora.lrs import Part, drop_duplicates, find_clips, make_parser, prepare_part, write_set
 
+TEST_CLIPS = 1321  # as published
+
 
 def hold_out(trainval: Part, args: argparse.Namespace) -> Part:
     """Move the validation clips out of ``trainval``."""
@@ -45,7 +47,7 @@ def prepare(args: argparse.Namespace) -> None:
         parts[name].excluded += alone
     drop_duplicates(parts.values())
     valid = hold_out(parts["trainval"], args)
-    write_set(args.out / "test", [parts["test"]], args, test=True)
+    write_set(args.out / "test", [parts["test"]], args, test_clips=TEST_CLIPS)
     write_set(args.out / "valid", [valid], args)
     write_set(args.out / "train_30h", [parts["trainval"]], args)
     write_set(args.out / "train_433h", [parts["trainval"], parts["pretrain"]], args)
