@@ -10,8 +10,10 @@ lists, with their sizes and times of change.
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
 
-A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
-its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
+A clip in which the detector loses the face, or does in more than a tenth of the frames, is tried
+with the other one, if --other_landmarks names its model, and the crop of which fewer frames are
+interpolated is taken; the utterances whose crops the other one found are listed in `detectors`, and
+the crops say it.
 `crops.json` says what the crops were made with: detectors, SHA-256 of landmark models, geometry.
 
 --exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
@@ -347,13 +349,18 @@ def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) 
 def find_lips(
     frames: list[np.ndarray], path: str, trackers: Mapping[str, FaceTracker], settings: Settings
 ) -> tuple[Lips, str]:
-    """The mouth crop, and the detector that found it if the first one did not.
+    """The mouth crop, and the detector that found it if it is not the first one.
+
+    Where a detector loses the face often, the next one is asked too, and the crop with fewer lost
+    frames is taken.
 
     Raises:
         FaceLost: with what the first detector says, if all of them lose the face and the whole
             picture is not to stand for it.
     """
     first: FaceLost | None = None
+    best: Lips | None = None
+    found_by = ""
     for name, tracker in trackers.items():
         try:
             lips = crop_lips(
@@ -367,7 +374,12 @@ def find_lips(
         except FaceLost as lost:
             first = first or lost
             continue
-        return lips, name if first else ""
+        if best is None or lips.lost < best.lost:
+            best, found_by = lips, name
+        if not best.often_lost:
+            break
+    if best is not None:
+        return best, found_by if found_by != settings.detector else ""
     assert first is not None, "there is at least one tracker"
     if not settings.fallback:
         raise first

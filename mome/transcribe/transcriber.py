@@ -20,7 +20,7 @@ from mome.analysis.wer import rate_name
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError, reason_of
-from mome.lips.extract import FaceLost, crop_face, seen_frames
+from mome.lips.extract import FaceLost, Lips, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
 from mome.tasks.data_folders import streams_of
@@ -517,20 +517,22 @@ class Transcriber:
         """
         if self.tracker is None:
             raise ValueError(missing(self.crops))
-        for tracker in filter(None, (self.tracker, self.other)):
-            if candidates := self.mouths(piece.frames, tracker):
-                break
-        else:
+        own = candidates = self.mouths(piece.frames, self.tracker)
+        tracker = self.tracker
+        if self.other is not None and (not own or own[0].often_lost):
+            others = self.mouths(piece.frames, self.other)
+            if others and (not own or others[0].lost < own[0].lost):
+                candidates, tracker = others, self.other
+                how = "more often than" if own else "not"
+                notes.append(f"face found by {tracker.name}, {how} by {self.tracker.name}")
+        if not candidates:
             return None, ""
-        if tracker is not self.tracker:
-            notes.append(f"face found by {tracker.name}, not by {self.tracker.name}")
         if len(candidates) > 1:
             notes.append("several faces")
-            said = self.said(candidates, piece.speech)
-            lips = candidates[who_speaks(candidates, piece.speech, said)]
-        else:
-            (lips,) = candidates
-        return lips, tracker.name
+            crops = [lips.frames for lips in candidates]
+            said = self.said(crops, piece.speech)
+            return crops[who_speaks(crops, piece.speech, said)], tracker.name
+        return candidates[0].frames, tracker.name
 
     def said(
         self, candidates: Sequence[np.ndarray], speech: np.ndarray | None
@@ -545,15 +547,14 @@ class Transcriber:
         seen = self.encode([Clip(0, 0, {"lips": lips}, []) for lips in candidates], "vsr")
         return lips_say(self.model, heard, seen)
 
-    def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[np.ndarray]:
+    def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[Lips]:
         """The mouth crops of the faces that a detector sees often enough, the main one first."""
         seen = seen_frames(len(frames), self.crops["landmark_every"])
         candidates = []
         for landmarks in tracker.people([frames[i] for i in seen], PEOPLE):
             try:
                 found = dict(zip(seen, landmarks, strict=True))
-                lips = crop_face(frames, "the recording", found, self.crops["window"])
-                candidates.append(lips.frames)
+                candidates.append(crop_face(frames, "the recording", found, self.crops["window"]))
             except FaceLost:
                 continue
         return candidates

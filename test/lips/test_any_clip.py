@@ -321,6 +321,33 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
     assert comments == ["", "dlib"]
 
 
+def losing(tracker, lost):
+    """A detector that does not find the face in the first frames."""
+    return lambda frames: [*[None] * lost, *tracker(frames)[lost:]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "found_by"),
+    [
+        ((1, 0), ""),  # a twelfth is interpolated either way: the other one is not asked
+        ((2, 0), "mediapipe"),
+        ((5, 2), "mediapipe"),
+        ((5, 5), ""),
+        ((2, 5), ""),
+        ((5, 9), ""),
+        ((9, 5), "mediapipe"),
+    ],
+)
+def test_the_detector_that_loses_fewer_frames_cuts_the_crop(tracker, lost, found_by):
+    """Not only where the first one loses more than --max_lost, 6 of these 12 frames."""
+    frames = grey(talking_head(12, 224))
+    names = ("dlib", "mediapipe")
+    trackers = {name: losing(tracker, n) for name, n in zip(names, lost, strict=True)}
+    settings = prepare_media.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
+    lips, by = prepare_media.find_lips(frames, "a.mp4", trackers, settings)
+    assert (by, lips.lost) == (found_by, lost[by == "mediapipe"])
+
+
 def test_the_whole_picture_may_stand_for_a_face_that_is_not_found(tmp_path, capsys):
     videos = {name: tmp_path / f"{name}.mp4" for name in ("a_0", "a_1", "a_2")}
     write_clip(videos["a_0"], talking_head(12, 224))
