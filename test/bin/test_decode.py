@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from mome.bin import decode as program
 from mome.bin.decode import are_cut, check_decoded
 from mome.bin.decode import main as decode_main
 from mome.bin.merge_decoding import merge
@@ -110,9 +111,20 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
     options += ["--output", tmp_path / "decode", "--batch_size", 2]
     monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
     with pytest.raises(
-        SystemExit, match=r"utterances u\d, u\d, at 1 .*--decode_batch_size.* or --b"
+        SystemExit, match=r"with the utterances u\d, u\d: .*--decode_batch_size.* or --beam"
     ):
         decode_main(list(map(str, options)))
+
+    class Large:
+        """A batch for which the device has no memory."""
+
+        def to(self, device):
+            return torch.empty(2**55)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "DataLoader", lambda *_, **__: [(["u0", "u1"], {"speech": Large()})])
+        with pytest.raises(SystemExit, match="with the utterances u0, u1: lower --decode_batch"):
+            decode_main(list(map(str, options)))
 
     def broken(self, **batch):
         raise RuntimeError("something else")

@@ -167,6 +167,27 @@ def test_a_lack_of_memory_names_the_batch_and_what_helps(options, tmp_path, monk
         train(options, tmp_path)
 
 
+def test_what_fails_in_a_validation_names_its_batch(options, tmp_path, monkeypatch):
+    """The errors of an epoch choose the model: with NaN among them any epoch may be the best."""
+    encode, forward = AVSRModel.encode, AVSRModel.forward
+
+    def too_large(self, *args, **kwargs):
+        return encode(self, *args, **kwargs) if self.training else torch.empty(2**55)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AVSRModel, "encode", too_large)
+        with pytest.raises(MemoryError, match=r"a_\d, a_\d.*lower valid_batch_size"):
+            train(options, tmp_path)
+
+    def undefined(self, *args, **kwargs):
+        loss, *others = forward(self, *args, **kwargs)
+        return loss if self.training else loss * float("nan"), *others
+
+    monkeypatch.setattr(AVSRModel, "forward", undefined)
+    with pytest.raises(FloatingPointError, match=r"loss is nan for the utterances a_\d, a_\d"):
+        train(options, tmp_path)
+
+
 def test_other_errors_are_left_alone(options, tmp_path, monkeypatch):
     def broken(self, *args, **kwargs):
         raise RuntimeError("something else")
