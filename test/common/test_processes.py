@@ -83,10 +83,19 @@ def test_what_crashes_beside_others_alone_is_not_blamed(tmp_path, caplog):
     assert "a worker crashed or was killed" in caplog.text
 
 
+@pytest.mark.parametrize(("count", "bad"), [(1, (0,)), (6, (1, 2)), (3, (0, 1, 2))])
+def test_one_job_survives_an_item_that_ends_its_process(count, bad):
+    """Also where there is one item, neighbours crash, or all of few do."""
+    crash = partial(square_or_crash, bad=bad)
+    found = map_items(crash, range(count), 1, crashed=lambda number, reason: -number)
+    assert found == [-n if n in bad else n * n for n in range(count)]
+
+
 def test_items_are_not_blamed_where_every_process_crashes():
     crash = partial(square_or_crash, bad=tuple(range(6)))
-    with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
-        map_items(crash, range(6), 2, crashed=lambda number, reason: number)
+    for nj in (1, 2):
+        with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
+            map_items(crash, range(6), nj, crashed=lambda number, reason: number)
 
 
 def threads_of(_: int) -> tuple[list[str | None], int]:
@@ -126,6 +135,18 @@ def test_cluster_gives_results_in_order_and_names_a_failure(cluster):
     assert os.getpid() not in {pid for _, pid in results}
     with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this"):
         map_items(partial(square_but, bad=7), range(20), desc="squares", cluster=cluster)
+
+
+def test_what_ends_workers_of_a_cluster_is_found(cluster):
+    crash = partial(square_or_crash, bad=(1, 4))
+    found = map_items(
+        crash, range(6), cluster=cluster, crashed=lambda number, reason: f"{number}: {reason}"
+    )
+    reason = "its process crashed or was killed, also when it had no other work"
+    assert found == [n * n if n not in (1, 4) else f"{n}: {reason}" for n in range(6)]
+    with pytest.raises(WorkerError, match=r"squares: [14]: KilledWorker"):
+        map_items(crash, range(6), desc="squares", cluster=cluster)
+    assert map_items(crash, [2, 3], cluster=cluster) == [4, 9]
 
 
 def write_speakers(folder: Path) -> None:

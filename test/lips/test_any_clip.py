@@ -122,6 +122,11 @@ def test_no_damaged_byte_stops_the_stage(tmp_path):
     assert validate_data_dir(tmp_path / "dump", check_media=True, tolerance=0.001) == []
 
 
+def in_this_process(function, items, *args, **kwargs):
+    """Stands for the processes of a stage, which know nothing of what a test replaces."""
+    return [function(item) for item in items]
+
+
 def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
     frames = talking_head(12, 224)
     videos = {f"anna_{i}": tmp_path / f"{i}.mp4" for i in range(3)}
@@ -137,6 +142,7 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(prepare_media, "read_audio", read)
+    monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     prepare(data_folder(tmp_path / "data", videos), tmp_path / "dump", "--max_excluded", "0.7")
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_0"]
     assert read_scp(tmp_path / "dump/excluded") == {
@@ -178,14 +184,15 @@ av.open = open
 """
 
 
-def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("nj", [1, 2])
+def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch, nj):
     videos = {f"anna_{name}": tmp_path / f"{name}.mp4" for name in ("a", "crash", "d")}
     for path in videos.values():
         write_clip(path, talking_head(12, 224))
     (tmp_path / "sitecustomize.py").write_text(CRASH)  # of the workers alone
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     data = data_folder(tmp_path / "data", videos)
-    prepare(data, tmp_path / "dump", "--max_excluded", "0.5", "--nj", "2")
+    prepare(data, tmp_path / "dump", "--max_excluded", "0.5", "--nj", nj)
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_a", "anna_d"]
     (reason,) = read_scp(tmp_path / "dump/excluded").items()
     assert reason[0] == "anna_crash"
@@ -301,6 +308,7 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
         return (Blind if detector == "mediapipe" else FaceTracker)(MODEL, detect_every, detect_side)
 
     monkeypatch.setattr(prepare_media, "load_tracker", load)
+    monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     videos = {name: tmp_path / f"{name}.mp4" for name in ("a_high", "a_none", "a_wide")}
     frames = talking_head(12, 224)
     write_clip(videos["a_high"], frames)
