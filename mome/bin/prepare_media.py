@@ -43,6 +43,7 @@ import numpy as np
 from mome.analysis.wer import normalise
 from mome.common.atomic_files import remove_partial
 from mome.common.extras import demand_installed
+from mome.common.marks import stamp_of
 from mome.common.processes import map_items
 from mome.data.audio import (
     FULL_SCALE,
@@ -131,15 +132,6 @@ class Clip:
     def new_crop(self) -> str:
         """Where the crop goes, unless it exists."""
         return "" if self.crop else self.lips_output
-
-
-def stamp_of(path: str) -> str:
-    """A file with its size in bytes and the time of its last change in nanoseconds."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return f"{path} absent"
-    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)

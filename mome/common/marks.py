@@ -59,6 +59,15 @@ def fingerprint(path: str | Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def stamp_of(path: str | Path) -> str:
+    """A file with its size in bytes and the time of its last change in nanoseconds."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return f"{path} absent"
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
+
+
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
     with open(path, "rb") as file:

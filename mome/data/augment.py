@@ -6,7 +6,7 @@ et al., Interspeech 2022).
 
 import numpy as np
 
-SILENT = "the noise is empty or silent; remove it from the list"
+SILENT = "the noise is empty or silent; leave it out"
 MEAN, STD = 0.421, 0.165  # of lip pixels in [0, 1], from AV-HuBERT
 
 

@@ -20,9 +20,13 @@ from mome.data.augment import (
     random_crop,
 )
 from mome.data.kaldi import read_scp
-from mome.data.video import read_lips
+from mome.data.video import MediaError, read_lips
 
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
+
+
+# What helps against a recording of noise that was sound when stage 3 listed it.
+AGAIN = "mend it, or run stage 3 again, which leaves out what cannot serve as noise"
 
 
 class LipsReader(Mapping[str, np.ndarray]):
@@ -71,14 +75,21 @@ def read_noise(path: str, length: int, rng: np.random.Generator) -> np.ndarray:
     """What `cut_noise` takes of a recording, float32 (length,), of which no more is read.
 
     As a whole are read those that are shorter, of another rate or format, or silent in this part.
+
+    Raises:
+        MediaError: for a recording that is missing, damaged or silent throughout.
     """
-    total = readable_samples(path)
-    if total is None or total <= length:
-        return cut_noise(read_audio(path), length, rng)
-    cut = read_samples(path, int(rng.integers(total - length + 1)), length)
-    if len(cut) == length and np.any(cut):
-        return cut
-    return cut_loudest(read_audio(path), length)
+    try:
+        total = readable_samples(path)
+        if total is None or total <= length:
+            return cut_noise(read_audio(path), length, rng)
+        cut = read_samples(path, int(rng.integers(total - length + 1)), length)
+        if len(cut) == length and np.any(cut):
+            return cut
+        return cut_loudest(read_audio(path), length)
+    except (FileNotFoundError, ValueError) as error:
+        reason = error.reason if isinstance(error, MediaError) else str(error)
+        raise MediaError(path, f"{reason}; {AGAIN}") from error
 
 
 def lead_in(data: dict[str, str | np.ndarray], frames: int) -> dict[str, str | np.ndarray]:

@@ -1,6 +1,8 @@
 """avsr.sh's data stages, on small clips in the layout that the template's local/data.py reads."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -77,6 +79,15 @@ def test_utterances_are_left_out_on_demand(recipe):
     said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
     assert "--exclude: " in said
     assert "nowhere" in said
+
+
+def test_a_text_that_cannot_be_read_is_excluded_by_the_template(tmp_path):
+    """As one on a disk that fails; reading this one is an error of input and output."""
+    read_words = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["read_words"]
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")
+    words, reason = read_words(tmp_path / "a.mp4")
+    assert words == ""
+    assert re.fullmatch(rf"{tmp_path}/a\.txt: \[Errno 5\] Input/output error.*", reason)
 
 
 def test_changed_data_are_seen(recipe):

@@ -20,8 +20,8 @@ def read_words(video: Path) -> tuple[str, str]:
         return "", f"{text} does not exist"
     try:
         words = " ".join(read_text(text).split())
-    except ValueError as error:
-        return "", str(error)
+    except (OSError, ValueError) as error:
+        return "", f"{text}: {error}" if isinstance(error, OSError) else str(error)
     return words, "" if words else f"{text}: no words"
 
 
