@@ -234,7 +234,7 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
             (clip.name, reason_of(error).removeprefix(f"{path.with_suffix('')}."))
         )
         return result
-    frames = round(info.num_frames / info.fps * LIP_RATE)
+    frames = round(info.seconds * LIP_RATE)
     name = f"{clip.speaker}_{clip.number}"
     duration = frames / LIP_RATE
     if not cut:
