@@ -11,6 +11,8 @@ from typing import Any
 import jiwer
 import numpy as np
 
+from mome.data.text import lowered
+
 RESAMPLES = 2000
 NORMALISATION = (
     "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
@@ -33,8 +35,7 @@ def normalise(text: str) -> str:
     Auto-AVSR and its successors fold case and blanks only. That is the same for LRS2 and LRS3,
     whose transcripts have no punctuation but apostrophes, unless a hypothesis has some.
     """
-    # In lower case, Python's "İ" is an i and a further dot; "i" is what Turkish writes.
-    text = unicodedata.normalize("NFC", text.replace("İ", "i").lower()).replace("’", "'")
+    text = lowered(text).replace("’", "'")
     text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text)
     text = re.sub(r"[^\w' ]|_", " ", text) if text.isascii() else "".join(_scored(text))
     return " ".join(word for word in text.split() if word.strip("'"))

@@ -28,6 +28,7 @@ from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
 from mome.data.exclusions import leave_out
 from mome.data.kaldi import spk2utt_of, write_scp
+from mome.data.text import lowered
 from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
@@ -101,7 +102,7 @@ def normalise_text(text: str, marks: str = "drop") -> str:
             ``drop`` them; ``keep`` the word without its brackets.
     """
     text = MARK.sub(" ", text) if marks == "drop" else text
-    return " ".join(text.translate(BRACKETS).lower().replace("’", "'").split())
+    return " ".join(lowered(text.translate(BRACKETS)).replace("’", "'").split())
 
 
 def read_text(path: Path) -> str:

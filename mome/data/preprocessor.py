@@ -20,6 +20,7 @@ from mome.data.augment import (
     random_crop,
 )
 from mome.data.kaldi import read_scp
+from mome.data.text import lowered
 from mome.data.video import MediaError, read_lips
 
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
@@ -211,7 +212,7 @@ class AVSRPreprocessor:
             if self.tokenizer is None:
                 raise ValueError(f"utterance {uid} has a transcript, but no tokenizer is named")
             # As a continuation of the prompt, a transcript begins with a space.
-            ids = self.tokenizer.encode(" " + text.lower(), add_special_tokens=False)
+            ids = self.tokenizer.encode(" " + lowered(text), add_special_tokens=False)
             output["text"] = np.array(ids, dtype=np.int64)
         if "units" in data:
             output["units"] = np.asarray(data["units"], dtype=np.int64)
