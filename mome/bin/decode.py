@@ -34,7 +34,7 @@ from mome.common.progress import Bar
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp, write_text
-from mome.llm.beam import Hypothesis, beam_search
+from mome.llm.beam import Hypothesis, UndefinedScores, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.data_folders import STREAMS, streams_of
@@ -184,6 +184,7 @@ def decode_set(
     Raises:
         FileNotFoundError: for a stream that the folder lacks.
         MemoryError: if the memory of the GPU or the machine does not suffice; names the batch.
+        FloatingPointError: for utterances of whose words the LLM has no probability.
     """
     device = "cuda" if args.ngpu else "cpu"
     sources = [
@@ -214,7 +215,10 @@ def decode_set(
         for utterances, batch in loader:
             batch = {key: value.to(device) for key, value in batch.items()}
             started = time.perf_counter()
-            hypotheses = search(model, batch, task_pairs, args)
+            try:
+                hypotheses = search(model, batch, task_pairs, args)
+            except UndefinedScores as error:
+                raise error.naming(utterances) from None
             seconds += time.perf_counter() - started
             for each, candidates in zip(task_pairs, hypotheses, strict=True):
                 for utterance, best in zip(utterances, candidates, strict=True):
@@ -274,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
     command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
     try:
         decode_sets(args, wanted, settings, output, command)
-    except MemoryError as error:
+    except (MemoryError, FloatingPointError) as error:
         raise SystemExit(str(error) or "out of memory") from None
 
 

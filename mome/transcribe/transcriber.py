@@ -154,6 +154,7 @@ class Transcriber:
         self.calibration = Calibration.from_json(calibration.get("lines", {}))
         # Transcripts are chosen as they were when the model was measured.
         self.length_penalty = float(info.get("length_penalty", 0.0))
+        self.no_repeat_ngram_size = int(info.get("no_repeat_ngram_size", 0))
         # Models packed by older versions do not say how long transcripts of the training were.
         self.max_new_tokens = max(MAX_NEW_TOKENS, int(info.get("max_new_tokens", 0)))
 
@@ -622,20 +623,28 @@ class Transcriber:
     def search(
         self, clips: Sequence[Clip], features: Features, chosen: TaskPair, options: Options
     ) -> list[Segment]:
-        """Transcribe segments by what the encoders have made of them, see :meth:`encode`."""
+        """Transcribe segments by what the encoders have made of them, see :meth:`encode`.
+
+        Raises:
+            FloatingPointError: for segments of whose words the LLM has no probability.
+        """
         # These load Transformers, as building the model did; importing this module need not.
-        from mome.llm.beam import beam_search
+        from mome.llm.beam import UndefinedScores, beam_search
         from mome.transcribe.alignment import align_tokens
 
-        best = beam_search(
-            self.model.decoder.lm.inner,
-            *self.model.prompts(features, [chosen]),
-            beam=options.beam,
-            max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-            eos_id=self.model.decoder.eos_id,
-            length_penalty=self.length_penalty,
-            adapter=self.model.decoder.adapter,
-        )[0]
+        try:
+            best = beam_search(
+                self.model.decoder.lm.inner,
+                *self.model.prompts(features, [chosen]),
+                beam=options.beam,
+                max_new_tokens=options.max_new_tokens or self.max_new_tokens,
+                eos_id=self.model.decoder.eos_id,
+                length_penalty=self.length_penalty,
+                no_repeat_ngram_size=self.no_repeat_ngram_size,
+                adapter=self.model.decoder.adapter,
+            )[0]
+        except UndefinedScores as error:
+            raise error.naming([f"{c.start:.2f} to {c.end:.2f} s" for c in clips]) from None
         aligned = align_tokens(self.model, features, chosen.pair, [b[0].tokens for b in best])
         return [
             self.segment(clip, hypotheses[0], chosen, of_tokens)

@@ -1,6 +1,7 @@
 """mome.bin.decode and mome.bin.merge_decoding: what is decoded knows its settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,28 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
 
     monkeypatch.setattr(AVSRModel, "encode", broken)
     with pytest.raises(RuntimeError, match="something else"):
+        decode_main(list(map(str, options)))
+
+
+def test_utterances_of_which_the_llm_knows_no_probability_are_named(
+    training, dump, tmp_path, monkeypatch
+):
+    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
+    options += ["--output", tmp_path / "decode", "--batch_size", 3, "--max_new_tokens", 2]
+    prompts = AVSRModel.prompts
+
+    def one_is_undefined(self, *args):
+        nodes, leaves = prompts(self, *args)
+        embeds = nodes[leaves[0]].embeds.clone()
+        embeds[1] = torch.nan
+        nodes[leaves[0]] = replace(nodes[leaves[0]], embeds=embeds)
+        return nodes, leaves
+
+    monkeypatch.setattr(AVSRModel, "prompts", one_is_undefined)
+    with pytest.raises(SystemExit, match="no number as their probability for u1: look at"):
         decode_main(list(map(str, options)))
 
 
