@@ -30,12 +30,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.decoded import read_scores
-from mome.analysis.wer import RATES, are_unspaced, normalise, score, spell
+from mome.analysis.wer import RATES, are_unspaced, score, spell
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
+from mome.data.text import normalise
 from mome.data.video import LIP_RATE, read_lips
 from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel

@@ -40,7 +40,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.analysis.wer import normalise
 from mome.common.atomic_files import remove_partial
 from mome.common.extras import demand_installed
 from mome.common.marks import stamp_of
@@ -72,6 +71,7 @@ from mome.data.kaldi import (
     write_scp,
     write_text,
 )
+from mome.data.text import normalise
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
 from mome.lips import provenance
 from mome.lips.detectors import DETECTORS, load_tracker

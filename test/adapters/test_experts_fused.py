@@ -76,7 +76,7 @@ def test_a_fused_form_is_neither_moved_nor_given_other_weights():
 @pytest.mark.parametrize("place", [torch.bfloat16, "meta"])
 @pytest.mark.parametrize(("position", "width"), [("mhsa", 32), ("ffn", 64)])
 def test_an_lm_that_is_moved_after_its_adapter_was_prepared_is_refused(place, position, width):
-    """Neither fused projections nor, beside a block of this width, compiled experts move with it."""
+    """Neither fused projections nor, beside a block of this width, compiled experts move along."""
     lm = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES | {"hidden_size": width}))
     adapter = MoMEAdapter(lm.eval().requires_grad_(False), position, **EXPERTS[0])
     adapter.for_inference(torch.float32)
