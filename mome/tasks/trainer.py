@@ -16,7 +16,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
 from mome.common.distributed import of_all_processes, sum_over_processes
-from mome.common.memory import naming_utterances
+from mome.common.memory import lacks_memory, naming_utterances
 
 CHECKPOINT = "checkpoint.pth"
 COMPLETE = "checkpoint.complete.pth"
@@ -85,6 +85,26 @@ class AVSRTrainer(Trainer):
             ) from error
         if is_first(distributed):
             (folder / COMPLETE).unlink(missing_ok=True)
+
+    @staticmethod
+    def resume(checkpoint: str | Path, *args: Any, **options: Any) -> None:
+        """As in ESPnet.
+
+        Raises:
+            ValueError: for a checkpoint that cannot be read or does not fit, with the remedy.
+        """
+        try:
+            # ESPnet would offer to read what is damaged as a pickle that may run any code.
+            torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+            Trainer.resume(checkpoint, *args, **options)
+        except Exception as error:  # of a damaged file PyTorch raises almost anything
+            if lacks_memory(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{checkpoint} is damaged, or of another model, so that the training cannot go on"
+                f" from it: put a copy of it back, or begin anew by --force true ({reason})"
+            ) from error
 
     @classmethod
     def train_one_epoch(cls, **options: Any) -> bool:

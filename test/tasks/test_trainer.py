@@ -1,5 +1,6 @@
 """Trainings that fail or are killed: what they say, and what they end with when they go on."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -98,6 +99,23 @@ def test_a_training_killed_between_writes_ends_as_one_undisturbed(
     got = torch.load(tmp_path / "2epoch.pth", weights_only=True)
     wanted = torch.load(undisturbed / "2epoch.pth", weights_only=True)
     assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no checkpoint", "another model"])
+def test_a_damaged_checkpoint_is_named_with_its_remedy(options, undisturbed, tmp_path, damage):
+    """Not one of a killed epoch, which is known, but what a disk makes of it later."""
+    folder = tmp_path / "exp"
+    shutil.copytree(undisturbed, folder)
+    checkpoint = folder / "checkpoint.pth"
+    if damage == "another model":
+        state = torch.load(checkpoint, weights_only=True)
+        state["model"].popitem()
+        torch.save(state, checkpoint)
+    else:
+        whole = checkpoint.read_bytes()
+        checkpoint.write_bytes({"cut": whole[: len(whole) // 2], "empty": b""}.get(damage, b"x"))
+    with pytest.raises(ValueError, match=rf"{checkpoint} is damaged, or of .*--force true"):
+        train(options, folder)
 
 
 def test_training_anew_in_the_folder_of_a_killed_one_does_not_go_on_from_it(
