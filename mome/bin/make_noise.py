@@ -60,7 +60,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import SILENT, add_noise, power
+from mome.data.augment import add_noise, power
 from mome.data.exclusions import FILE, print_reasons, write_excluded
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
@@ -71,6 +71,7 @@ from mome.data.noise import (
     mix_babble,
     noisex_recordings,
     plan_babble,
+    read_whole,
     split_musan,
     split_noisex,
     split_utterances,
@@ -123,9 +124,7 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         noise_path = noises[int(rng.integers(len(noises)))]
         if _finished(output, (mixture.speech, noise_path), len(speech)):
             continue
-        noise = read_audio(noise_path)
-        if not np.any(noise):
-            raise MediaError(noise_path, SILENT)
+        noise = read_whole(noise_path)
         mixed = add_noise(speech, noise, snr, rng)
         content, achieved = _encode_mixture(output, limit_peak(mixed), mixed, speech)
         if abs(achieved - snr) > SNR_TOLERANCE:

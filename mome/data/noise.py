@@ -188,14 +188,26 @@ def split_musan(
     return result
 
 
+def read_whole(path: str | Path) -> np.ndarray:
+    """A recording of noise, float32 (N,) at 16 kHz.
+
+    Raises:
+        FileNotFoundError, MediaError: for one that cannot be read or is silent throughout.
+    """
+    samples = read_audio(path)
+    if not np.any(samples):
+        raise MediaError(path, SILENT)
+    return samples
+
+
 def flaw_of(path: str) -> str:
     """Why a recording cannot serve as noise, with its name; empty if it can."""
     try:
-        samples = read_audio(path)
+        read_whole(path)
     except Exception as error:  # whatever is wrong with one recording, the others serve
         reason = reason_of(error)
         return reason if isinstance(error, MediaError) else f"{path}: {reason}"
-    return "" if np.any(samples) else str(MediaError(path, SILENT))
+    return ""
 
 
 def noisex_id(file: Path) -> str:
