@@ -81,6 +81,7 @@ def readers() -> dict[str, Reader]:
     from media import write_clip
     from safetensors.torch import save_file
 
+    from mome.bin.fetch_models import read_gguf
     from mome.common.weights import load_weights
     from mome.corpora import lrs
     from mome.data.audio import audio_seconds, read_audio
@@ -141,6 +142,40 @@ def readers() -> dict[str, Reader]:
 
         soundfile.write(path, tone, 16000)
 
+    def write_gguf(path: Path) -> None:
+        """A Llama of one layer of random weights, whose tokenizer knows the letters a and b."""
+        import gguf
+
+        writer = gguf.GGUFWriter(path, "llama")
+        for name, value in {
+            "context_length": 64,
+            "embedding_length": 32,
+            "block_count": 1,
+            "feed_forward_length": 32,
+            "head_count": 2,
+            "head_count_kv": 2,
+            "vocab_size": 5,
+        }.items():
+            getattr(writer, f"add_{name}")(value)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["<s>", "</s>", "a", "b", "ab"])
+        writer.add_token_types([3, 3, 1, 1, 1])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+        square = rng.normal(0, 0.1, (32, 32)).astype(np.float32)
+        writer.add_tensor("token_embd.weight", square[:5])
+        writer.add_tensor("output_norm.weight", square[0])
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            writer.add_tensor(f"blk.0.{name}.weight", square)
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.0.{name}.weight", square[0])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
     def write_wav_scp(path: Path) -> None:
         write_sound(path.with_name("of_scp.wav"))
         path.write_text(f"a_1 {path.with_name('of_scp.wav')}\na_2 {path.with_name('of_scp.wav')}\n")
@@ -196,6 +231,7 @@ def readers() -> dict[str, Reader]:
         Reader("lrs.txt", lrs_text, lambda path: path.write_text(LRS_TEXT)),
         Reader("avhubert/config.json", avhubert, write_avhubert),
         Reader("whisper/config.json", read_suppressed, lambda path: path.write_text(SUPPRESSED)),
+        Reader("model.gguf", read_gguf, write_gguf),
         Reader("model.bin", read_model, lambda path: path.write_bytes(ctranslate2)),
         Reader("model.pth", read_checkpoint, lambda path: torch.save(tensors, path)),
         Reader("fairseq.pt", read_fairseq, lambda path: torch.save({"model": tensors}, path)),
