@@ -32,6 +32,11 @@ GROUPED_FROM = 128  # units of an expert, for as many tokens:
 GROUPED_TOKENS = 512
 
 INITS = ("zero_up", "normal")
+# What helps where an LM was moved to another device or type after its adapter was prepared.
+MOVED = (
+    "the LM was moved after for_inference, and what was prepared then was not. Detach the adapter, "
+    "attach it anew, load its weights, move LM and adapter, and call for_inference last"
+)
 
 
 def bottleneck_of(dim: int, bottleneck: int | None, reduction: int | None) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from mome.adapters.experts import MoME, is_stock
+from mome.adapters.experts import MOVED, MoME, is_stock
 from mome.adapters.routers import LinearRouter, renormalized_topk
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -176,7 +176,7 @@ class CompiledExperts:
             raise ValueError(
                 f"experts prepared for {self.dtype} of width {self.dim} on a CPU were given "
                 f"{hidden.dtype} {tuple(hidden.shape)} on {hidden.device} and, as their base, "
-                f"{base.dtype} {tuple(base.shape)} on {base.device}"
+                f"{base.dtype} {tuple(base.shape)} on {base.device}: {MOVED}"
             )
         hidden, base = hidden.contiguous(), base.contiguous()
         output = torch.empty_like(base)

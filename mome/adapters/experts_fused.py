@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mome.adapters.base import Forward
-from mome.adapters.experts import GROUPED_FROM, MoME, is_stock
+from mome.adapters.experts import GROUPED_FROM, MOVED, MoME, is_stock
 from mome.adapters.routers import LinearRouter
 
 READS = ("q_proj", "k_proj", "v_proj")
@@ -199,6 +199,16 @@ class FusedProjections:
         self.product: torch.Tensor | None = None  # ... the product, ...
         self.parts: tuple[torch.Tensor, ...] = ()  # ... and its parts, one for each of `widths`
 
+    def _check(self, hidden: torch.Tensor) -> None:
+        """Raise RuntimeError for hidden states of another device or type than the fused weights."""
+        weight = self.read_weight
+        same_type = hidden.dtype == weight.dtype or torch.is_autocast_enabled(hidden.device.type)
+        if hidden.device != weight.device or not same_type:
+            raise RuntimeError(
+                f"projections that are fused in {weight.dtype} on {weight.device} were given "
+                f"{hidden.dtype} on {hidden.device}: {MOVED}"
+            )
+
     def _read(self, index: int, alone: Forward, hidden: torch.Tensor) -> torch.Tensor:
         """Query, key or value (..., N) of hidden states (..., D)."""
         if not self.active():
@@ -206,6 +216,7 @@ class FusedProjections:
         if hidden is not self.source:
             if index > 0 and self.source is not None:
                 raise RuntimeError("the attention projects tensors that differ; detach the adapter")
+            self._check(hidden)
             self.source = hidden
             self.product = F.linear(hidden, self.read_weight, self.read_bias)
             self.parts = self.product[..., : self.width].split(self.widths, dim=-1)

@@ -104,6 +104,7 @@ class MoMEAdapter(Adapter):
 
     def _with_experts(self, index: int, forward: Forward) -> Forward:
         experts = self.layers[index]
+        assert isinstance(experts, MoME), "of which there is one for each block"
 
         @wraps(forward)
         def add_experts(*args, **kwargs):
@@ -124,6 +125,11 @@ class MoMEAdapter(Adapter):
             if fast and self.compiled and not hidden.requires_grad:
                 total = self.compiled[index](hidden, base)
             else:
+                if hidden.device != (own := experts.down.weight.device):
+                    raise RuntimeError(
+                        f"the LM computes on {hidden.device}, and its adapter lies on {own}: move "
+                        f"it as well, by adapter.to({str(hidden.device)!r})"
+                    )
                 total, gates, probs = experts(hidden, base)
                 if self.token_mask is not None:
                     self.routing[index] = (gates, probs)
@@ -199,7 +205,8 @@ class MoMEAdapter(Adapter):
         That is compiled for a CPU (:mod:`mome.adapters.experts_cpu`), in the LM's own projections
         (:mod:`mome.adapters.experts_fused`) or, if neither knows them, as in training. Neither LM
         nor adapter is for training any more, and as both fast forms hold weights in another order,
-        to move the adapter to another device or type, or to load weights, is an error from then on.
+        to move LM or adapter to another device or type, or to load weights, is an error from then
+        on.
         """
         for layer in self.experts:
             layer.down.to(dtype)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from mome.analysis.wer import normalise, spell
+from mome.analysis.wer import spell
+from mome.data.text import normalise
 
 LONGEST = 4  # words of what is repeated
 TIMES = 4  # in a row, above which nobody is expected to say it

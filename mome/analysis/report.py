@@ -14,11 +14,12 @@ from jinja2 import Environment
 
 from mome.analysis.confusions import Step, align
 from mome.analysis.decoded import rate_order, read_prepared, read_transcripts
-from mome.analysis.wer import count_errors, normalise, normalised_pairs
+from mome.analysis.wer import count_errors, normalised_pairs
 from mome.common.data_url import data_url
 from mome.data import test_sets
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
+from mome.data.text import normalise
 from mome.data.video import LIP_RATE, read_lips
 from mome.models.rates import TASKS
 

@@ -1,9 +1,8 @@
 """Word and character error rates with jiwer, confidence intervals, what guessing would give."""
 
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -11,7 +10,10 @@ from typing import Any
 import jiwer
 import numpy as np
 
+from mome.data.text import normalise
+
 RESAMPLES = 2000
+# What `normalise` makes of a text, for tables.
 NORMALISATION = (
     "lower case; marks such as {NS} or <unk> and all punctuation but the apostrophe removed; "
     "accents composed (NFC); blanks folded; numbers as they are written; the same for reference "
@@ -25,36 +27,6 @@ UNSPACED = (
 
 # What the error rate of a score is called, by its unit.
 RATES = {"word": "WER", "character": "CER"}
-
-
-def normalise(text: str) -> str:
-    """Text as it is scored; see ``NORMALISATION``.
-
-    Auto-AVSR and its successors fold case and blanks only. That is the same for LRS2 and LRS3,
-    whose transcripts have no punctuation but apostrophes, unless a hypothesis has some.
-    """
-    # In lower case, Python's "İ" is an i and a further dot; "i" is what Turkish writes.
-    text = unicodedata.normalize("NFC", text.replace("İ", "i").lower()).replace("’", "'")
-    text = re.sub(r"\{[^}]*\}|<[^>]*>", " ", text)
-    text = re.sub(r"[^\w' ]|_", " ", text) if text.isascii() else "".join(_scored(text))
-    return " ".join(word for word in text.split() if word.strip("'"))
-
-
-def _scored(text: str) -> Iterator[str]:
-    """The characters of a text that are scored, and blanks in the places of others.
-
-    Vowels of many scripts are marks on consonants, and so are accents that have no composed letter;
-    a regular expression's ``\\w`` knows neither. Signs that are not seen, such as joiners and byte
-    order marks, do not part words.
-    """
-    within = False  # a word, to which a mark belongs
-    for character in text:
-        category = unicodedata.category(character)
-        if category == "Cf":
-            continue
-        if not (within and category.startswith("M")):
-            within = character.isalnum()
-        yield character if within or character == "'" else " "
 
 
 @cache

@@ -29,11 +29,12 @@ from torch.utils.data import DataLoader
 
 from mome.common.extras import extra
 from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.common.memory import naming_utterances
 from mome.common.progress import Bar
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import read_scp, write_scp, write_text
-from mome.llm.beam import Hypothesis, beam_search
+from mome.llm.beam import Hypothesis, UndefinedScores, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.data_folders import STREAMS, streams_of
@@ -45,7 +46,6 @@ with extra("mome-decode"):
     from espnet2.train.dataset import ESPnetDataset
 
     from mome.tasks.avsr import AVSRTask, load_model
-    from mome.tasks.trainer import lacks_memory
 
 UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 ELSEWHERE = "--decode_tag, --expdir or --tag"
@@ -184,6 +184,7 @@ def decode_set(
     Raises:
         FileNotFoundError: for a stream that the folder lacks.
         MemoryError: if the memory of the GPU or the machine does not suffice; names the batch.
+        FloatingPointError: for utterances of whose words the LLM has no probability.
     """
     device = "cuda" if args.ngpu else "cpu"
     sources = [
@@ -205,26 +206,26 @@ def decode_set(
         num_workers=args.num_workers,
     )
     bar.set_description(data.name, refresh=False)
-    for utterances, batch in loader:
-        batch = {key: value.to(device) for key, value in batch.items()}
-        started = time.perf_counter()
-        try:
-            hypotheses = search(model, batch, task_pairs, args)
-        except RuntimeError as error:  # CUDA's OutOfMemoryError is one too
-            if not lacks_memory(error):
-                raise
-            raise MemoryError(
-                f"out of memory with the {len(utterances)} utterances {', '.join(utterances)}, at"
-                f" {len(task_pairs)} tasks and rate pairs at once: lower --decode_batch_size"
-                f" (--batch_size of mome.bin.decode) or --beam ({str(error).splitlines()[0]})"
-            ) from error
-        seconds += time.perf_counter() - started
-        for each, candidates in zip(task_pairs, hypotheses, strict=True):
-            for utterance, best in zip(utterances, candidates, strict=True):
-                text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
-                results[each][utterance] = " ".join(text.split())
-                unfinished[each] += not best[0].finished
-        bar.update()
+    utterances: list[str] = []
+    remedy = (
+        f"lower --decode_batch_size (--batch_size of mome.bin.decode) or --beam, or ask for fewer"
+        f" than {len(task_pairs)} tasks and rate pairs at once"
+    )
+    with naming_utterances(lambda: utterances, remedy):
+        for utterances, batch in loader:
+            batch = {key: value.to(device) for key, value in batch.items()}
+            started = time.perf_counter()
+            try:
+                hypotheses = search(model, batch, task_pairs, args)
+            except UndefinedScores as error:
+                raise error.naming(utterances) from None
+            seconds += time.perf_counter() - started
+            for each, candidates in zip(task_pairs, hypotheses, strict=True):
+                for utterance, best in zip(utterances, candidates, strict=True):
+                    text = model.tokenizer.decode(best[0].tokens, skip_special_tokens=True)
+                    results[each][utterance] = " ".join(text.split())
+                    unfinished[each] += not best[0].finished
+            bar.update()
     return results, unfinished, seconds
 
 
@@ -277,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
     command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
     try:
         decode_sets(args, wanted, settings, output, command)
-    except MemoryError as error:
+    except (MemoryError, FloatingPointError) as error:
         raise SystemExit(str(error) or "out of memory") from None
 
 

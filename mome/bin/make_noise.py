@@ -7,7 +7,9 @@ is one speaker, all voices are his own, which is harder to hear through than the
 another data folder, such as the validation set's, and is the same whatever is trained on. With
 --musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those of
 NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
-Training and test noise have no recording, no utterance and no moment in common. Writes
+Training and test noise have no recording, no utterance and no moment in common. Recordings of
+--musan that cannot be read or are silent are left out, counted and listed in <dump>/noise/excluded.
+Writes
 
   <dump>/noise/train.scp, test.scp     noise id -> audio file, all kinds
   <dump>/noise/{train,test}_<kind>.scp the same by kind
@@ -27,7 +29,7 @@ import argparse
 import io
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -44,6 +46,7 @@ from mome.common.marks import (
     fingerprint,
     is_done,
     read_mark,
+    stamp_of,
     write_mark,
 )
 from mome.common.processes import map_items
@@ -58,15 +61,18 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import SILENT, SilentNoise, add_noise, power
+from mome.data.augment import add_noise, power
+from mome.data.exclusions import FILE, print_reasons, write_excluded
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
     KINDS,
     SPLITS,
     Babble,
+    flaw_of,
     mix_babble,
     noisex_recordings,
     plan_babble,
+    read_whole,
     split_musan,
     split_noisex,
     split_utterances,
@@ -106,7 +112,8 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         The SNRs measured in what was written.
 
     Raises:
-        ValueError: for silent speech or noise, or if a file misses its SNR.
+        ValueError: for silent speech, or if a file misses its SNR.
+        MediaError: for a damaged or silent recording, of speech or of noise.
     """
     speech = read_audio(mixture.speech)
     if power(speech) == 0:
@@ -118,11 +125,8 @@ def make_mixture(mixture: Mixture, noises: tuple[str, ...], seed: int) -> list[f
         noise_path = noises[int(rng.integers(len(noises)))]
         if _finished(output, (mixture.speech, noise_path), len(speech)):
             continue
-        noise = read_audio(noise_path)
-        try:
-            mixed = add_noise(speech, noise, snr, rng)
-        except SilentNoise:
-            raise SilentNoise(f"{noise_path} {SILENT}") from None
+        noise = read_whole(noise_path)
+        mixed = add_noise(speech, noise, snr, rng)
         content, achieved = _encode_mixture(output, limit_peak(mixed), mixed, speech)
         if abs(achieved - snr) > SNR_TOLERANCE:
             # Of faint speech, 16 bits keep too little at its own level.
@@ -242,6 +246,63 @@ def musan_settings(
         lines = (f"{name} {Path(paths[name]).stat().st_size}\n" for name in sorted(paths))
         settings["musan_recordings"] = zlib.crc32("".join(lines).encode())
     return settings
+
+
+def without(left_out: Collection[str]) -> dict[str, object]:
+    """What noise depends on besides if recordings cannot serve; marks of before still hold."""
+    return {"left_out": sorted(left_out)} if left_out else {}
+
+
+def leave_out_flawed(
+    musan: dict[str, dict[str, dict[str, str]]], folder: Path, args: argparse.Namespace
+) -> dict[str, set[str]]:
+    """Take recordings out that cannot be read or are silent, list them with the reason, say it.
+
+    Sound ones are written down in ``<folder>/checked`` and not read again, unless they change.
+
+    Args:
+        musan: kind -> split -> id -> path, in which they are deleted.
+        folder: of the lists of noise.
+        args: command line.
+
+    Returns:
+        kind -> the ids that are left out.
+
+    Raises:
+        SystemExit: if a split of a kind has no recording left.
+    """
+    lists = [(kind, noises) for kind, splits in musan.items() for noises in splits.values()]
+    paths = {name: path for _, noises in lists for name, path in noises.items()}
+    record = folder / "checked"
+    known = read_scp(record) if record.is_file() else {}
+    stamps = {name: stamp_of(path) for name, path in paths.items()}
+    unknown = [name for name in paths if known.get(name) != stamps[name]]
+    flaws = map_items(
+        flaw_of,
+        [paths[name] for name in unknown],
+        args.nj,
+        "recordings of noise",
+        args.parallel,
+        crashed="{}: {}".format,
+    )
+    flawed = {name: flaw for name, flaw in zip(unknown, flaws, strict=True) if flaw}
+    write_scp(record, {name: stamp for name, stamp in stamps.items() if name not in flawed})
+    write_excluded(folder, flawed.items())
+    if flawed:
+        print(f"{args.musan}: {len(flawed)} of {len(paths)} recordings are left out")
+        print_reasons(flawed.items())
+    result: dict[str, set[str]] = {kind: set() for kind in musan}
+    for kind, noises in lists:
+        left_out = noises.keys() & flawed.keys()
+        result[kind] |= left_out
+        for name in left_out:
+            del noises[name]
+        if not noises:
+            raise SystemExit(
+                f"{args.musan / kind}: no recording that can be read is left of one side of the"
+                f" split; see {folder / FILE}, and mend or replace some, or remove {kind}/"
+            )
+    return result
 
 
 def noisex_settings(args: argparse.Namespace, files: list[Path]) -> dict[str, object]:
@@ -449,6 +510,8 @@ def main(argv: list[str] | None = None) -> None:
     musan: dict[str, dict[str, dict[str, str]]] = {}
     if args.musan:
         musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
+    of_musan = musan_settings(args, musan)
+    left_out = leave_out_flawed(musan, folder, args) if musan else {}
     try:
         noisex = noisex_recordings(args.noisex) if args.noisex else []
     except ValueError as error:
@@ -457,10 +520,9 @@ def main(argv: list[str] | None = None) -> None:
     if missing := set(args.test_kinds or []) - set(kinds):
         options = " and ".join(sorted({test_sets.option_for(kind) for kind in missing}))
         raise SystemExit(f"no recordings of {', '.join(sorted(missing))}; give {options}")
-    of_musan = musan_settings(args, musan)
     settings = {
         "babble": babble_settings(args),
-        **dict.fromkeys(musan, of_musan),
+        **{kind: {**of_musan, **without(left_out[kind])} for kind in musan},
         "noisex": noisex_settings(args, noisex),
     }
     wanted: dict[tuple[str, str], dict[test_sets.TestSet, dict[str, object]]] = {}
@@ -480,7 +542,8 @@ def main(argv: list[str] | None = None) -> None:
                 claimed[each] = made_with
     try:
         # The lists of noise are those of training: without --musan they would lose its kinds.
-        noise_settings = {**settings["babble"], **of_musan, **settings["noisex"]}
+        of_lists = {**of_musan, **without(set().union(*left_out.values()))}
+        noise_settings = {**settings["babble"], **of_lists, **settings["noisex"]}
         is_done(folder / ".done", noise_settings, "--dumpdir", force)
         test_sets.claim(args.dump, claimed, force)
     except OtherSettings as error:

@@ -20,6 +20,7 @@ import numpy as np
 from mome.analysis.parameters import markdown
 from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
+from mome.data.text import lowered
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
@@ -50,7 +51,7 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
     if model.readout is None:
         raise ValueError("the model has no readout, whose posteriors say when words are said")
     clips, texts = read_clips(data, max_clips, model)
-    sentences = [text.lower().split() for text in texts]
+    sentences = [lowered(text).split() for text in texts]
     usual = Counter(map(len, sentences)).most_common(1)[0][0]
     kept = [
         (clip, words) for clip, words in zip(clips, sentences, strict=True) if len(words) == usual

@@ -30,12 +30,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.decoded import read_scores
-from mome.analysis.wer import RATES, are_unspaced, normalise, score, spell
+from mome.analysis.wer import RATES, are_unspaced, score, spell
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
+from mome.data.text import normalise
 from mome.data.video import LIP_RATE, read_lips
 from mome.lips.provenance import read_crops
 from mome.models.avsr import AVSRModel
@@ -99,6 +100,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--beam", type=int, default=Options().beam, help="of the measurement")
     parser.add_argument(
         "--length_penalty", type=float, default=0.0, help="of the measurement, and of its users"
+    )
+    parser.add_argument(
+        "--no_repeat_ngram_size",
+        type=int,
+        default=0,
+        help="no n-gram of so many tokens twice in a transcript, of the measurement and of its "
+        "users; 0 allows it",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, required=True, help="folder, or file ending in .zip")
@@ -343,6 +351,8 @@ def add_tests(info: dict[str, Any], args: argparse.Namespace, digest: str) -> No
         f"beam {how['beam']}, length penalty {how['length_penalty']:g} and at most "
         f"{how['max_new_tokens']} new tokens"
     )
+    if size := how.get("no_repeat_ngram_size"):
+        info["tested"] += f", no {size} of them twice"
 
 
 def for_card(args: argparse.Namespace) -> dict[str, Any]:
@@ -391,6 +401,10 @@ def main(argv: list[str] | None = None) -> None:
         check_trained(config, weights)
         check_device(args.device)
         check_output(args.output)
+        if args.no_repeat_ngram_size < 0:
+            raise ValueError(
+                f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more"
+            )
         if args.card_only:
             if renew_card(args, weights):
                 print(f"{args.output}: its card is new")
@@ -407,6 +421,7 @@ def main(argv: list[str] | None = None) -> None:
             "max_seconds": max(durations),
             "training_hours": round(sum(durations) / 3600, 2),
             "length_penalty": args.length_penalty,
+            "no_repeat_ngram_size": args.no_repeat_ngram_size,
         }
         add_tests(info, args, info["checkpoint"])
         with tempfile.TemporaryDirectory(prefix="mome-") as temporary:

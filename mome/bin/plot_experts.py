@@ -31,6 +31,7 @@ from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
+from mome.data.text import lowered
 from mome.models.rates import TASKS, TaskPair, fineness
 from mome.transcribe.transcriber import Transcriber
 
@@ -62,7 +63,7 @@ def measure(transcribe: Transcriber, data: Path, task: str, max_clips: int) -> S
     if task not in model.pairs:
         raise ValueError(f"the model does not read {task}, but {', '.join(model.pairs)}")
     clips, texts = read_clips(data, max_clips, model)
-    tokens = [model.tokenizer.encode(f" {t.lower()}", add_special_tokens=False) for t in texts]
+    tokens = [model.tokenizer.encode(f" {lowered(t)}", add_special_tokens=False) for t in texts]
     sums: Shares = {}
     for group in batched(zip(clips, tokens, strict=True), BATCH):
         features = transcribe.encode([clip for clip, _ in group], task)

@@ -11,8 +11,10 @@ what `sources` would say now to `sources.sha256`, and says which clips it would 
 --streams says what is asked for. With video alone, clips need no sound, and wav.scp is not written;
 with audio alone, they need neither video nor face, and lip.scp is not written.
 
-A clip in which the detector loses the face is tried with the other one, if --other_landmarks names
-its model; the utterances whose crops it found are listed in `detectors`, and the crops say it.
+A clip in which the detector loses the face, or does in more than a tenth of the frames, is tried
+with the other one, if --other_landmarks names its model, and the crop of which fewer frames are
+interpolated is taken; the utterances whose crops the other one found are listed in `detectors`, and
+the crops say it.
 `crops.json` says what the crops were made with: detectors, SHA-256 of landmark models, geometry.
 
 --exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
@@ -41,9 +43,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.analysis.wer import normalise
 from mome.common.atomic_files import remove_partial
 from mome.common.extras import demand_installed
+from mome.common.marks import stamp_of
 from mome.common.processes import map_items
 from mome.data.audio import (
     FULL_SCALE,
@@ -73,6 +75,7 @@ from mome.data.kaldi import (
     write_scp,
     write_text,
 )
+from mome.data.text import normalise
 from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
 from mome.lips import provenance
 from mome.lips.detectors import DETECTORS, load_tracker
@@ -135,15 +138,6 @@ class Clip:
     def new_crop(self) -> str:
         """Where the crop goes, unless it exists."""
         return "" if self.crop else self.lips_output
-
-
-def stamp_of(path: str) -> str:
-    """A file with its size in bytes and the time of its last change in nanoseconds."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return f"{path} absent"
-    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -356,13 +350,18 @@ def fit_audio(audio: np.ndarray, num_frames: int, clip: Clip, tolerance: float) 
 def find_lips(
     frames: list[np.ndarray], path: str, trackers: Mapping[str, FaceTracker], settings: Settings
 ) -> tuple[Lips, str]:
-    """The mouth crop, and the detector that found it if the first one did not.
+    """The mouth crop, and the detector that found it if it is not the first one.
+
+    Where a detector loses the face often, the next one is asked too, and the crop with fewer lost
+    frames is taken.
 
     Raises:
         FaceLost: with what the first detector says, if all of them lose the face and the whole
             picture is not to stand for it.
     """
     first: FaceLost | None = None
+    best: Lips | None = None
+    found_by = ""
     for name, tracker in trackers.items():
         try:
             lips = crop_lips(
@@ -376,7 +375,12 @@ def find_lips(
         except FaceLost as lost:
             first = first or lost
             continue
-        return lips, name if first else ""
+        if best is None or lips.lost < best.lost:
+            best, found_by = lips, name
+        if not best.often_lost:
+            break
+    if best is not None:
+        return best, found_by if found_by != settings.detector else ""
     assert first is not None, "there is at least one tracker"
     if not settings.fallback:
         raise first

@@ -18,9 +18,10 @@ import numpy as np
 
 from mome.analysis.confusions import Step, align
 from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
-from mome.analysis.wer import normalise, normalised_pairs
+from mome.analysis.wer import normalised_pairs
 from mome.common.atomic_files import write_bytes
 from mome.data.pictures import BLACK, caption, encode_png, filmstrip, put_text, text_width
+from mome.data.text import normalise
 from mome.data.video import read_lips
 from mome.models.rates import TASKS, TaskPair, parse_rate_pair
 

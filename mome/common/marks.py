@@ -67,6 +67,15 @@ def fingerprint(path: str | Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def stamp_of(path: str | Path) -> str:
+    """A file with its size in bytes and the time of its last change in nanoseconds."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return f"{path} absent"
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
+
+
 def listing(folder: Path) -> str:
     """How many files are below a folder, of how many bytes, and a digest of names and sizes.
 

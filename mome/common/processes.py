@@ -48,14 +48,14 @@ def map_items[Item, Result](
     Args:
         function: picklable (a function of a module, or ``functools.partial`` of one).
         items: picklable arguments, one for each call.
-        nj: number of processes; 1 runs in this process.
+        nj: number of processes; 1 runs in this process, unless ``crashed`` is given.
         desc: name of the work, for the progress bar and for errors.
         cluster: YAML file of a Dask cluster in the format of ``espnet3.parallel``, whose
             ``n_workers`` then stands for ``nj``. Function, files and Python must be found at the
             same paths there.
         crashed: gives the result of an item whose worker ends without an exception, as by a fault
-            of a decoder, from the item and the reason; an error if it is not given. With ``nj`` 1
-            there is no worker, and what ends the process ends this one.
+            of a decoder, from the item and the reason; an error if it is not given. With it, one
+            item or one job has a process of its own as well, and does not end this one.
 
     Returns:
         The results, in the order of ``items``.
@@ -72,7 +72,7 @@ def map_items[Item, Result](
         raise ValueError(f"nj={nj}: at least one job is needed")
     if cluster and items:
         return _map_on_cluster(function, items, desc, cluster, crashed)
-    if nj == 1 or (len(items) < 2 and not crashed):
+    if not items or (crashed is None and (nj == 1 or len(items) == 1)):
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
     with one_thread_each():
         return _map_in_pools(function, items, nj, desc, crashed)
@@ -89,9 +89,10 @@ def _map_in_pools[Item, Result](
 
     A pool does not tell which item has ended its worker. Items begin in their order, so it is one
     of the first without a result: the ``nj`` that ran, and perhaps as many before them whose
-    results were lost with the pool. These are done in processes of their own, as many at a time as
-    before, and those that end so once more one after the other: what several need together may be
-    more memory than there is, and what one needs is not.
+    results were lost with the pool; of one process four, so that two neighbours that crash are not
+    taken for a machine on which all do. These are done in processes of their own, as many at a time
+    as before, and those that end so once more one after the other: what several need together may
+    be more memory than there is, and what one needs is not.
     """
     results: dict[int, Result] = {}
     with _progress_bar(desc, len(items)) as bar:
@@ -106,7 +107,7 @@ def _map_in_pools[Item, Result](
 
         while left := _without(results, len(items)):
             _run_pool(function, items, left, nj, desc, add)
-            suspects = _without(results, len(items))[: 2 * nj]
+            suspects = _without(results, len(items))[: 2 * max(nj, 2)]
             if not suspects:
                 break
             logging.warning(
@@ -118,7 +119,7 @@ def _map_in_pools[Item, Result](
                 survived = list(threads.map(alone, suspects))
             died = [p for p, alive in zip(suspects, survived, strict=True) if not alive]
             # Where all processes crash, as for lack of a library, the items are not to blame.
-            everywhere = nj < len(died) == len(suspects) and not alone(died[0])
+            everywhere = max(nj, 3) < len(died) == len(suspects) and not alone(died[0])
             culprits = (
                 died if everywhere else [p for p in died if p not in results and not alone(p)]
             )
@@ -172,6 +173,11 @@ def _map_on_cluster[Item, Result](
     cluster: str | Path,
     crashed: Callable[[Item, str], Result] | None,
 ) -> list[Result]:
+    """The results of a cluster.
+
+    Dask gives a task up whose workers have died several times, with all that waited on them. Those
+    are done once more one after the other, so that none is blamed for another.
+    """
     client = _client(str(cluster))  # says what to install if Dask is missing
     from distributed import as_completed as completed
 

@@ -28,6 +28,7 @@ from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
 from mome.data.exclusions import OFFICIAL_SIZE, leave_out
 from mome.data.kaldi import spk2utt_of, write_scp, write_text
+from mome.data.text import lowered, normalise
 from mome.data.video import LIP_RATE, reason_of, video_info
 
 TIMINGS = "WORD START END ASDSCORE"
@@ -58,12 +59,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video with its text file: ``<root>/<part>/<speaker>/<number>``."""
+    """A video, ``<root>/<part>/<speaker>/<number>``, and its text file, if it is not ``.txt``."""
 
     part: str
     speaker: str
     number: str
     video: Path
+    text: Path | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ def normalise_text(text: str, marks: str = "drop") -> str:
             ``drop`` them; ``keep`` the word without its brackets.
     """
     text = MARK.sub(" ", text) if marks == "drop" else text
-    return " ".join(text.translate(BRACKETS).lower().replace("’", "'").split())
+    return " ".join(lowered(text.translate(BRACKETS)).replace("’", "'").split())
 
 
 def read_text(path: Path) -> str:
@@ -205,26 +207,38 @@ def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
     """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart.
 
+    Suffixes may be in capitals, as copies by other systems have them.
+
     Raises:
         FileNotFoundError: if the folder does not exist or has no video.
     """
-    stems: dict[str, set[tuple[str, str]]] = {
-        suffix: {(p.parent.name, p.stem) for p in (root / part).glob(f"*/*{suffix}")}
-        for suffix in (".mp4", ".txt")
-    }
-    videos, texts = stems.values()
+    found: dict[str, dict[tuple[str, str], Path]] = {".mp4": {}, ".txt": {}}
+    for path in sorted((root / part).glob("*/*")):
+        if (suffix := path.suffix.lower()) in found:
+            found[suffix][path.parent.name, path.stem] = path
+    videos, texts = found.values()
     if not videos:
         raise FileNotFoundError(f"{root / part} holds no <speaker>/<number>.mp4")
-    clips = [Clip(part, s, n, root / part / s / f"{n}.mp4") for s, n in sorted(videos & texts)]
-    alone = [(f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos - texts)]
-    alone += [(f"{part}/{s}/{n}", "txt without mp4") for s, n in sorted(texts - videos)]
+    both = sorted(videos.keys() & texts.keys())
+    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both]
+    alone = [
+        (f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos.keys() - texts.keys())
+    ]
+    alone += [
+        (f"{part}/{s}/{n}", "txt without mp4") for s, n in sorted(texts.keys() - videos.keys())
+    ]
     return clips, alone
+
+
+def without_blanks(name: str) -> str:
+    """A name of a folder or file as part of an id, in which blanks are not allowed."""
+    return "_".join(name.split())
 
 
 def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks: str) -> Part:
     """Utterances of one clip: the whole, or its segments."""
     result = Part()
-    path = clip.video.with_suffix(".txt")
+    path = clip.text or clip.video.with_suffix(".txt")
     try:
         text, words = read_text(path), read_words(path) if cut else []
         info = video_info(clip.video)
@@ -234,11 +248,12 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
             (clip.name, reason_of(error).removeprefix(f"{path.with_suffix('')}."))
         )
         return result
-    frames = round(info.num_frames / info.fps * LIP_RATE)
-    name = f"{clip.speaker}_{clip.number}"
+    frames = round(info.seconds * LIP_RATE)
+    name = f"{without_blanks(clip.speaker)}_{without_blanks(clip.number)}"
     duration = frames / LIP_RATE
     if not cut:
-        if text := normalise_text(text, marks):
+        text = normalise_text(text, marks)
+        if normalise(text):
             result.utterances.append(Utterance(name, clip, text, 0.0, duration, True))
             if duration > max_seconds:
                 result.notes.append(f"whole, though longer than {max_seconds:g} s")
@@ -257,7 +272,7 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
         segment = f"{number:02d}" if split == "length" else str(number)
         first, last = frames_of(chunk, frames)
         spoken = normalise_text(" ".join(word.text for word in chunk.words), marks)
-        if not spoken:
+        if not normalise(spoken):
             reason = "no words"
         elif chunk.words[-1].end > duration + TOLERANCE:
             reason = "words beyond the end of the recording"
@@ -345,10 +360,11 @@ def write_set(
     videos, segments = {}, {}
     for u in utterances:
         # In LRS2 a clip of main/ and one of pretrain/ may have the same number.
-        recording = u.id if u.whole else f"{u.clip.part}_{u.clip.speaker}_{u.clip.number}"
+        number = f"{without_blanks(u.clip.speaker)}_{without_blanks(u.clip.number)}"
+        recording = u.id if u.whole else f"{u.clip.part}_{number}"
         videos[recording] = str(u.clip.video)
         segments[u.id] = f"{recording} {u.start:.2f} {u.end:.2f}"
-    utt2spk = {u.id: u.clip.speaker for u in utterances}
+    utt2spk = {u.id: without_blanks(u.clip.speaker) for u in utterances}
     tables: dict[str, Mapping[str, str]] = {
         "video.scp": videos,
         "wav.scp": videos,

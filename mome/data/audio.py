@@ -19,13 +19,19 @@ from mome.data.video import (
     check_gap,
     decodable,
     decode,
+    lacks,
     open_media,
     start_seconds,
+    truncated,
     unknown_codec,
 )
 
 RATE = 16000
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
+# What libsndfile notes of sound that ends before its header says: its size by the header, and as it
+# is. Who writes into a pipe cannot come back to write the size, and leaves 2 GiB or more.
+CUT = re.compile(r"^ *(?:data|SSND|riff|Riff size) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+NO_SIZE = 0x7FFFF000
 # Largest value that rounds to a 16-bit sample.
 FULL_SCALE = 32767 / 32768
 # Timestamps that are this many seconds away from where the samples before them end are only
@@ -203,10 +209,21 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     _exists(path)
     if path.lower().endswith(SOUNDFILE_SUFFIXES):
         try:
-            return soundfile.read(path, dtype="float32")
+            with soundfile.SoundFile(path) as file:
+                samples, notes = file.read(dtype="float32"), file.extra_info
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+        _check_whole(len(samples) / file.samplerate, notes, path)
+        return samples, file.samplerate
     return _read_with_av(path)
+
+
+def _check_whole(seconds: float, notes: str, path: str) -> None:
+    """Raise MediaError if libsndfile notes that a file has less sound than its header says."""
+    for size, present in CUT.findall(notes):
+        announced = seconds * int(size) / max(int(present), 1)
+        if int(size) < NO_SIZE and lacks(seconds, announced):
+            raise truncated(path, seconds, announced)
 
 
 def _read_with_av(path: str) -> tuple[np.ndarray, int]:

@@ -6,12 +6,8 @@ et al., Interspeech 2022).
 
 import numpy as np
 
+SILENT = "the noise is empty or silent; leave it out"
 MEAN, STD = 0.421, 0.165  # of lip pixels in [0, 1], from AV-HuBERT
-SILENT = "is empty or silent; remove it from the recordings of noise"
-
-
-class SilentNoise(ValueError):
-    """A noise that is empty or silent throughout."""
 
 
 def power(samples: np.ndarray) -> float:
@@ -30,10 +26,10 @@ def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.nd
     If the cut is digital silence, it is taken from the loudest sample on instead.
 
     Raises:
-        SilentNoise: for a noise that is empty or silent throughout.
+        ValueError: for a noise that is empty or silent throughout.
     """
     if len(noise) == 0:
-        raise SilentNoise(f"the noise {SILENT}")
+        raise ValueError(SILENT)
     # A noise longer than the speech is not wrapped around, which would leave a discontinuity.
     last = len(noise) - length if len(noise) > length else len(noise) - 1
     offset = int(rng.integers(last + 1))
@@ -45,10 +41,10 @@ def cut_loudest(noise: np.ndarray, length: int) -> np.ndarray:
     """Take ``length`` samples from the loudest one on, repeating the noise where it is too short.
 
     Raises:
-        SilentNoise: for a noise that is silent throughout.
+        ValueError: for a noise that is silent throughout.
     """
     if not np.any(noise):
-        raise SilentNoise(f"the noise {SILENT}")
+        raise ValueError(SILENT)
     offset = int(np.argmax(np.abs(noise)))
     return np.take(noise, np.arange(offset, offset + length), mode="wrap")
 
@@ -72,7 +68,7 @@ def add_noise(
         float32 (N,).
 
     Raises:
-        SilentNoise: for a noise that is empty or silent.
+        ValueError: for a noise that is empty or silent.
     """
     return mix(speech, cut_noise(noise, len(speech), rng), snr_db)
 

@@ -17,8 +17,11 @@ WHOLE_PICTURE = "whole_picture"
 
 
 def write_excluded(folder: Path, excluded: Collection[tuple[str, str]]) -> None:
-    """List utterances or files, each with its reason, in ``<folder>/excluded``."""
-    lines = sorted(f"{name} {why}\n" for name, why in excluded)
+    """List utterances or files, each with its reason, in ``<folder>/excluded``.
+
+    A name ends at its first blank there; blanks within are written as ``_``.
+    """
+    lines = sorted(f"{'_'.join(name.split())} {why}\n" for name, why in excluded)
     write_text(folder / FILE, "".join(lines))
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import soundfile
 
 from mome.data.audio import RATE, limit_peak, read_audio, write_flac
-from mome.data.augment import power
+from mome.data.augment import SILENT, power
 from mome.data.kaldi import c_sorted
+from mome.data.video import MediaError, reason_of
 
 LEVEL = 0.05  # root mean square of babble
 SPLITS = ("train", "test")
@@ -185,6 +186,28 @@ def split_musan(
             inner = "-".join(path.relative_to(root).with_suffix("").parts)
             result[kind]["test" if i in test else "train"][inner.replace(" ", "_")] = str(path)
     return result
+
+
+def read_whole(path: str | Path) -> np.ndarray:
+    """A recording of noise, float32 (N,) at 16 kHz.
+
+    Raises:
+        FileNotFoundError, MediaError: for one that cannot be read or is silent throughout.
+    """
+    samples = read_audio(path)
+    if not np.any(samples):
+        raise MediaError(path, SILENT)
+    return samples
+
+
+def flaw_of(path: str) -> str:
+    """Why a recording cannot serve as noise, with its name; empty if it can."""
+    try:
+        read_whole(path)
+    except Exception as error:  # whatever is wrong with one recording, the others serve
+        reason = reason_of(error)
+        return reason if isinstance(error, MediaError) else f"{path}: {reason}"
+    return ""
 
 
 def noisex_id(file: Path) -> str:

@@ -10,8 +10,6 @@ import torch
 from mome.data.activity import HOP, speech_activity
 from mome.data.audio import read_audio, read_samples, readable_samples
 from mome.data.augment import (
-    SILENT,
-    SilentNoise,
     center_crop,
     cut_loudest,
     cut_noise,
@@ -22,9 +20,14 @@ from mome.data.augment import (
     random_crop,
 )
 from mome.data.kaldi import read_scp
-from mome.data.video import read_lips
+from mome.data.text import lowered
+from mome.data.video import MediaError, read_lips
 
 SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
+
+
+# What helps against a recording of noise that was sound when stage 3 listed it.
+AGAIN = "mend it, or run stage 3 again, which leaves out what cannot serve as noise"
 
 
 class LipsReader(Mapping[str, np.ndarray]):
@@ -75,18 +78,19 @@ def read_noise(path: str, length: int, rng: np.random.Generator) -> np.ndarray:
     As a whole are read those that are shorter, of another rate or format, or silent in this part.
 
     Raises:
-        SilentNoise: for a recording that is empty or silent; names it.
+        MediaError: for a recording that is missing, damaged or silent throughout.
     """
-    total = readable_samples(path)
     try:
+        total = readable_samples(path)
         if total is None or total <= length:
             return cut_noise(read_audio(path), length, rng)
         cut = read_samples(path, int(rng.integers(total - length + 1)), length)
         if len(cut) == length and np.any(cut):
             return cut
         return cut_loudest(read_audio(path), length)
-    except SilentNoise:
-        raise SilentNoise(f"{path} {SILENT}") from None
+    except (FileNotFoundError, ValueError) as error:
+        reason = error.reason if isinstance(error, MediaError) else str(error)
+        raise MediaError(path, f"{reason}; {AGAIN}") from error
 
 
 def lead_in(data: dict[str, str | np.ndarray], frames: int) -> dict[str, str | np.ndarray]:
@@ -208,7 +212,7 @@ class AVSRPreprocessor:
             if self.tokenizer is None:
                 raise ValueError(f"utterance {uid} has a transcript, but no tokenizer is named")
             # As a continuation of the prompt, a transcript begins with a space.
-            ids = self.tokenizer.encode(" " + text.lower(), add_special_tokens=False)
+            ids = self.tokenizer.encode(" " + lowered(text), add_special_tokens=False)
             output["text"] = np.array(ids, dtype=np.int64)
         if "units" in data:
             output["units"] = np.asarray(data["units"], dtype=np.int64)

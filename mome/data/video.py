@@ -95,7 +95,9 @@ def video_info(path: str | Path) -> VideoInfo:
         audio = decodable(container.streams.audio)
         return VideoInfo(
             fps=fps,
-            num_frames=stream.frames or round(seconds * fps),
+            # Counts in headers are of other things too: of frames that an edit list leaves out,
+            # or of the first fragment.
+            num_frames=round(seconds * fps) or stream.frames,
             width=stream.codec_context.width,
             height=stream.codec_context.height,
             seconds=seconds,
@@ -396,11 +398,19 @@ def decode(
         raise MediaError(path, f"the {kind}")
     if container.format.name in WITH_LENGTHS:
         announced = _stream_seconds(stream, container)
-        seconds, share = MISSING
-        if announced - (end - start) > max(seconds, share * announced):
-            raise MediaError(
-                path, f"truncated file: {end - start:.2f} of {announced:.2f} s; copy it again"
-            )
+        if lacks(end - start, announced):
+            raise truncated(path, end - start, announced)
+
+
+def lacks(found: float, announced: float) -> bool:
+    """Whether so many seconds of those that a header announces are a part only."""
+    seconds, share = MISSING
+    return announced - found > max(seconds, share * announced)
+
+
+def truncated(path: str | Path, found: float, announced: float) -> MediaError:
+    """The error for a file of which so many seconds are there."""
+    return MediaError(path, f"truncated file: {found:.2f} of {announced:.2f} s; copy it again")
 
 
 def _frame_seconds(frame: av.VideoFrame | av.AudioFrame) -> float:

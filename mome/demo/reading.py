@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from mome.analysis.routing import expert_shares
-from mome.data.audio import RATE, read_audio
+from mome.data.audio import RATE
 from mome.data.augment import add_noise
-from mome.data.noise import AUDIO_SUFFIXES, MUSAN_FOLDERS, speech_shaped
+from mome.data.noise import AUDIO_SUFFIXES, MUSAN_FOLDERS, read_whole, speech_shaped
 from mome.data.video import LIP_RATE, LIP_SIZE, MediaError
 from mome.models.avsr import Features
 from mome.models.rates import TaskPair, fineness
@@ -171,7 +171,7 @@ def with_noise(recording: Read, snr: float, kind: str, noises: Noises, seed: int
         noise = speech_shaped(speech, rng)
     else:
         files = noises[kind]
-        noise = read_audio(files[int(rng.integers(len(files)))])
+        noise = read_whole(files[int(rng.integers(len(files)))])
     noisy = add_noise(speech, noise, snr, rng)
     clips, first = [], 0
     for clip in recording.clips:

@@ -1,12 +1,12 @@
 """AV-HuBERT (Shi et al., ICLR 2022) through ESPnet's own implementation, reading lips only."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
 from mome.common.extras import extra
+from mome.common.json_files import read_json
 from mome.common.precision import compute_dtype, in_type
 from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
@@ -32,6 +32,7 @@ SIZES = {
         "layer_norm_first": True,
     },
 }
+LARGEST = 1 << 16  # of the numbers that are sizes
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -63,7 +64,7 @@ def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]
 
     Raises:
         FileNotFoundError: if either file is missing.
-        ValueError: if they are of another size than the one asked for.
+        ValueError: if they are of another size than the one asked for, or config.json is damaged.
     """
     file = weights / WEIGHTS if weights.is_dir() else weights
     config = file.with_name(CONFIG)
@@ -74,10 +75,24 @@ def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]
                 f"(https://facebookresearch.github.io/av_hubert) and convert it: python -m "
                 f"mome.bin.convert_avhubert --checkpoint large_vox_iter5.pt --output {file.parent}"
             )
-    found = json.loads(config.read_text())
-    if size not in (None, found["size"]):
-        raise ValueError(f"{file} is AV-HuBERT {found['size']}, but the configuration says {size}")
-    return found["geometry"], file
+    found = read_json(config)
+    known, sizes = found.get("size"), found.get("geometry")
+    if known not in (*SIZES, "other") or not is_geometry(sizes):
+        raise ValueError(f"{config} does not say which sizes the model has; convert it again")
+    if size not in (None, known):
+        raise ValueError(f"{file} is AV-HuBERT {known}, but the configuration says {size}")
+    return sizes, file
+
+
+def is_geometry(sizes: object) -> TypeGuard[dict[str, Any]]:
+    """Whether these can be sizes of a model, as of ``SIZES``."""
+    expected = SIZES["large"]
+    return (
+        isinstance(sizes, dict)
+        and sizes.keys() == expected.keys()
+        and all(type(sizes[name]) is type(value) for name, value in expected.items())
+        and all(0 <= value <= LARGEST for value in sizes.values())
+    )
 
 
 @register_video_encoder("avhubert")

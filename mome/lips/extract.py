@@ -19,6 +19,8 @@ FRAME_SIDE = 720
 REMEDY = "look at it; --detector, --detect_side or --max_lost may help"
 # A picture whose grey values all lie below this is black, as far as compression keeps black.
 BLACK = 24
+# Where more than this share of the frames has no face, another detector is worth asking.
+OFTEN_LOST = 0.1
 # Share of a crop that must show the picture. With less, the middle of the mouth is hardly in it.
 MIN_VISIBLE = 0.5
 
@@ -37,6 +39,11 @@ class Lips:
     frames: np.ndarray
     seen: int
     lost: int
+
+    @property
+    def often_lost(self) -> bool:
+        """Whether so much is interpolated that another detector should be asked."""
+        return self.lost > OFTEN_LOST * self.seen
 
 
 def extract_lips(

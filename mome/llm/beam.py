@@ -44,6 +44,27 @@ class Hypothesis:
     log_probs: list[float]
 
 
+class UndefinedScores(FloatingPointError):
+    """Words of some utterances have a probability that is no number.
+
+    Attributes:
+        places: of these utterances in the batch.
+    """
+
+    def __init__(self, places: Sequence[int]):
+        super().__init__(f"utterances {', '.join(map(str, places))} of the batch have no scores")
+        self.places = places
+
+    def naming(self, utterances: Sequence[str]) -> FloatingPointError:
+        """The same error for a user, with names and what helps; ``utterances`` are the batch's."""
+        return FloatingPointError(
+            f"the LLM gives words no number as their probability for"
+            f" {', '.join(utterances[place] for place in self.places)}: look at what is recorded"
+            f" there; if it is sound, the weights are not: take those of an earlier epoch, or train"
+            f" again with a lower optim_conf.lr; or 16 bits do not suffice the LLM (lm_dtype)"
+        )
+
+
 @torch.inference_mode()
 def beam_search(
     lm: PreTrainedModel,
@@ -81,6 +102,7 @@ def beam_search(
     Raises:
         ValueError: for a beam or a limit below 1, a negative size of n-grams, a leaf without
             tokens, or an LM whose layers take no mask of a tree.
+        UndefinedScores: if the LM gives NaN for an utterance.
     """
     if beam < 1 or max_new_tokens < 1:
         raise ValueError(f"beam={beam} and max_new_tokens={max_new_tokens} must be at least 1")
@@ -117,6 +139,8 @@ def beam_search(
             followed = said.take_along_dim(beams.parents[..., None], dim=1)
             said = torch.cat([followed, beams.words[..., None]], dim=2)
             forbid_repeats(scores, said, no_repeat_ngram_size)
+    if undefined := beams.undefined():
+        raise UndefinedScores(sorted({prompt // prompts for prompt in undefined}))
     results = beams.results()
     return [results[leaf::prompts] for leaf in range(prompts)]
 
@@ -240,6 +264,12 @@ class Beams:
         self.done = self.done | (
             self.best_finished >= self.totals[:, 0] / longest**self.length_penalty
         )
+
+    def undefined(self) -> list[int]:
+        """The prompts of which a hypothesis had NaN as its score, in any step."""
+        scores = torch.stack([torch.stack([step.totals, step.ended]) for step in self.steps])
+        wrong = scores.isnan().any(dim=(0, 1, 3)).tolist()
+        return [prompt for prompt, is_wrong in enumerate(wrong) if is_wrong]
 
     def results(self) -> list[list[Hypothesis]]:
         """The best hypotheses of each prompt, up to K, best first."""

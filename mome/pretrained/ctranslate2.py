@@ -5,7 +5,6 @@ variables u32; per variable its name, rank u8, dimensions u32 each, type u8, siz
 the data; then aliases. Strings are a u16 length that counts a closing zero. All little-endian.
 """
 
-import json
 import math
 import shutil
 import struct
@@ -20,6 +19,8 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
+
+from mome.common.json_files import read_json
 
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 VERSION = 6
@@ -130,6 +131,23 @@ def whisper_states(variables: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return states
 
 
+def read_suppressed(path: Path) -> tuple[list[int], list[int]]:
+    """The tokens that a model's config.json forbids, anywhere and at the beginning.
+
+    Raises:
+        ValueError: if it cannot be read, or does not say it; names it.
+    """
+    options = read_json(path)
+
+    def tokens(name: str) -> list[int]:
+        found = options.get(name)
+        if not isinstance(found, list) or not all(type(token) is int for token in found):
+            raise ValueError(f"{path} has no list of tokens {name}; fetch it again")
+        return found
+
+    return tokens("suppress_ids"), tokens("suppress_ids_begin")
+
+
 def convert_whisper(folder: Path, output: Path) -> None:
     """Convert a CTranslate2 Whisper folder (model.bin, config.json, tokenizer.json).
 
@@ -145,7 +163,7 @@ def convert_whisper(folder: Path, output: Path) -> None:
         int(n.split("/")[1][6:]) for n in variables if n.startswith("encoder/layer_") and "ffn" in n
     )
     heads = int(variables["encoder/num_heads"])
-    options = json.loads((folder / "config.json").read_text())
+    never, never_first = read_suppressed(folder / "config.json")
     end = 50256
     config = WhisperConfig(
         vocab_size=vocab,
@@ -171,8 +189,8 @@ def convert_whisper(folder: Path, output: Path) -> None:
         eos_token_id=end,
         pad_token_id=end,
         decoder_start_token_id=50257,
-        suppress_tokens=options["suppress_ids"],
-        begin_suppress_tokens=options["suppress_ids_begin"],
+        suppress_tokens=never,
+        begin_suppress_tokens=never_first,
         forced_decoder_ids=[[1, 50362]],  # <|notimestamps|>
         is_multilingual=False,
         no_timestamps_token_id=50362,

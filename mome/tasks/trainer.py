@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
 from mome.common.distributed import of_all_processes, sum_over_processes
+from mome.common.memory import lacks_memory, naming_utterances
 
 CHECKPOINT = "checkpoint.pth"
 COMPLETE = "checkpoint.complete.pth"
@@ -47,7 +49,8 @@ class AVSRTrainer(Trainer):
       ``keep_nbest_models: 4`` keep the last four epochs, and ``valid.epoch.ave.pth`` is the mean of
       their weights.
     - A loss that is no number, and a lack of memory, end the training with the batch's utterances
-      and a remedy. ESPnet skips the update of such a step and goes on with NaN in its statistics.
+      and a remedy, also in the validation of an epoch, whose errors would choose the model. ESPnet
+      skips the update of such a step and goes on with NaN in its statistics.
       Of several processes all stop when one has such a loss, instead of waiting for its gradients.
     - ESPnet writes ``checkpoint.pth`` and the epoch's weights in place. A copy of the checkpoint is
       kept while an epoch runs, so that a job that is killed while it writes goes on from the end
@@ -83,6 +86,26 @@ class AVSRTrainer(Trainer):
         if is_first(distributed):
             (folder / COMPLETE).unlink(missing_ok=True)
 
+    @staticmethod
+    def resume(checkpoint: str | Path, *args: Any, **options: Any) -> None:
+        """As in ESPnet.
+
+        Raises:
+            ValueError: for a checkpoint that cannot be read or does not fit, with the remedy.
+        """
+        try:
+            # ESPnet would offer to read what is damaged as a pickle that may run any code.
+            torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+            Trainer.resume(checkpoint, *args, **options)
+        except Exception as error:  # of a damaged file PyTorch raises almost anything
+            if lacks_memory(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{checkpoint} is damaged, or of another model, so that the training cannot go on"
+                f" from it: put a copy of it back, or begin anew by --force true ({reason})"
+            ) from error
+
     @classmethod
     def train_one_epoch(cls, **options: Any) -> bool:
         """As in ESPnet, with a copy of the checkpoint and errors that name utterances.
@@ -97,32 +120,50 @@ class AVSRTrainer(Trainer):
         # What an epoch draws at random follows from its number, so that a training that goes on
         # from a checkpoint gives the weights of one that was never interrupted.
         set_all_random_seed(options["options"].seed + epoch)
-        batches = Batches(options["iterator"])
-
-        def check(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            loss = output["loss"] if isinstance(output, dict) else output[0]
-            check_finite(loss.detach(), batches.utterances)
-
-        hook = options["model"].register_forward_hook(check)
-        try:
+        remedy = (
+            "lower batch_size or batch_bins, leave out longer clips, or set decoder_conf:"
+            " {gradient_checkpointing: true}"
+        )
+        with guarded(options["model"], options["iterator"], remedy) as batches:
             return super().train_one_epoch(**{**options, "iterator": batches})
-        except RuntimeError as error:  # CUDA's OutOfMemoryError is one too
-            if not lacks_memory(error):
-                raise
-            raise MemoryError(
-                f"out of memory with the utterances {', '.join(batches.utterances)}: lower"
-                f" batch_size or batch_bins, leave out longer clips, or set decoder_conf:"
-                f" {{gradient_checkpointing: true}} ({str(error).splitlines()[0]})"
-            ) from error
-        finally:
-            hook.remove()
 
     @classmethod
     def validate_one_epoch(cls, model, iterator, reporter, options, distributed_option) -> None:
-        """As in ESPnet; reports the epoch's number too."""
-        super().validate_one_epoch(model, iterator, reporter, options, distributed_option)
+        """As in ESPnet; reports the epoch's number too. Errors as of `train_one_epoch`."""
+        remedy = "lower valid_batch_size or valid_batch_bins, or leave out longer clips"
+        with guarded(model, iterator, remedy) as batches:
+            super().validate_one_epoch(model, batches, reporter, options, distributed_option)
         reporter.register({"epoch": reporter.get_epoch()})
         reporter.next()
+
+
+@contextmanager
+def guarded(
+    model: torch.nn.Module, iterator: Iterable[tuple[list[str], dict[str, Any]]], remedy: str
+) -> Iterator[Batches]:
+    """The batches of an epoch; inside the context, what fails for one of them names it.
+
+    Args:
+        model: that is called with them.
+        iterator: the batches.
+        remedy: against a lack of memory.
+
+    Raises:
+        FloatingPointError: as of `check_finite`.
+        MemoryError: if the memory of the GPU or the machine does not suffice.
+    """
+    batches = Batches(iterator)
+
+    def check(model: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        loss = output["loss"] if isinstance(output, dict) else output[0]
+        check_finite(loss.detach(), batches.utterances)
+
+    hook = model.register_forward_hook(check)
+    try:
+        with naming_utterances(lambda: batches.utterances, remedy):
+            yield batches
+    finally:
+        hook.remove()
 
 
 def check_finite(loss: torch.Tensor, utterances: Sequence[str]) -> None:
@@ -151,11 +192,6 @@ def check_finite(loss: torch.Tensor, utterances: Sequence[str]) -> None:
 def is_first(option: DistributedOption) -> bool:
     """Whether this is the process that writes files."""
     return not option.distributed or option.dist_rank == 0
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error is PyTorch's of a GPU or of the machine that has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def is_full(error: Exception) -> bool:

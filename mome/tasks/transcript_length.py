@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.data.kaldi import read_scp
+from mome.data.text import lowered
 from mome.pretrained.hub import load
 
 LEAST = 32  # tokens, the paper's limit
@@ -23,7 +24,7 @@ def longest_allowed(texts: Iterable[str], tokenizer: Any) -> int:
     Returns:
         that many tokens, and at least 32.
     """
-    spoken = [" " + text.lower() for text in texts]
+    spoken = [" " + lowered(text) for text in texts]
     ids = tokenizer(spoken, add_special_tokens=False)["input_ids"] if spoken else []
     longest = max(map(len, ids), default=0)
     return max(LEAST, math.ceil(LONGER * (longest + 1)))

@@ -20,7 +20,7 @@ from mome.analysis.wer import rate_name
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError, reason_of
-from mome.lips.extract import FaceLost, crop_face, seen_frames
+from mome.lips.extract import FaceLost, Lips, crop_face, seen_frames
 from mome.lips.landmarks import FaceTracker
 from mome.models.rates import READS, RatePair, TaskPair, fineness, parse_rate_pair
 from mome.tasks.data_folders import streams_of
@@ -154,6 +154,7 @@ class Transcriber:
         self.calibration = Calibration.from_json(calibration.get("lines", {}))
         # Transcripts are chosen as they were when the model was measured.
         self.length_penalty = float(info.get("length_penalty", 0.0))
+        self.no_repeat_ngram_size = int(info.get("no_repeat_ngram_size", 0))
         # Models packed by older versions do not say how long transcripts of the training were.
         self.max_new_tokens = max(MAX_NEW_TOKENS, int(info.get("max_new_tokens", 0)))
 
@@ -517,20 +518,22 @@ class Transcriber:
         """
         if self.tracker is None:
             raise ValueError(missing(self.crops))
-        for tracker in filter(None, (self.tracker, self.other)):
-            if candidates := self.mouths(piece.frames, tracker):
-                break
-        else:
+        own = candidates = self.mouths(piece.frames, self.tracker)
+        tracker = self.tracker
+        if self.other is not None and (not own or own[0].often_lost):
+            others = self.mouths(piece.frames, self.other)
+            if others and (not own or others[0].lost < own[0].lost):
+                candidates, tracker = others, self.other
+                how = "more often than" if own else "not"
+                notes.append(f"face found by {tracker.name}, {how} by {self.tracker.name}")
+        if not candidates:
             return None, ""
-        if tracker is not self.tracker:
-            notes.append(f"face found by {tracker.name}, not by {self.tracker.name}")
         if len(candidates) > 1:
             notes.append("several faces")
-            said = self.said(candidates, piece.speech)
-            lips = candidates[who_speaks(candidates, piece.speech, said)]
-        else:
-            (lips,) = candidates
-        return lips, tracker.name
+            crops = [lips.frames for lips in candidates]
+            said = self.said(crops, piece.speech)
+            return crops[who_speaks(crops, piece.speech, said)], tracker.name
+        return candidates[0].frames, tracker.name
 
     def said(
         self, candidates: Sequence[np.ndarray], speech: np.ndarray | None
@@ -545,15 +548,14 @@ class Transcriber:
         seen = self.encode([Clip(0, 0, {"lips": lips}, []) for lips in candidates], "vsr")
         return lips_say(self.model, heard, seen)
 
-    def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[np.ndarray]:
+    def mouths(self, frames: Sequence[np.ndarray], tracker: FaceTracker) -> list[Lips]:
         """The mouth crops of the faces that a detector sees often enough, the main one first."""
         seen = seen_frames(len(frames), self.crops["landmark_every"])
         candidates = []
         for landmarks in tracker.people([frames[i] for i in seen], PEOPLE):
             try:
                 found = dict(zip(seen, landmarks, strict=True))
-                lips = crop_face(frames, "the recording", found, self.crops["window"])
-                candidates.append(lips.frames)
+                candidates.append(crop_face(frames, "the recording", found, self.crops["window"]))
             except FaceLost:
                 continue
         return candidates
@@ -621,20 +623,28 @@ class Transcriber:
     def search(
         self, clips: Sequence[Clip], features: Features, chosen: TaskPair, options: Options
     ) -> list[Segment]:
-        """Transcribe segments by what the encoders have made of them, see :meth:`encode`."""
+        """Transcribe segments by what the encoders have made of them, see :meth:`encode`.
+
+        Raises:
+            FloatingPointError: for segments of whose words the LLM has no probability.
+        """
         # These load Transformers, as building the model did; importing this module need not.
-        from mome.llm.beam import beam_search
+        from mome.llm.beam import UndefinedScores, beam_search
         from mome.transcribe.alignment import align_tokens
 
-        best = beam_search(
-            self.model.decoder.lm.inner,
-            *self.model.prompts(features, [chosen]),
-            beam=options.beam,
-            max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-            eos_id=self.model.decoder.eos_id,
-            length_penalty=self.length_penalty,
-            adapter=self.model.decoder.adapter,
-        )[0]
+        try:
+            best = beam_search(
+                self.model.decoder.lm.inner,
+                *self.model.prompts(features, [chosen]),
+                beam=options.beam,
+                max_new_tokens=options.max_new_tokens or self.max_new_tokens,
+                eos_id=self.model.decoder.eos_id,
+                length_penalty=self.length_penalty,
+                no_repeat_ngram_size=self.no_repeat_ngram_size,
+                adapter=self.model.decoder.adapter,
+            )[0]
+        except UndefinedScores as error:
+            raise error.naming([f"{c.start:.2f} to {c.end:.2f} s" for c in clips]) from None
         aligned = align_tokens(self.model, features, chosen.pair, [b[0].tokens for b in best])
         return [
             self.segment(clip, hypotheses[0], chosen, of_tokens)

@@ -73,6 +73,31 @@ def test_a_fused_form_is_neither_moved_nor_given_other_weights():
     assert torch.allclose(prompt_and_step(lm, IDS), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("place", [torch.bfloat16, "meta"])
+@pytest.mark.parametrize(("position", "width"), [("mhsa", 32), ("ffn", 64)])
+def test_an_lm_that_is_moved_after_its_adapter_was_prepared_is_refused(place, position, width):
+    """Neither fused projections nor, beside a block of this width, compiled experts move along."""
+    lm = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES | {"hidden_size": width}))
+    adapter = MoMEAdapter(lm.eval().requires_grad_(False), position, **EXPERTS[0])
+    adapter.for_inference(torch.float32)
+    layer = lm.model.layers[0]
+    part = layer.self_attn.q_proj if position == "mhsa" else layer.mlp
+    part(torch.ones(1, 2, width))
+    lm.to(place)
+    with pytest.raises((RuntimeError, ValueError), match=r"LM was moved after for_inference.*anew"):
+        part(torch.ones(1, 2, width).to(place))
+
+
+def test_an_adapter_that_stays_behind_its_lm_is_named():
+    lm, adapter = adapted(LlamaConfig, position="ffn")
+    lm.to("meta")
+    hidden = torch.ones(1, 2, 32, device="meta")
+    with pytest.raises(RuntimeError, match=r"adapter lies on cpu: move it as well.*to\('meta'\)"):
+        lm.model.layers[0].mlp(hidden)
+    adapter.to("meta")
+    assert lm.model.layers[0].mlp(hidden).shape == (1, 2, 32)
+
+
 @pytest.mark.parametrize("config_class", CONFIGS)
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_fused_projections_equal_experts_beside_the_attention(config_class, experts):

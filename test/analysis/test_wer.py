@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from mome.analysis.decoded import load_scores
-from mome.analysis.wer import guess, normalise, score
+from mome.analysis.wer import guess, score
 from mome.bin import score as score_bin
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.kaldi import write_scp
+from mome.data.text import normalise
 
 REFERENCES = {"a": "set the red book", "b": "bin blue now", "c": "lay green"}
 HYPOTHESES = {"a": "set a red red book", "b": "bin now", "c": "lay green"}

@@ -1,6 +1,7 @@
 """mome.bin.decode and mome.bin.merge_decoding: what is decoded knows its settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from mome.bin import decode as program
 from mome.bin.decode import are_cut, check_decoded
 from mome.bin.decode import main as decode_main
 from mome.bin.merge_decoding import merge
@@ -110,15 +112,48 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
     options += ["--output", tmp_path / "decode", "--batch_size", 2]
     monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
     with pytest.raises(
-        SystemExit, match=r"utterances u\d, u\d, at 1 .*--decode_batch_size.* or --b"
+        SystemExit, match=r"with the utterances u\d, u\d: .*--decode_batch_size.* or --beam"
     ):
         decode_main(list(map(str, options)))
+
+    class Large:
+        """A batch for which the device has no memory."""
+
+        def to(self, device):
+            return torch.empty(2**55)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "DataLoader", lambda *_, **__: [(["u0", "u1"], {"speech": Large()})])
+        with pytest.raises(SystemExit, match="with the utterances u0, u1: lower --decode_batch"):
+            decode_main(list(map(str, options)))
 
     def broken(self, **batch):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(AVSRModel, "encode", broken)
     with pytest.raises(RuntimeError, match="something else"):
+        decode_main(list(map(str, options)))
+
+
+def test_utterances_of_which_the_llm_knows_no_probability_are_named(
+    training, dump, tmp_path, monkeypatch
+):
+    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
+    options += ["--output", tmp_path / "decode", "--batch_size", 3, "--max_new_tokens", 2]
+    prompts = AVSRModel.prompts
+
+    def one_is_undefined(self, *args):
+        nodes, leaves = prompts(self, *args)
+        embeds = nodes[leaves[0]].embeds.clone()
+        embeds[1] = torch.nan
+        nodes[leaves[0]] = replace(nodes[leaves[0]], embeds=embeds)
+        return nodes, leaves
+
+    monkeypatch.setattr(AVSRModel, "prompts", one_is_undefined)
+    with pytest.raises(SystemExit, match="no number as their probability for u1: look at"):
         decode_main(list(map(str, options)))
 
 

@@ -85,10 +85,19 @@ def test_what_crashes_beside_others_alone_is_not_blamed(tmp_path, caplog):
     assert "a worker crashed or was killed" in caplog.text
 
 
+@pytest.mark.parametrize(("count", "bad"), [(1, (0,)), (6, (1, 2)), (3, (0, 1, 2))])
+def test_one_job_survives_an_item_that_ends_its_process(count, bad):
+    """Also where there is one item, neighbours crash, or all of few do."""
+    crash = partial(square_or_crash, bad=bad)
+    found = map_items(crash, range(count), 1, crashed=lambda number, reason: -number)
+    assert found == [-n if n in bad else n * n for n in range(count)]
+
+
 def test_items_are_not_blamed_where_every_process_crashes():
     crash = partial(square_or_crash, bad=tuple(range(6)))
-    with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
-        map_items(crash, range(6), 2, crashed=lambda number, reason: number)
+    for nj in (1, 2):
+        with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
+            map_items(crash, range(6), nj, crashed=lambda number, reason: number)
 
 
 def threads_of(_: int) -> tuple[list[str | None], int]:

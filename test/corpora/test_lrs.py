@@ -308,6 +308,32 @@ def test_words_may_end_a_fifth_of_a_second_after_their_recording(tmp_path, end, 
     assert part.excluded == [reason] * (not kept)
 
 
+def test_capitals_blanks_and_texts_without_words(tmp_path):
+    """Of a folder named John Smith and files CLIP 1.MP4, as other systems copy them."""
+    folder = tmp_path / "test/John Smith"
+    folder.mkdir(parents=True)
+    for number, text in enumerate(("PLACE RED", "...", "{NS} '", "SET")):
+        write_clip(folder / "a.mp4", num_frames=25, size=16, audio=False)
+        (folder / "a.mp4").rename(folder / f"clip {number}.{'mp4' if number else 'MP4'}")
+        (folder / f"clip {number}.{'txt' if number else 'TXT'}").write_text(text_file(text))
+    (folder / "clip 4.Txt").touch()
+    clips, alone = lrs.find_clips(tmp_path, "test")
+    assert [clip.name for clip in clips] == [f"test/John Smith/clip {n}" for n in range(4)]
+    words = ["prepare", "--corpus", tmp_path, "--out", tmp_path / "out", "--nj", "1"]
+    parser, _ = lrs.make_parser("", "x")
+    args = parser.parse_args([str(word) for word in (*words, "--max_excluded", "0.7")])
+    part = lrs.prepare_part(clips, args)
+    part.excluded += alone
+    lrs.write_set(tmp_path / "out", [part], args)
+    ids = {"John_Smith_clip_0": "place red", "John_Smith_clip_3": "set"}
+    assert read_scp(tmp_path / "out/text") == ids
+    assert read_scp(tmp_path / "out/utt2spk") == dict.fromkeys(ids, "John_Smith")
+    assert validate_data_dir(tmp_path / "out") == []
+    reasons = dict.fromkeys((1, 2), "no words") | {4: "txt without mp4"}
+    expected = {f"test/John_Smith/clip_{n}": reason for n, reason in reasons.items()}
+    assert read_scp(tmp_path / "out/excluded") == expected
+
+
 @pytest.mark.parametrize(("limit", "noted"), [(2.9, True), (3.0, False)])
 def test_a_sentence_stays_whole_and_is_noted_if_it_is_long(tmp_path, limit, noted):
     video = tmp_path / "test/anna/00001.mp4"

@@ -1,5 +1,7 @@
 """mome.data.audio."""
 
+import struct
+
 import kaldiio
 import numpy as np
 import pytest
@@ -87,6 +89,43 @@ def test_archive(tmp_path):
     for offset in (4, 40, 10**6):
         with pytest.raises(MediaError, match=rf"a\.ark:{offset}: no sound at that place"):
             read_audio(f"{tmp_path}/a.ark:{offset}")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.wav WAV", "a.wav WAVEX", "a.wav RF64", "a.aiff AIFF", "a.w64 W64", "a.flac FLAC"]
+)
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.88])
+def test_a_truncated_recording_is_noticed(tmp_path, name, share):
+    """Of two seconds; libsndfile reads what is there without a word."""
+    name, kind = name.split()
+    path = tmp_path / name
+    samples = np.tile(tone(), 2)
+    soundfile.write(path, samples, 16000, format=kind)
+    assert len(read_audio(path)) == 32000
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(share * len(whole))])
+    wanted = (
+        "corrupt audio"
+        if kind == "FLAC"
+        else rf"truncated file: {2 * share:.2f} of (1\.[89]|2\.0)\d s"
+    )
+    with pytest.raises(MediaError, match=rf"{name}: {wanted}"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("size", [64008, 65000, 0x7FFFF000, 0xFFFFFFFF])
+def test_a_wav_with_a_wrong_size_in_its_header_is_read(tmp_path, size):
+    """A few bytes more, as careless programs count, and what stands there after a pipe."""
+    path = tmp_path / "a.wav"
+    samples = np.tile(tone(), 2)
+    soundfile.write(path, samples, 16000)
+    whole = path.read_bytes()
+    sizes = {name: struct.pack("<I", n) for name, n in (("data", 64000), ("RIFF", 64036))}
+    for name, right in sizes.items():
+        assert whole.count(name.encode() + right) == 1
+        whole = whole.replace(name.encode() + right, name.encode() + struct.pack("<I", size))
+    path.write_bytes(whole)
+    assert np.abs(read_audio(path) - samples).max() < 1e-4
 
 
 def test_errors_name_file_and_reason(tmp_path):

@@ -662,6 +662,63 @@ def test_warnings_and_errors(tmp_path, caplog):
         split_musan(tmp_path / "test", 0.2, np.random.default_rng(0))
 
 
+def make_musan(root: Path) -> dict[str, str]:
+    """Ten recordings of noise, of which two are silent or no sound; those that serve, by id."""
+    folder = root / "musan" / "noise"
+    folder.mkdir(parents=True)
+    for number in range(10):
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, 8000)
+        soundfile.write(folder / f"{number}.wav", samples, 16000)
+    soundfile.write(folder / "3.wav", np.zeros(8000), 16000)
+    (folder / "7.wav").write_bytes(b"RIFF" + 100 * b"x")
+    return {f"noise-{n}": str(folder / f"{n}.wav") for n in range(10) if n not in (3, 7)}
+
+
+def test_noise_that_is_damaged_or_silent_is_left_out_and_counted(tmp_path, capsys):
+    """Before, it stopped the stage where it was drawn, or else a training in the midst of it."""
+    make_set(tmp_path / "dump/train", ["s1", "s2", "s3"], 2, seed=0)
+    make_set(tmp_path / "dump/test", ["t1"], 2, seed=0)
+    serve = make_musan(tmp_path)
+    words = [*arguments(tmp_path), "--speakers", "2", "--test_kinds", "noise", "--snrs", "0"]
+    noise_main(words)
+    folder = tmp_path / "dump/noise"
+    lists = [read_scp(folder / f"{split}_noise.scp") for split in ("train", "test")]
+    assert lists[0] | lists[1] == serve
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'musan'}: 2 of 10 recordings are left out\n" in said
+    assert "  excluded 1: the noise is empty or silent; leave it out\n" in said
+    excluded = read_scp(folder / "excluded")
+    assert excluded.keys() == {"noise-3", "noise-7"}
+    assert all(f"musan/noise/{name[-1]}.wav: " in reason for name, reason in excluded.items())
+    # What is sound is not read again, unless it has changed; and then it is other noise.
+    Path(serve["noise-0"]).write_bytes(b"RIFF")
+    os.utime(serve["noise-1"], (1e9, 1e9))
+    with pytest.raises(SystemExit, match="left_out"):
+        noise_main(words)
+    assert read_scp(folder / "excluded").keys() == {"noise-0", "noise-3", "noise-7"}
+    assert "3 of 10 recordings are left out" in capsys.readouterr().out
+    for path in serve.values():
+        Path(path).write_bytes(b"RIFF")
+    with pytest.raises(SystemExit, match=r"musan/noise: no recording .* see .*noise/excluded"):
+        noise_main(words)
+
+
+@pytest.mark.parametrize("content", ["absent", "damaged", "silent", "silent and long"])
+def test_noise_that_cannot_serve_is_named_where_it_is_drawn(tmp_path, content):
+    """Of what stage 3 found sound, and has changed since."""
+    path = tmp_path / "a.wav"
+    if content == "damaged":
+        path.write_bytes(b"RIFF" + 100 * b"x")
+    elif content != "absent":
+        soundfile.write(path, np.zeros(100 if content == "silent" else 9000), 16000)
+    with pytest.raises(ValueError, match=r"a\.wav: .*run stage 3 again"):
+        read_noise(str(path), 8000, np.random.default_rng(0))
+    write_flac(tmp_path / "speech.flac", np.full(8000, 0.1, np.float32))
+    mixture = Mixture("a_1", str(tmp_path / "speech.flac"), ((0.0, str(tmp_path / "b.flac")),))
+    with pytest.raises((OSError, ValueError), match=r"a\.wav"):
+        make_mixture(mixture, (str(path),), 0)
+
+
 @pytest.mark.parametrize("snr", [-5.0, 20.0])
 def test_faint_speech_has_its_snr_as_well(tmp_path, snr):
     """Speech of three steps of 16 bits: rounding alone would be as loud as noise at 20 dB."""

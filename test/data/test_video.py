@@ -162,6 +162,62 @@ def test_info(tmp_path):
     assert info.audio_seconds == pytest.approx(1.2, abs=0.07)
 
 
+def begin_later(path, seconds):
+    """Let players skip the beginning of both tracks, as programs do that trim without encoding.
+
+    The edit list of a track says how long it lasts, in the clock of the file, and from which moment
+    of its media, in the clock of the track.
+    """
+    data = bytearray(path.read_bytes())
+
+    def number(place, change=0):
+        value = int.from_bytes(data[place : place + 4], "big") + change
+        data[place : place + 4] = value.to_bytes(4, "big")
+        return value
+
+    clock = number(data.index(b"mvhd") + 16)
+    place = -1
+    for _ in range(2):
+        place = data.index(b"elst", place + 1)
+        assert number(place + 8) == 1  # edits
+        number(place + 12, -round(seconds * clock))
+        number(place + 16, round(seconds * number(data.index(b"mdhd", place) + 16)))
+    path.write_bytes(data)
+
+
+def test_what_an_edit_list_leaves_out_at_the_beginning_is_not_read(tmp_path):
+    frames = np.repeat(np.arange(20, 220, 4), 64 * 64).reshape(50, 64, 64)
+    frames = np.stack([frames] * 3, axis=-1).astype(np.uint8)
+    loud = np.where(np.arange(32000) < 12800, 0.05, 0.5) * np.sin(np.arange(32000) * 0.3)
+    path = tmp_path / "a.mp4"
+    write_clip(path, frames, samples=loud)
+    assert video_info(path).num_frames == 50
+    begin_later(path, 0.8)
+    info = video_info(path)
+    assert (info.num_frames, info.seconds) == (30, pytest.approx(1.2))
+    read = read_video(path, grey=True, rate=25)
+    assert len(read) == 30
+    assert np.abs(read.astype(int) - frames[20:, ..., 0]).max() < 3
+    heard = read_audio(path)
+    assert abs(len(heard) - 19200) <= 1024
+    assert np.corrcoef(heard[1000:18000], loud[13800:30800])[0, 1] > 0.99
+
+
+def test_frames_of_a_video_in_fragments_are_counted(tmp_path):
+    """Its header has none of them, or those of the first fragment."""
+    write_clip(tmp_path / "whole.mp4", num_frames=60)
+    with av.open(str(tmp_path / "whole.mp4")) as source:
+        options = {"movflags": "frag_every_frame+default_base_moof"}
+        with av.open(str(tmp_path / "a.mp4"), "w", options=options) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    assert video_info(tmp_path / "a.mp4").num_frames == 60
+    assert len(read_video(tmp_path / "a.mp4", rate=25)) == 60
+
+
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8, 0.95])
 def test_truncated_file_is_noticed(tmp_path, share):
     write_clip(tmp_path / "a.mp4", num_frames=40)

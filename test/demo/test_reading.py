@@ -91,6 +91,9 @@ def test_noise_has_its_ratio_over_all_segments_and_leaves_the_lips(transcribe, c
         assert np.array_equal(recording.joined("lips"), noisy.joined("lips"))
         again = with_noise(recording, -5, kind, noises)
         assert np.array_equal(noisy.joined("speech"), again.joined("speech"))
+    soundfile.write(tmp_path / "hum" / "a.wav", np.zeros(4000), 16000)
+    with pytest.raises(MediaError, match=r"a\.wav: the noise is empty or silent"):
+        with_noise(recording, -5, "hum", noises)
 
 
 def test_noises_of_musan_are_found_and_what_is_missing_is_named(clips, tmp_path):

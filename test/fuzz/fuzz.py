@@ -3,8 +3,9 @@
 
 A reader may give what it can still read, or raise an error that names the file: a ValueError or an
 OSError. Anything else is a finding: another exception, an error that does not name the file, a
-crash, too much memory or time. Each input follows from --seed, the reader and its number, so that
---only and --first repeat a finding; --keep writes its input there.
+crash, too much memory or time, and a program that is started, an address that is connected to or a
+file elsewhere that is written, as far as Python sees it. Each input follows from --seed, the reader
+and its number, so that --only and --first repeat a finding; --keep writes its input there.
 
 The files are read in a process of its own, which is started again after one that ends it.
 """
@@ -30,8 +31,29 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 from mutations import mutate  # noqa: E402 - found on the path set above
 
+# What no reader does, by the names of Python's audit events.
+FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.connect",
+)
+CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MEMORY = 1 << 30  # bytes beyond those of the libraries
 SECONDS = 20  # of a file
+
+
+LRS_TEXT = """Text:  SO {NS} WHAT
+Conf:  4
+
+WORD START END ASDSCORE
+SO 0.11 0.28 6.3
+WHAT 0.30 0.51 7.0
+"""
+SUPPRESSED = '{"suppress_ids": [1, 2, 7], "suppress_ids_begin": [220, 50256]}'
 
 
 @dataclass(frozen=True)
@@ -59,12 +81,15 @@ def readers() -> dict[str, Reader]:
     from media import write_clip
     from safetensors.torch import save_file
 
+    from mome.bin.fetch_models import read_gguf
     from mome.common.weights import load_weights
+    from mome.corpora import lrs
     from mome.data.audio import audio_seconds, read_audio
     from mome.data.kaldi import read_scp, read_segments, validate_data_dir
     from mome.data.video import read_lips, read_video, video_info, write_lips
+    from mome.encoders.avhubert import SIZES, read_weights
     from mome.encoders.avhubert_conversion import read_checkpoint as read_fairseq
-    from mome.pretrained.ctranslate2 import read_model
+    from mome.pretrained.ctranslate2 import read_model, read_suppressed
     from mome.tasks.config import read_config
     from mome.tasks.packed import opened, read_checkpoint, read_info
 
@@ -117,6 +142,62 @@ def readers() -> dict[str, Reader]:
 
         soundfile.write(path, tone, 16000)
 
+    def write_gguf(path: Path) -> None:
+        """A Llama of one layer of random weights, whose tokenizer knows the letters a and b."""
+        import gguf
+
+        writer = gguf.GGUFWriter(path, "llama")
+        for name, value in {
+            "context_length": 64,
+            "embedding_length": 32,
+            "block_count": 1,
+            "feed_forward_length": 32,
+            "head_count": 2,
+            "head_count_kv": 2,
+            "vocab_size": 5,
+        }.items():
+            getattr(writer, f"add_{name}")(value)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["<s>", "</s>", "a", "b", "ab"])
+        writer.add_token_types([3, 3, 1, 1, 1])
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+        square = rng.normal(0, 0.1, (32, 32)).astype(np.float32)
+        writer.add_tensor("token_embd.weight", square[:5])
+        writer.add_tensor("output_norm.weight", square[0])
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            writer.add_tensor(f"blk.0.{name}.weight", square)
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.0.{name}.weight", square[0])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    def write_wav_scp(path: Path) -> None:
+        write_sound(path.with_name("of_scp.wav"))
+        path.write_text(f"a_1 {path.with_name('of_scp.wav')}\na_2 {path.with_name('of_scp.wav')}\n")
+
+    def media(path: Path) -> None:
+        for file in read_scp(path).values():
+            try:
+                sound(Path(file))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{path}: {error}") from error
+
+    def lrs_text(path: Path) -> None:
+        lrs.read_text(path)
+        lrs.read_words(path)
+
+    def avhubert(path: Path) -> None:
+        read_weights(path.parent, None)
+
+    def write_avhubert(path: Path) -> None:
+        path.with_name("model.safetensors").touch()
+        path.write_text(json.dumps({"size": "large", "geometry": SIZES["large"]}))
+
     # Version, specification, revision; a variable with its shape and type; an alias.
     name, alias = (struct.pack("<H", 3) + word + b"\0" for word in (b"ab", b"cd"))
     ctranslate2 = struct.pack("<I", 6) + name + struct.pack("<II", 3, 1) + name
@@ -137,6 +218,20 @@ def readers() -> dict[str, Reader]:
         Reader(
             "clip.avi", clip, lambda path: write_clip(path, num_frames=5, codecs=("mpeg4", "mp2"))
         ),
+        Reader(
+            "clip.mov", clip, lambda p: write_clip(p, num_frames=5, codecs=("mjpeg", "pcm_s16le"))
+        ),
+        Reader(
+            "clip.mkv",
+            clip,
+            lambda p: write_clip(p, num_frames=5, codecs=("libx264", "libopus"), rate=48000),
+        ),
+        Reader("a.mp3", sound, write_sound),
+        Reader("wav.scp", media, write_wav_scp),
+        Reader("lrs.txt", lrs_text, lambda path: path.write_text(LRS_TEXT)),
+        Reader("avhubert/config.json", avhubert, write_avhubert),
+        Reader("whisper/config.json", read_suppressed, lambda path: path.write_text(SUPPRESSED)),
+        Reader("model.gguf", read_gguf, write_gguf),
         Reader("model.bin", read_model, lambda path: path.write_bytes(ctranslate2)),
         Reader("model.pth", read_checkpoint, lambda path: torch.save(tensors, path)),
         Reader("fairseq.pt", read_fairseq, lambda path: torch.save({"model": tensors}, path)),
@@ -156,9 +251,47 @@ def judge(error: BaseException, path: Path) -> str | None:
     return None
 
 
-def work(name: str, numbers: range, seed: int, folder: Path, reader: Reader) -> None:
+class Watch:
+    """Keeps what is read from starting programs and from writing anywhere but into a folder.
+
+    Attributes:
+        found: what was tried since it was last emptied; None while nobody watches.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder.resolve()
+        self.found: list[str] | None = None
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, arguments: tuple) -> None:
+        """Python's hook, which is called before the event."""
+        if self.found is None:
+            return
+        wrong = event in FORBIDDEN
+        if event == "open":
+            wrong = bool(arguments[2] & WRITING) and self.is_elsewhere(arguments[0])
+        elif event in CHANGES:
+            wrong = any(self.is_elsewhere(path, arguments[-1]) for path in arguments[:2])
+        if wrong:
+            self.found.append(f"{event}{arguments[:1]!r}")
+            raise PermissionError(f"{event} is not allowed here")
+
+    def is_elsewhere(self, path: object, place: int = -1) -> bool:
+        """Whether a path lies outside of the folder; descriptors of open files do not.
+
+        It may be relative to ``place``, the descriptor of a folder.
+        """
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False
+        base = Path(f"/proc/self/fd/{place}" if place >= 0 else ".")
+        resolved = (base / os.fsdecode(path)).resolve()
+        return self.folder not in resolved.parents and resolved != Path(os.devnull)
+
+
+def work(name: str, numbers: range, seed: int, folder: Path, reader: Reader, watch: Watch) -> None:
     """Read damaged files; prints the number of each before it is read, and what is found."""
     path = folder / name
+    path.parent.mkdir(exist_ok=True)
     reader.make(path)
     whole = path.read_bytes()
     reader.read(path)  # the sound file is read
@@ -166,11 +299,15 @@ def work(name: str, numbers: range, seed: int, folder: Path, reader: Reader) -> 
         print(json.dumps({"reader": name, "number": number}), flush=True)
         path.write_bytes(damaged(whole, name, number, seed))
         signal.setitimer(signal.ITIMER_REAL, SECONDS)  # ends the process, also inside a library
+        what = None
+        watch.found = []
         try:
             reader.read(path)
         except Exception as error:
-            if what := judge(error, path):
-                print(json.dumps({"reader": name, "number": number, "what": what}), flush=True)
+            what = judge(error, path)
+        tried, watch.found = watch.found, None
+        if what := "; ".join(tried) or what:
+            print(json.dumps({"reader": name, "number": number, "what": what}), flush=True)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -235,9 +372,11 @@ def main(argv: list[str] | None = None) -> int:
     known = readers()
     if args.work:
         limit_memory()
+        tempfile.tempdir = str(args.keep)
+        watch = Watch(args.keep)
         for place, name in enumerate(args.work):
             begin = getattr(args, "from") if place else args.first
-            work(name, range(begin, args.until), args.seed, args.keep, known[name])
+            work(name, range(begin, args.until), args.seed, args.keep, known[name], watch)
         return 0
     total = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -248,11 +387,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{found.reader} {found.number}: {found.what}", flush=True)
             if args.keep:
                 sound = Path(folder) / "sound" / found.reader
-                sound.parent.mkdir(exist_ok=True)
+                sound.parent.mkdir(parents=True, exist_ok=True)
                 known[found.reader].make(sound)
                 args.keep.mkdir(parents=True, exist_ok=True)
                 data = damaged(sound.read_bytes(), found.reader, found.number, args.seed)
-                (args.keep / f"{found.number}_{found.reader}").write_bytes(data)
+                (args.keep / f"{found.number}_{sound.name}").write_bytes(data)
     print(f"{total} findings")
     return min(total, 100)
 

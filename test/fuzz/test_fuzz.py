@@ -48,6 +48,10 @@ def test_errors_are_judged(tmp_path):
         ("raise KeyError(path)", "KeyError"),
         ("bytearray(1 << 33)", "MemoryError"),
         ("while True: pass", "took 1 s or more"),
+        ("os.system('true')", "os.system"),
+        ("subprocess.run(['true'], check=False)", "subprocess.Popen"),
+        ("open(path.parent.parent / 'elsewhere', 'w')", "open('"),
+        ("path.parent.rename(path.parent.parent / 'elsewhere')", "os.rename"),
     ],
 )
 def test_what_a_reader_must_not_do_is_found(tmp_path, line, what):

@@ -122,6 +122,11 @@ def test_no_damaged_byte_stops_the_stage(tmp_path):
     assert validate_data_dir(tmp_path / "dump", check_media=True, tolerance=0.001) == []
 
 
+def in_this_process(function, items, *args, **kwargs):
+    """Stands for the processes of a stage, which know nothing of what a test replaces."""
+    return [function(item) for item in items]
+
+
 def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
     frames = talking_head(12, 224)
     videos = {f"anna_{i}": tmp_path / f"{i}.mp4" for i in range(3)}
@@ -137,6 +142,7 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(prepare_media, "read_audio", read)
+    monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     prepare(data_folder(tmp_path / "data", videos), tmp_path / "dump", "--max_excluded", "0.7")
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_0"]
     assert read_scp(tmp_path / "dump/excluded") == {
@@ -167,13 +173,14 @@ def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_pat
     assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
 
-def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("nj", [1, 2])
+def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch, nj):
     videos = {f"anna_{name}": tmp_path / f"{name}.mp4" for name in ("a", "crash", "d")}
     for path in videos.values():
         write_clip(path, talking_head(12, 224))
     let_workers_crash(tmp_path, monkeypatch)
     data = data_folder(tmp_path / "data", videos)
-    prepare(data, tmp_path / "dump", "--max_excluded", "0.5", "--nj", "2")
+    prepare(data, tmp_path / "dump", "--max_excluded", "0.5", "--nj", nj)
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_a", "anna_d"]
     (reason,) = read_scp(tmp_path / "dump/excluded").items()
     assert reason[0] == "anna_crash"
@@ -289,6 +296,7 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
         return (Blind if detector == "mediapipe" else FaceTracker)(MODEL, detect_every, detect_side)
 
     monkeypatch.setattr(prepare_media, "load_tracker", load)
+    monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     videos = {name: tmp_path / f"{name}.mp4" for name in ("a_high", "a_none", "a_wide")}
     frames = talking_head(12, 224)
     write_clip(videos["a_high"], frames)
@@ -307,6 +315,33 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
         assert list(read_scp(dump / "excluded")) == ["a_none"]
     comments = [video_info(path).comment for path in read_scp(dump / "lip.scp").values()]
     assert comments == ["", "dlib"]
+
+
+def losing(tracker, lost):
+    """A detector that does not find the face in the first frames."""
+    return lambda frames: [*[None] * lost, *tracker(frames)[lost:]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "found_by"),
+    [
+        ((1, 0), ""),  # a twelfth is interpolated either way: the other one is not asked
+        ((2, 0), "mediapipe"),
+        ((5, 2), "mediapipe"),
+        ((5, 5), ""),
+        ((2, 5), ""),
+        ((5, 9), ""),
+        ((9, 5), "mediapipe"),
+    ],
+)
+def test_the_detector_that_loses_fewer_frames_cuts_the_crop(tracker, lost, found_by):
+    """Not only where the first one loses more than --max_lost, 6 of these 12 frames."""
+    frames = grey(talking_head(12, 224))
+    names = ("dlib", "mediapipe")
+    trackers = {name: losing(tracker, n) for name, n in zip(names, lost, strict=True)}
+    settings = prepare_media.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
+    lips, by = prepare_media.find_lips(frames, "a.mp4", trackers, settings)
+    assert (by, lips.lost) == (found_by, lost[by == "mediapipe"])
 
 
 def test_the_whole_picture_may_stand_for_a_face_that_is_not_found(tmp_path, capsys):

@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 from tiny import SIZES, plain_search
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, LlamaForCausalLM
 
 from mome.llm.attention import use_matrix_products
-from mome.llm.beam import Hypothesis, beam_search
+from mome.llm.beam import Beams, Hypothesis, UndefinedScores, beam_search
 from mome.llm.prompt_tree import Node
 
 
@@ -171,6 +172,72 @@ def test_the_limit_ends_a_sentence_that_never_stops():
     for hypotheses in search(lm, embeds, mask, beam=3, max_new_tokens=4, eos_id=19_999):
         assert [len(h.tokens) for h in hypotheses] == [4, 4, 4]
         assert not any(h.finished for h in hypotheses)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_an_lm_that_gives_nan_names_the_utterances(beam):
+    lm = make_lm(vocab=30)
+    embeds, mask = prompts(4, 6, holes=False)
+    embeds[[1, 3], 2] = torch.nan
+    with pytest.raises(UndefinedScores) as caught:
+        search(lm, embeds, mask, beam=beam, max_new_tokens=5, eos_id=1)
+    assert caught.value.places == [1, 3]
+    said = str(caught.value.naming(["a_0", "a_1", "a_2", "a_3"]))
+    assert "for a_1, a_3: look at" in said
+    # Of the prompts of a tree it is the utterance that counts.
+    nodes = [Node(embeds[:2, :2], mask[:2, :2], None)]
+    nodes += [Node(embeds[:2, place:], mask[:2, place:], 0) for place in (2, 3)]
+    with pytest.raises(UndefinedScores) as caught:
+        beam_search(lm, nodes, [1, 2], beam=beam, max_new_tokens=5, eos_id=1)
+    assert caught.value.places == [1]
+
+
+def test_nan_is_found_in_any_step():
+    """Also of a prompt that has a hypothesis from before."""
+    scores = torch.full((2, 2, 5), 0.2).log()
+    scores[:, :, 1] = -9.0
+    beams = Beams(2, 2, limit=4, eos_id=1, length_penalty=0.0, device=scores.device)
+    assert beams.advance(scores)
+    assert beams.undefined() == []
+    scores[1] = torch.nan
+    beams.advance(scores)
+    assert beams.undefined() == [1]
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts what makes the host wait: a value that is fetched, or a size that depends on one."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += any(name in str(func) for name in self.WAITING)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_step_fetches_one_number(monkeypatch, beam, windows):
+    """Of the whole batch, whether all is done; with 64 of them a GPU waited most of the time."""
+    lm = make_lm(vocab=30)
+    if windows:
+        config = {**SIZES, "vocab_size": 30, "hidden_size": 16, "head_dim": 4, "sliding_window": 8}
+        lm = AutoModelForCausalLM.from_config(Gemma2Config(**config)).eval()
+    lm.lm_head.weight.data[1] = 0  # transcripts are long
+    embeds, mask = prompts(3, 6)
+    advance, steps = Beams.advance, []
+    monkeypatch.setattr(Beams, "advance", lambda *args: steps.append(1) or advance(*args))
+    counts = {}
+    for limit in (2, 6):
+        steps.clear()
+        with Synchronisations() as found:
+            search(lm, embeds, mask, beam=beam, max_new_tokens=limit, eos_id=1)
+        assert len(steps) == limit
+        counts[limit] = found.count
+    assert counts[6] - counts[2] == 4
 
 
 def test_bad_arguments_are_refused():

@@ -1,7 +1,9 @@
 """avsr.sh's data stages, on small clips in the layout that the template's local/data.py reads."""
 
+import argparse
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from media import write_clip
 
 from mome.common.marks import read_mark, write_mark
-from mome.data.kaldi import read_scp, write_scp
+from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import write_lips
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +82,46 @@ def test_utterances_are_left_out_on_demand(recipe):
     said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
     assert "--exclude: " in said
     assert "nowhere" in said
+
+
+def test_a_text_that_cannot_be_read_is_excluded_by_the_template(tmp_path):
+    """As one on a disk that fails; reading this one is an error of input and output."""
+    read_words = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["read_words"]
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")
+    words, reason = read_words(tmp_path / "a.mp4")
+    assert words == ""
+    assert re.fullmatch(rf"{tmp_path}/a\.txt: \[Errno 5\] Input/output error.*", reason)
+
+
+def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
+    """A hyphen, or what sorts before it, within the name of a speaker."""
+    names = [
+        "anna/z",
+        "anna/dots",
+        "anna maria/2",
+        "anna-maria/1",
+        "anna+/3",
+        "anna10/a b",
+        "anna1/c",
+    ]
+    for name in names:
+        path = tmp_path / "corpus/train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".mp4").touch()
+        path.with_suffix(".txt").write_text("..." if path.stem == "dots" else "PLACE RED")
+    for name in ("valid", "test"):
+        shutil.copytree(tmp_path / "corpus/train/anna1", tmp_path / "corpus" / name / "anna1")
+    prepare = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["prepare"]
+    limits = {"max_excluded": 0.5, "test_max_excluded": 0.5}
+    corpus, out = tmp_path / "corpus", tmp_path / "data"
+    prepare(argparse.Namespace(corpus=corpus, out=out, nj=1, **limits))
+    assert validate_data_dir(out / "train") == []
+    kept = ["anna-z", "anna1-c", "anna10-a_b", "anna_-3", "anna_maria-2"]
+    assert list(read_scp(out / "train/text")) == kept
+    excluded = read_scp(out / "train/excluded")
+    assert excluded.pop("anna-dots") == f"{corpus}/train/anna/dots.txt: no words"
+    assert list(excluded) == ["anna_maria-1"]
+    assert excluded["anna_maria-1"].endswith(f"as that of {corpus}/train/anna maria; rename one")
 
 
 def test_changed_data_are_seen(recipe):

@@ -1,5 +1,6 @@
 """Trainings that fail or are killed: what they say, and what they end with when they go on."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -100,6 +101,23 @@ def test_a_training_killed_between_writes_ends_as_one_undisturbed(
     assert all(torch.equal(got[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "no checkpoint", "another model"])
+def test_a_damaged_checkpoint_is_named_with_its_remedy(options, undisturbed, tmp_path, damage):
+    """Not one of a killed epoch, which is known, but what a disk makes of it later."""
+    folder = tmp_path / "exp"
+    shutil.copytree(undisturbed, folder)
+    checkpoint = folder / "checkpoint.pth"
+    if damage == "another model":
+        state = torch.load(checkpoint, weights_only=True)
+        state["model"].popitem()
+        torch.save(state, checkpoint)
+    else:
+        whole = checkpoint.read_bytes()
+        checkpoint.write_bytes({"cut": whole[: len(whole) // 2], "empty": b""}.get(damage, b"x"))
+    with pytest.raises(ValueError, match=rf"{checkpoint} is damaged, or of .*--force true"):
+        train(options, folder)
+
+
 def test_training_anew_in_the_folder_of_a_killed_one_does_not_go_on_from_it(
     options, undisturbed, tmp_path
 ):
@@ -164,6 +182,27 @@ def test_a_lack_of_memory_names_the_batch_and_what_helps(options, tmp_path, monk
 
     monkeypatch.setattr(AVSRModel, "encode", too_large)
     with pytest.raises(MemoryError, match=r"a_\d, a_\d.*batch_size.*gradient_checkpointing"):
+        train(options, tmp_path)
+
+
+def test_what_fails_in_a_validation_names_its_batch(options, tmp_path, monkeypatch):
+    """The errors of an epoch choose the model: with NaN among them any epoch may be the best."""
+    encode, forward = AVSRModel.encode, AVSRModel.forward
+
+    def too_large(self, *args, **kwargs):
+        return encode(self, *args, **kwargs) if self.training else torch.empty(2**55)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AVSRModel, "encode", too_large)
+        with pytest.raises(MemoryError, match=r"a_\d, a_\d.*lower valid_batch_size"):
+            train(options, tmp_path)
+
+    def undefined(self, *args, **kwargs):
+        loss, *others = forward(self, *args, **kwargs)
+        return loss if self.training else loss * float("nan"), *others
+
+    monkeypatch.setattr(AVSRModel, "forward", undefined)
+    with pytest.raises(FloatingPointError, match=r"loss is nan for the utterances a_\d, a_\d"):
         train(options, tmp_path)
 
 

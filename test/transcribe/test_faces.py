@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from media import talking_head, write_clip
@@ -13,6 +14,7 @@ from mome.lips.detectors import load_tracker
 from mome.lips.provenance import describe, elsewhere
 from mome.tasks.packed import PackedModelError, pack
 from mome.transcribe.options import Options
+from mome.transcribe.recording import Piece
 from mome.transcribe.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +130,36 @@ def test_where_one_detector_finds_no_face_the_other_is_tried(packed_as, tracker,
     with pytest.raises(SystemExit):
         command.main([str(word) for word in (*words, "--detector", "dlib")])
     assert "no face" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lost", "other", "note"),
+    [
+        (2, 0, None),  # of 25 frames two are interpolated either way
+        (3, 0, "face found by mediapipe, more often than by dlib"),
+        (9, 9, None),
+        (25, 9, "face found by mediapipe, not by dlib"),
+    ],
+)
+def test_the_detector_that_loses_fewer_frames_cuts_the_lips(
+    packed_as, tracker, monkeypatch, lost, other, note
+):
+    class Losing:
+        def __init__(self, name, lost):
+            self.name, self.lost, self.digests = name, lost, {}
+
+        def people(self, frames, most):
+            return [[*[None] * self.lost, *found[self.lost :]] for found in people(frames, most)]
+
+    people = tracker.people
+    frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in talking_head(25, 160)]
+    transcriber = Transcriber.load(packed_as(elsewhere()), tracker=Losing("dlib", lost))
+    transcriber.other = Losing("mediapipe", other)
+    transcriber.crops = {"landmark_every": 1, "window": 12}
+    notes: list[str] = []
+    lips, name = transcriber.mouth(Piece(0.0, 1.0, None, frames), notes)
+    assert lips.shape == (25, 96, 96)
+    assert (name, notes) == (("mediapipe", [note]) if note else ("dlib", []))
 
 
 @needs_mediapipe

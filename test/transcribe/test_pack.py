@@ -15,7 +15,8 @@ from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.packed import load_packed, namespace
 from mome.transcribe.confidence import LOW, Calibration
-from mome.transcribe.transcriber import Clip
+from mome.transcribe.options import Options
+from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment, Word
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}
@@ -75,6 +76,31 @@ def test_a_model_is_measured_with_the_limit_of_tokens_of_its_users(
     info = json.loads((tmp_path / "packed/mome.json").read_text())
     assert info["max_new_tokens"] > 64
     assert limits == {info["max_new_tokens"]}
+
+
+def test_loops_are_forbidden_to_the_users_of_a_packed_model(training, dump, tmp_path, monkeypatch):
+    """As in the measurement, and in decoding."""
+    sizes = []
+
+    def search(*args, **options):
+        sizes.append(options["no_repeat_ngram_size"])
+        return beam_search(*args, **options)
+
+    monkeypatch.setattr("mome.llm.beam.beam_search", search)
+    words = ["--expdir", training, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    words += ["--trained_on", "noise", "--output", tmp_path / "packed", "--max_clips", "2"]
+    with pytest.raises(SystemExit, match="--no_repeat_ngram_size -1 must be 0 or more"):
+        command.main([str(word) for word in (*words, "--no_repeat_ngram_size", -1)])
+    command.main([str(word) for word in (*words, "--no_repeat_ngram_size", 1)])
+    assert set(sizes) == {1}
+    assert json.loads((tmp_path / "packed/mome.json").read_text())["no_repeat_ngram_size"] == 1
+    sizes.clear()
+    transcribe = Transcriber.load(tmp_path / "packed", downloads=[training.parent / "lips"])
+    clips, _ = command.read_clips(dump / "valid", 1, transcribe.model)
+    transcribe.transcribe(clips, Options(beam=1, task="asr"))
+    assert sizes == [1]
+    transcribe.info.pop("no_repeat_ngram_size")  # of models that were packed before
+    assert Transcriber(transcribe.model, transcribe.conf, transcribe.info).no_repeat_ngram_size == 0
 
 
 def test_words_are_right_as_they_are_scored():

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from media import talking_head, write_clip
 
@@ -204,6 +205,16 @@ def test_an_interrupt_ends_the_reading_of_a_pause(transcribe, clips, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         transcribe(clips / "both.mp4", Options(beam=1, batch_size=1))
     assert passed == []
+
+
+def test_a_segment_of_which_the_llm_knows_no_probability_is_named(packed, clips):
+    broken = Transcriber.load(packed, tracker=load_tracker(str(LANDMARKS)))
+    broken.model.decoder.markers.data.fill_(torch.nan)
+    options = Options(beam=1, max_new_tokens=3, task="asr")
+    with pytest.raises(
+        FloatingPointError, match=r"probability for 0\.\d\d to \d\.\d\d s.*: look at"
+    ):
+        broken(clips / "sound.mp4", options)
 
 
 def test_a_missing_stream_that_was_asked_for_is_named(transcribe, clips, tmp_path):

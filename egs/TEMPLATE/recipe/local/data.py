@@ -9,6 +9,7 @@ from mome.common.processes import map_items
 from mome.common.text_files import read_text
 from mome.data.exclusions import leave_out
 from mome.data.kaldi import spk2utt_of, write_scp
+from mome.data.text import normalise
 
 SETS = ("train", "valid", "test")
 
@@ -20,9 +21,10 @@ def read_words(video: Path) -> tuple[str, str]:
         return "", f"{text} does not exist"
     try:
         words = " ".join(read_text(text).split())
-    except ValueError as error:
-        return "", str(error)
-    return words, "" if words else f"{text}: no words"
+    except (OSError, ValueError) as error:
+        return "", f"{text}: {error}" if isinstance(error, OSError) else str(error)
+    # Of punctuation alone, as "...", scoring would keep nothing.
+    return words, "" if normalise(words) else f"{text}: no words"
 
 
 def utterances(
@@ -31,17 +33,22 @@ def utterances(
     """The utterances of a set, id -> speaker, video, words; others with the reason.
 
     This reads <corpus>/<set>/<speaker>/<clip>.mp4 with the words in <clip>.txt; write here what
-    your corpus needs. Ids begin with the speaker. A hyphen after it sorts before letters and
-    digits, so that s1 comes before s10 with and without it, as Kaldi's tables demand.
+    your corpus needs. Ids begin with the speaker. A hyphen after it sorts before all that speakers
+    are called here, so that s1 comes before s10 with and without it, as Kaldi's tables demand;
+    hyphens, blanks and other signs that sort before it become _ in the name of a speaker.
     """
     found: dict[str, tuple[str, Path, str]] = {}
     excluded = []
+    folders: dict[str, Path] = {}
     files = sorted((corpus / name).glob("*/*"))
     videos = [path for path in files if path.suffix.lower() == ".mp4"]
     for video, (words, reason) in zip(videos, map_items(read_words, videos, nj, name), strict=True):
-        speaker, clip = (re.sub(r"\s+", "_", part) for part in (video.parent.name, video.stem))
-        utterance = f"{speaker}-{clip}"
-        if not reason and utterance in found:
+        speaker = re.sub(r"[\s!-\-]+", "_", video.parent.name)
+        utterance = f"{speaker}-{re.sub(r'\s+', '_', video.stem)}"
+        folder = folders.setdefault(speaker, video.parent)
+        if not reason and folder != video.parent:
+            reason = f"{video}: its speaker is called {speaker}, as that of {folder}; rename one"
+        elif not reason and utterance in found:
             reason = f"{video}: its id is that of {found[utterance][1]}; rename one of them"
         if reason:
             excluded.append((utterance, reason))

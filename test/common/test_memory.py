@@ -1,0 +1,73 @@
+"""A lack of memory names the utterances, whatever reports it."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mome.common.memory import lacks_memory, naming_utterances
+
+
+def of_machine():
+    torch.empty(2**55)
+
+
+def of_numpy():
+    np.empty(2**55)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+        of_machine,
+        of_numpy,
+    ],
+)
+def test_a_lack_of_memory_is_told_whoever_reports_it(error):
+    def fail():
+        with naming_utterances(lambda: ["a_1", "a_2"], "read less"):
+            if isinstance(error, Exception):
+                raise error
+            error()
+
+    with pytest.raises(MemoryError, match=r"out of memory with the utterances a_1, a_2: read less"):
+        fail()
+
+
+def test_other_errors_are_left_alone():
+    assert not lacks_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    with (
+        pytest.raises(RuntimeError, match=r"^something else$"),
+        naming_utterances(lambda: ["a_1"], "read less"),
+    ):
+        raise RuntimeError("something else")
+
+
+class Killed(torch.utils.data.Dataset):
+    """Clips, of which the system kills the process that reads the third."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, place):
+        if place == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return place
+
+
+def test_a_loader_that_the_system_kills_is_named_with_its_remedy():
+    def read_all():
+        read: list[str] = []
+        with naming_utterances(lambda: read, "read less"):
+            for batch in DataLoader(Killed(), num_workers=1, prefetch_factor=1):
+                read = [str(place) for place in batch.tolist()]
+
+    with pytest.raises(MemoryError, match=r"reads clips was killed.*: lower num_workers, or read"):
+        read_all()
