@@ -5,7 +5,7 @@
 #       --datadir data/overlapped --dumpdir dump/overlapped --expdir exp/overlapped
 #                                                          255 sentences of every speaker are tested
 #   ./run.sh --download_opts "--speakers 1" --prepare_opts "--split overlapped --speakers 1" \
-#       --datadir data/s1 --dumpdir dump/s1 --expdir exp/s1
+#       --corpus_parts s1 --datadir data/s1 --dumpdir dump/s1 --expdir exp/s1
 #                                                          s1 alone is downloaded, and is tested
 #   ./run.sh --corpus /data/grid --download_opts none      it is there: /data/grid/s1/bbaf2n.mpg, ...
 # Folders of their own keep splits apart; whoever makes only one of them needs none.

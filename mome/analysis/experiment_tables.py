@@ -75,8 +75,11 @@ def describe_decoding(hows: Mapping[Path, Mapping[str, Any]], dump: Path) -> lis
     """
     if not hows:
         return []
-    demand_alike({f: how.get("settings", {}) for f, how in hows.items()}, dump, but=["weights"])
-    search = describe_search(next(iter(hows.values()))["settings"])
+    settings = {folder: how.get("settings", {}) for folder, how in hows.items()}
+    # The limit of tokens comes from the training transcripts, as each LM's tokenizer divides them.
+    demand_alike(settings, dump, but=["weights", "max_new_tokens"])
+    first = next(iter(settings.values()))
+    search = describe_search(first) if first else "How was not recorded"
     files = sorted({Path(how["weights"]).name for how in hows.values() if "weights" in how})
     weights = ", ".join(f"`{file}`" for file in files)
     copies = describe_copies(dump, [folder.parent.name for folder in hows])

@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
                 "chance": asdict(by_chance(one, other, words, encoders, point.share)),
                 "curve": [asdict(each) for each in curve(one, other, words, encoders)],
             }
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"mome-measure-cascade: {error}") from None
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, json.dumps(found, indent=1) + "\n")

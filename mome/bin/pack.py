@@ -458,7 +458,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         text = card(args.name or args.expdir.name, info, frozen, args.license)
         pack(config, weights, args.output, info, text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"mome-pack: {error}") from None
     print(f"{args.output}: {json.dumps(info['calibration'])}")
     push_to_hub(args)

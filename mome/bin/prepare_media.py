@@ -94,6 +94,7 @@ from mome.lips.landmarks import FaceTracker
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 STREAMS = ("audio", "video")
 AUDIO = ("flac", "wav")  # formats
+ROOT = Path(__file__).resolve().parents[2]
 # Share of the frames of a crop made elsewhere that may be black, as where a scene fades.
 MAX_DARK = 0.1
 
@@ -457,18 +458,27 @@ def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:
 
 
 def look(dump: Path, clips: list[Clip]) -> None:
-    """Write a checksum of what clips would be made from now, and say what has changed."""
+    """Write a checksum of what clips would be made from now, and say what has changed.
+
+    Without any of the sources, as where a disk is not mounted, the checksum of before stays. Moving
+    the repository changes nothing.
+    """
     now = {clip.utterance: clip.made_from for clip in clips}
+    record = dump / "sources.sha256"
+    if record.is_file() and all(each.endswith(" absent") for each in now.values()):
+        print(f"{dump}: none of the recordings is there now; they are taken to be as they were")
+        return
     made = read_scp(dump / "sources") if (dump / "sources").is_file() else {}
     changed = sorted(name for name in now.keys() & made.keys() if now[name] != made[name])
     if changed:
         first = changed[0]
         print(
             f"{dump}: {len(changed)} of {len(made)} clips were made from other files than there"
-            f" are now, such as {first}: was {made[first]}, is {now[first]}"
+            f" are now, such as {first}: was {made[first]}, is {now[first]}. To make only these"
+            f" anew, delete {dump / '.done'}"
         )
-    text = json.dumps(now, sort_keys=True)
-    write_text(dump / "sources.sha256", f"{hashlib.sha256(text.encode()).hexdigest()}\n")
+    text = json.dumps(now, sort_keys=True).replace(f"{ROOT}/", "")
+    write_text(record, f"{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
 def find_crop(

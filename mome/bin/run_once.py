@@ -99,6 +99,13 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
     return settings
 
 
+def kept_sources(mark: Path, settings: Mapping[str, object]) -> dict[str, object]:
+    """What a mark says of raw files that are not compared now, as where a disk is not mounted."""
+    made = read_mark(mark)
+    known = made["settings"] if made else {}
+    return {k: v for k, v in known.items() if k.startswith(SOURCE) and k not in settings}
+
+
 def are_valid(folders: list[str], log: Path) -> bool:
     """Whether data folders are valid; what is wrong with them is shown and added to the log."""
     command = [sys.executable, "-m", "mome.bin.validate_data_dir", *folders]
@@ -173,7 +180,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--mark", type=Path, required=True, help="e.g. dump/test/.done")
     parser.add_argument("--needs", nargs="*", default=[], help="marks or files of its inputs")
-    parser.add_argument("--sources", nargs="*", default=[], help="raw files or folders of them")
+    parser.add_argument(
+        "--sources",
+        nargs="*",
+        default=[],
+        help="raw files or folders of them; what is not named is taken to be as it was",
+    )
     parser.add_argument(
         "--checkpoint", type=Path, help="unfinished work that has this file goes on from it"
     )
@@ -210,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = command_settings(command)
         for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
             settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
+        settings |= kept_sources(args.mark, settings)
         done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
     except (OtherSettings, FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None

@@ -103,7 +103,7 @@ def _files_below(folder: Path) -> Iterator[tuple[str, int]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             file = os.path.join(path, name)
-            with suppress(FileNotFoundError):  # a link may lead nowhere
+            with suppress(OSError):  # a link may lead nowhere, or to itself
                 yield os.path.relpath(file, folder), os.stat(file).st_size
 
 

@@ -9,6 +9,7 @@ import torch
 # say: the machine's allocator, the driver, and the libraries that allocate for themselves.
 SIGNS = (
     "can't allocate memory",
+    "Caught MemoryError",  # of NumPy, in a process of the data loader
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",

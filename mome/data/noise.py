@@ -204,6 +204,8 @@ def flaw_of(path: str) -> str:
     """Why a recording cannot serve as noise, with its name; empty if it can."""
     try:
         read_whole(path)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever is wrong with one recording, the others serve
         reason = reason_of(error)
         return reason if isinstance(error, MediaError) else f"{path}: {reason}"

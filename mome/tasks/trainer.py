@@ -100,7 +100,7 @@ class AVSRTrainer(Trainer):
         except Exception as error:  # of a damaged file PyTorch raises almost anything
             if lacks_memory(error):
                 raise
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = " ".join((str(error) or type(error).__name__).split())[:300]
             raise ValueError(
                 f"{checkpoint} is damaged, or of another model, so that the training cannot go on"
                 f" from it: put a copy of it back, or begin anew by --force true ({reason})"

@@ -106,6 +106,11 @@ def select(features: Features, rows: Sequence[int]) -> Features:
     return selected
 
 
+def lost_in(mouths: Sequence[Lips]) -> float:
+    """Mean number of frames in which mouths were not seen; without any, more than all."""
+    return float(np.mean([lips.lost for lips in mouths])) if mouths else math.inf
+
+
 def check_device(device: str) -> None:
     """See that PyTorch can compute there.
 
@@ -520,9 +525,10 @@ class Transcriber:
             raise ValueError(missing(self.crops))
         own = candidates = self.mouths(piece.frames, self.tracker)
         tracker = self.tracker
-        if self.other is not None and (not own or own[0].often_lost):
+        if self.other is not None and (not own or any(lips.often_lost for lips in own)):
             others = self.mouths(piece.frames, self.other)
-            if others and (not own or others[0].lost < own[0].lost):
+            # Nobody is lost by it: of two people the one who speaks may be the smaller one.
+            if others and len(others) >= len(own) and lost_in(others) < lost_in(own):
                 candidates, tracker = others, self.other
                 how = "more often than" if own else "not"
                 notes.append(f"face found by {tracker.name}, {how} by {self.tracker.name}")

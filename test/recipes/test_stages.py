@@ -159,6 +159,12 @@ def test_another_corpus_is_seen(recipe):
     (recipe / "corpus/notes").touch()
     run(recipe, *STAGE_1, "--force", "true")
     assert "done already: dump/test/.done" in run(recipe, *STAGES)
+    # A corpus that is not there now, as on a disk that is not mounted, is no other one.
+    (recipe / "corpus").rename(recipe / "elsewhere")
+    said = run(recipe, *STAGES)
+    assert "done already: data/.done" in said
+    assert "done already: dump/test/.done" in said
+    assert "none of the recordings is there now" in said
 
 
 def test_recordings_that_are_replaced_are_seen(recipe):

@@ -44,6 +44,8 @@ decode_nj=                 # parallel jobs of decoding, with a GPU each if ngpu 
 corpus=                    # where the raw corpus is, or is made: given to local/data.py
 download_opts=             # further options of local/data.py download; not called if "none"
 prepare_opts=              # further options of local/data.py prepare
+corpus_parts=              # files and folders of the corpus that are prepared: whether these have
+                           # changed since is looked at; default: all of it
 train_set=train            # the set trained on
 valid_set=valid            # the set that chooses the best epoch
 test_sets="test"           # the sets decoded, clean and as the copies below
@@ -226,7 +228,10 @@ if wants 1; then
     for set in "${train_set}" "${valid_set}" ${test_sets}; do folders+=("${datadir}/${set}"); done
     sources=()
     # A corpus that has other files now, such as those of further speakers, is another one.
-    if [ -d "${corpus}" ] && counts "${datadir}/.done" "source .*"; then sources=("${corpus}"); fi
+    if [ -d "${corpus}" ] && counts "${datadir}/.done" "source .*"; then
+        for part in ${corpus_parts}; do sources+=("${corpus}/${part}"); done
+        [ -n "${corpus_parts}" ] || sources=("${corpus}")
+    fi
     # shellcheck disable=SC2086
     run_once --mark "${datadir}/.done" --elsewhere=--datadir --sources "${sources[@]}" \
         --valid "${folders[@]}" -- \
