@@ -207,10 +207,9 @@ def decode_set(
     )
     bar.set_description(data.name, refresh=False)
     utterances: list[str] = []
-    remedy = (
-        f"lower --decode_batch_size (--batch_size of mome.bin.decode) or --beam, or ask for fewer"
-        f" than {len(task_pairs)} tasks and rate pairs at once"
-    )
+    remedy = "lower --decode_batch_size (--batch_size of mome.bin.decode) or --beam"
+    if len(task_pairs) > 1:
+        remedy += f", or ask for fewer than {len(task_pairs)} tasks and rate pairs at once"
     with naming_utterances(lambda: utterances, remedy):
         for utterances, batch in loader:
             batch = {key: value.to(device) for key, value in batch.items()}
