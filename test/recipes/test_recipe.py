@@ -116,7 +116,7 @@ def test_a_packed_model_that_cannot_be_opened_ends_the_stage(recipe):
     weights.write_bytes(whole[:-1])
     result = run([*options, "--stage", "6"], check=False)
     weights.write_bytes(whole)
-    assert result.returncode == 2
+    assert result.returncode
     assert "model.safetensors is not what was packed" in result.stderr
     assert "finished stages" not in result.stderr
 
