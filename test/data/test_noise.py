@@ -711,7 +711,7 @@ def test_noise_that_cannot_serve_is_named_where_it_is_drawn(tmp_path, content):
         path.write_bytes(b"RIFF" + 100 * b"x")
     elif content != "absent":
         soundfile.write(path, np.zeros(100 if content == "silent" else 9000), 16000)
-    with pytest.raises(ValueError, match=r"a\.wav: .*run stage 3 again"):
+    with pytest.raises(ValueError, match=r"a\.wav: .*leave it out by --stage 3"):
         read_noise(str(path), 8000, np.random.default_rng(0))
     write_flac(tmp_path / "speech.flac", np.full(8000, 0.1, np.float32))
     mixture = Mixture("a_1", str(tmp_path / "speech.flac"), ((0.0, str(tmp_path / "b.flac")),))
