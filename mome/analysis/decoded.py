@@ -1,12 +1,12 @@
 """What stage 5 has decoded, and the references, for programs that look into errors."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mome.common.marks import digest_of
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
 from mome.models.rates import TASKS, fineness, parse_rate_pair
@@ -31,8 +31,7 @@ def rate_order(name: str) -> tuple[int, int]:
 
 def settings_digest(how: Mapping[str, Any]) -> str:
     """What stands beside a score for the settings in the decode.json of what was scored."""
-    text = json.dumps(how.get("settings", {}), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest_of(how.get("settings", {}))
 
 
 def load_scores(expdir: Path, tag: str = "") -> dict[str, dict[str, Any]]:

@@ -225,6 +225,12 @@ def babble_settings(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def recordings_of(musan: Mapping[str, Mapping[str, Mapping[str, str]]]) -> dict[str, str]:
+    """All recordings of kind -> split -> id -> path: id -> path."""
+    lists = (noises for splits in musan.values() for noises in splits.values())
+    return {name: path for noises in lists for name, path in noises.items()}
+
+
 def musan_settings(
     args: argparse.Namespace, musan: Mapping[str, Mapping[str, Mapping[str, str]]]
 ) -> dict[str, object]:
@@ -237,12 +243,7 @@ def musan_settings(
     mark = read_mark(args.dump / "noise" / ".done")
     said = mark is None or "musan_recordings" in mark["settings"]
     if args.musan and (said or args.force == "true"):
-        paths = {
-            name: path
-            for kind in musan.values()
-            for of_split in kind.values()
-            for name, path in of_split.items()
-        }
+        paths = recordings_of(musan)
         lines = (f"{name} {Path(paths[name]).stat().st_size}\n" for name in sorted(paths))
         settings["musan_recordings"] = zlib.crc32("".join(lines).encode())
     return settings
@@ -271,8 +272,7 @@ def leave_out_flawed(
     Raises:
         SystemExit: if a split of a kind has no recording left.
     """
-    lists = [(kind, noises) for kind, splits in musan.items() for noises in splits.values()]
-    paths = {name: path for _, noises in lists for name, path in noises.items()}
+    paths = recordings_of(musan)
     record = folder / "checked"
     known = read_scp(record) if record.is_file() else {}
     stamps = {name: stamp_of(path) for name, path in paths.items()}
@@ -292,12 +292,13 @@ def leave_out_flawed(
         print(f"{args.musan}: {len(flawed)} of {len(paths)} recordings are left out")
         print_reasons(flawed.items())
     result: dict[str, set[str]] = {kind: set() for kind in musan}
-    for kind, noises in lists:
-        left_out = noises.keys() & flawed.keys()
-        result[kind] |= left_out
-        for name in left_out:
-            del noises[name]
-        if not noises:
+    for kind, splits in musan.items():
+        for noises in splits.values():
+            left_out = noises.keys() & flawed.keys()
+            result[kind] |= left_out
+            for name in left_out:
+                del noises[name]
+        if not all(splits.values()):
             raise SystemExit(
                 f"{args.musan / kind}: no recording that can be read is left of one side of the"
                 f" split; see {folder / FILE}, and mend or replace some, or remove {kind}/"

@@ -30,7 +30,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
 from mome.analysis.decoded import read_scores
-from mome.analysis.wer import RATES, are_unspaced, score, spell
+from mome.analysis.wer import RATES, score, spell, unit_of
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
@@ -226,7 +226,7 @@ def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: 
     total = sum(clip.end - clip.start for clip in clips)
     measured = Measured([], [], [])
     reversed_clips = [backwards(clip) for clip in clips]
-    spelled = are_unspaced(normalise(text) for text in texts)
+    spelled = unit_of(texts) == "character"
 
     def read(clips: list[Clip], chosen: TaskPair) -> tuple[list[Segment], float]:
         """What is read, and the seconds that the encoders took."""

@@ -33,8 +33,6 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 
 import argparse
 import errno
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +43,7 @@ import numpy as np
 
 from mome.common.atomic_files import remove_partial
 from mome.common.extras import demand_installed
-from mome.common.marks import stamp_of
+from mome.common.marks import digest_of, stamp_of
 from mome.common.processes import map_items
 from mome.data.audio import (
     FULL_SCALE,
@@ -477,8 +475,8 @@ def look(dump: Path, clips: list[Clip]) -> None:
             f" are now, such as {first}: was {made[first]}, is {now[first]}. To make only these"
             f" anew, delete {dump / '.done'}"
         )
-    text = json.dumps(now, sort_keys=True).replace(f"{ROOT}/", "")
-    write_text(record, f"{hashlib.sha256(text.encode()).hexdigest()}\n")
+    from_root = {name: made_from.replace(f"{ROOT}/", "") for name, made_from in now.items()}
+    write_text(record, f"{digest_of(from_root)}\n")
 
 
 def find_crop(

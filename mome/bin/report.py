@@ -10,13 +10,12 @@ in the page and on the screen, with the reason.
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from mome.analysis.conditions import describe_copies
-from mome.analysis.decoded import decode_folder, rate_order
+from mome.analysis.decoded import decode_folder, rate_order, read_how
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
 from mome.analysis.wer import rate_name
 from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
@@ -147,7 +146,7 @@ def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
         names: of the test sets that were decoded.
     """
     path = min(decode.glob("*/*/*/decode.json"))
-    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    settings = read_how(path.parent)["settings"]
     decoded = f"Beam {settings['beam']}. Weights: SHA-256 {settings['weights'][:12]}."
     copies = [line.removeprefix("- ").replace("`", "") for line in describe_copies(dump, names)]
     return " ".join([decoded, *copies])

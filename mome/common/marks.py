@@ -62,8 +62,12 @@ def fingerprint(path: str | Path) -> str:
     mark = read_mark(path) if path.name.endswith(".done") else None
     if mark is None:
         return file_digest(path)
-    settings = {k: v for k, v in mark["settings"].items() if not k.startswith(SOURCE)}
-    text = json.dumps(settings, sort_keys=True)
+    return digest_of({k: v for k, v in mark["settings"].items() if not k.startswith(SOURCE)})
+
+
+def digest_of(values: Mapping[str, object]) -> str:
+    """SHA-256 of names and plain values in whatever order, in hexadecimal digits."""
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -185,7 +185,6 @@ def _map_on_cluster[Item, Result](
     futures = client.map(work, items, pure=False, key=desc or "job", batch_size=1000)
     try:
         results, killed = _gather(futures, completed(futures), items, desc, crashed is not None)
-        # Dask blames all that a worker had when it ended; what ends it alone as well is at fault.
         for place in killed:
             alone = [client.submit(work, items[place], pure=False)]
             found, guilty = _gather(alone, alone, [items[place]], desc, crashed is not None)

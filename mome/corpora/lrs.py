@@ -27,7 +27,7 @@ from pathlib import Path
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
 from mome.data.exclusions import OFFICIAL_SIZE, leave_out
-from mome.data.kaldi import spk2utt_of, write_scp, write_text
+from mome.data.kaldi import spk2utt_of, without_blanks, write_scp, write_text
 from mome.data.text import lowered, normalise
 from mome.data.video import LIP_RATE, reason_of, video_info
 
@@ -228,11 +228,6 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
         (f"{part}/{s}/{n}", "txt without mp4") for s, n in sorted(texts.keys() - videos.keys())
     ]
     return clips, alone
-
-
-def without_blanks(name: str) -> str:
-    """A name of a folder or file as part of an id, in which blanks are not allowed."""
-    return "_".join(name.split())
 
 
 def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks: str) -> Part:

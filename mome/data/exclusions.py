@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from mome.data.kaldi import write_text
+from mome.data.kaldi import without_blanks, write_text
 
 FILE = "excluded"
 # The list of stage 1, which stage 2 hands on beside its own.
@@ -21,7 +21,7 @@ def write_excluded(folder: Path, excluded: Collection[tuple[str, str]]) -> None:
 
     A name ends at its first blank there; blanks within are written as ``_``.
     """
-    lines = sorted(f"{'_'.join(name.split())} {why}\n" for name, why in excluded)
+    lines = sorted(f"{without_blanks(name)} {why}\n" for name, why in excluded)
     write_text(folder / FILE, "".join(lines))
 
 

@@ -175,6 +175,11 @@ def keep_only_same(
     record_settings(folder, settings)
 
 
+def without_blanks(name: str) -> str:
+    """A name of a folder or file as an id, or a part of one, in which blanks are not allowed."""
+    return "_".join(name.split())
+
+
 def c_sorted(keys: Iterable[str]) -> list[str]:
     """Sort as ``LC_ALL=C sort`` does: by bytes."""
     return sorted(keys, key=str.encode)

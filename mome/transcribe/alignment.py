@@ -34,6 +34,20 @@ def align_tokens(
     return align_rate(model, features, kind, rate, transcripts)
 
 
+def window_log_probs(
+    model: AVSRModel, features: Features, kind: str, rate: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-posteriors of the windows of a modality at a rate.
+
+    Returns:
+        (B, T, 1 + V), blank first, float32, and (B,) lengths, both on the CPU.
+    """
+    assert model.readout is not None, "only a readout has posteriors"
+    tokens, lengths = model.project(features, kind, rate)
+    log_probs = model.readout.log_probs(tokens, model.decoder.vocabulary())
+    return log_probs.float().cpu(), lengths.cpu()
+
+
 @torch.inference_mode()
 def align_rate(
     model: AVSRModel,
@@ -43,10 +57,8 @@ def align_rate(
     transcripts: Sequence[Sequence[int]],
 ) -> list[list[Aligned] | None]:
     """When the tokens of transcripts are said by one modality at one rate; see `align_tokens`."""
-    assert model.readout is not None, "only a readout has posteriors"
     window = model.window_seconds(kind, rate)
-    tokens, lengths = model.project(features, kind, rate)
-    log_probs = model.readout.log_probs(tokens, model.decoder.vocabulary()).float().cpu()
+    log_probs, lengths = window_log_probs(model, features, kind, rate)
     return [
         align(row[:length], [token + 1 for token in transcript], window)
         for row, length, transcript in zip(log_probs, lengths.tolist(), transcripts, strict=True)
@@ -71,17 +83,18 @@ def lips_say(model: AVSRModel, heard: Features, seen: Features) -> list[float] |
     """
     if model.readout is None:
         return None
-    vocabulary = model.decoder.vocabulary()
-    tokens, lengths = model.project(heard, "audio", min(model.rates["audio"]))
-    path = model.readout.log_probs(tokens[0, : lengths[0]], vocabulary).argmax(-1)
-    labels = torch.unique_consecutive(path)
-    labels = labels[labels > 0].cpu()
+    log_probs, lengths = window_log_probs(model, heard, "audio", min(model.rates["audio"]))
+    labels = torch.unique_consecutive(log_probs[0, : lengths[0]].argmax(-1))
+    labels = labels[labels > 0]
     if not len(labels):
         return None
-    tokens, lengths = model.project(seen, "video", min(model.rates["video"]))
-    log_probs = model.readout.log_probs(tokens, vocabulary).float().cpu().transpose(0, 1)
+    log_probs, lengths = window_log_probs(model, seen, "video", min(model.rates["video"]))
     each = torch.full((len(lengths),), len(labels))
     losses = F.ctc_loss(
-        log_probs, labels.expand(len(lengths), -1), lengths.cpu(), each, reduction="none"
+        log_probs.transpose(0, 1),
+        labels.expand(len(lengths), -1),
+        lengths,
+        each,
+        reduction="none",
     )
     return (-losses / len(labels)).tolist()

@@ -102,14 +102,19 @@ def test_cut_transcripts_are_counted_and_a_warning_says_so(training, dump, tmp_p
     assert decode("long", "--num_workers", 0)["settings"]["max_new_tokens"] == 64
 
 
+def options_of(training: Path, dump: Path, folder: Path, *further) -> list:
+    """Of a decoding of the validation set by hearing at rate 16, into ``<folder>/decode``."""
+    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", folder / "config.yaml", "--weights", training / "model.pth"]
+    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
+    return [*options, "--output", folder / "decode", *further]
+
+
 def test_a_lack_of_memory_names_the_utterances_and_what_helps(
     training, dump, tmp_path, monkeypatch
 ):
-    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
-    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
-    options += ["--output", tmp_path / "decode", "--batch_size", 2]
+    options = options_of(training, dump, tmp_path, "--batch_size", 2)
     monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
     with pytest.raises(
         SystemExit, match=r"with the utterances u\d, u\d: .*--decode_batch_size.* or --beam"
@@ -138,11 +143,7 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
 def test_utterances_of_which_the_llm_knows_no_probability_are_named(
     training, dump, tmp_path, monkeypatch
 ):
-    config = yaml.safe_load((training / "config.yaml").read_text()) | {"use_preprocessor": True}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    options = ["--config", tmp_path / "config.yaml", "--weights", training / "model.pth"]
-    options += ["--dump", dump, "--test_sets", "valid", "--rates", "a16", "--num_workers", 0]
-    options += ["--output", tmp_path / "decode", "--batch_size", 3, "--max_new_tokens", 2]
+    options = options_of(training, dump, tmp_path, "--batch_size", 3, "--max_new_tokens", 2)
     prompts = AVSRModel.prompts
 
     def one_is_undefined(self, *args):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -249,15 +250,21 @@ def test_pauses_of_more_than_two_fifths_of_a_second_are_cut_in_their_middle(gap,
     assert [c.words for c in segment_words(words, 15.5, 16.0, "pause")] == [tuple(words)]
 
 
-def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
-    """Whatever is raised for a clip, with whatever text, is a reason of one line."""
+def write_clips(root: Path, numbers: Sequence[str]) -> list[Clip]:
+    """Clips of trainval with their texts, all of one speaker."""
     clips = []
-    for number in ("00001", "00002", "00003"):
-        video = tmp_path / "trainval/anna" / f"{number}.mp4"
+    for number in numbers:
+        video = root / "trainval/anna" / f"{number}.mp4"
         video.parent.mkdir(parents=True, exist_ok=True)
         write_clip(video)
         video.with_suffix(".txt").write_text(text_file("PLACE RED"))
         clips.append(Clip("trainval", "anna", number, video))
+    return clips
+
+
+def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
+    """Whatever is raised for a clip, with whatever text, is a reason of one line."""
+    clips = write_clips(tmp_path, ("00001", "00002", "00003"))
     unknown = clips[1].video.read_bytes().replace(b"avc1", b"XXXX")
     clips[1].video.write_bytes(unknown)
     real = lrs.video_info
@@ -280,13 +287,7 @@ def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
 
 
 def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
-    clips = []
-    for number in ("00001", "crash", "00003"):
-        video = tmp_path / "trainval/anna" / f"{number}.mp4"
-        video.parent.mkdir(parents=True, exist_ok=True)
-        write_clip(video)
-        video.with_suffix(".txt").write_text(text_file("PLACE RED"))
-        clips.append(Clip("trainval", "anna", number, video))
+    clips = write_clips(tmp_path, ("00001", "crash", "00003"))
     let_workers_crash(tmp_path, monkeypatch)
     options = argparse.Namespace(max_seconds=16.0, split="length", marks="drop", nj=2)
     part = lrs.prepare_part(clips, options)
