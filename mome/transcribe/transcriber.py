@@ -17,6 +17,7 @@ import torch
 
 from mome.analysis.repetition import repeats_itself
 from mome.analysis.wer import rate_name
+from mome.common.memory import release_free_memory
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError, reason_of
@@ -197,6 +198,7 @@ class Transcriber:
         if tracker is None and any("video" in READS[task] for task in built.pairs):
             tracker = own_tracker(crops, Path(model), downloads)
             other = other_tracker(crops, downloads) if tracker else None
+        release_free_memory()
         return cls(built, conf, info, tracker, other)
 
     def choose(self, task: str, options: Options) -> TaskPair:
@@ -369,6 +371,7 @@ class Transcriber:
             recording = self.open(source, options, progress, ahead.check)
             for group in batched(ahead(recording.clips), options.batch_size):
                 segments += self.transcribe(group, options)
+                release_free_memory()
                 if progress:
                     progress("reading", group[-1].end, recording.spans[-1][1])
         transcript = self.conclude(recording, segments, options)
@@ -402,6 +405,7 @@ class Transcriber:
             for group in batched(clips, options.batch_size):
                 segments += [[] for _ in opened[len(segments) :]]
                 found = self.transcribe([clip for _, clip in group], options)
+                release_free_memory()
                 for (place, _), segment in zip(group, found, strict=True):
                     segments[place].append(segment)
                 # Of the recording of the last clip there may be more.
@@ -493,6 +497,7 @@ class Transcriber:
         try:
             for piece in pieces:
                 yield self.prepare(piece)
+                release_free_memory()
         except Exception as error:
             error.add_note(f"while {name} was read")
             raise
