@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from mome.analysis.conditions import describe_copies
+from mome.analysis.conditions import describe_copies, describe_search
 from mome.analysis.decoded import decode_folder, rate_order, read_how
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
 from mome.analysis.wer import rate_name
@@ -147,7 +147,7 @@ def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
     """
     path = min(decode.glob("*/*/*/decode.json"))
     settings = read_how(path.parent)["settings"]
-    decoded = f"Beam {settings['beam']}. Weights: SHA-256 {settings['weights'][:12]}."
+    decoded = f"{describe_search(settings)}. Weights: SHA-256 {settings['weights'][:12]}."
     copies = [line.removeprefix("- ").replace("`", "") for line in describe_copies(dump, names)]
     return " ".join([decoded, *copies])
 

@@ -143,8 +143,7 @@ def markdown(
         "",
         "Cut off: transcripts without an end within the limit of new tokens. Loops: transcripts",
         f"that say up to {LONGEST} words {TIMES} times in a row or more, where the reference does",
-        'not; `--decode_tag no_loops --decode_opts "--no_repeat_ngram_size 6" --pack_opts'
-        ' "--no_repeat_ngram_size 6"` forbids most.',
+        "not; `--decode_tag no_loops --no_repeat_ngram_size 6` forbids most.",
         "",
     ]
     lines += ["## Commands", "", "```"]

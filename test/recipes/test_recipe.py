@@ -180,13 +180,15 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
     folder, options = recipe
     clean = [*options, "--stage", "5", "--snrs", "", "--corruptions", "", "--beam", "1"]
     results = (folder / "exp/mome/RESULTS.md").read_bytes()
-    run([*clean, "--decode_tag", "greedy"])
-    assert "Beam 1," in (folder / "exp/mome/RESULTS_greedy.md").read_text()
-    measured = [
-        yaml.safe_load((folder / f"exp/mome/{packed}/mome.json").read_text())["measured"]
-        for packed in ("packed", "packed_greedy")
+    run([*clean, "--decode_tag", "greedy", "--no_repeat_ngram_size", "6"])
+    table = (folder / "exp/mome/RESULTS_greedy.md").read_text()
+    assert re.search(r"Beam 1, at most \d+ new tokens, no 6 tokens twice", table)
+    packed = [
+        yaml.safe_load((folder / f"exp/mome/{name}/mome.json").read_text())
+        for name in ("packed", "packed_greedy")
     ]
-    assert ["beam 2" in measured[0], "beam 1" in measured[1]] == [True, True]
+    assert ["beam 2" in packed[0]["measured"], "beam 1" in packed[1]["measured"]] == [True, True]
+    assert [info["no_repeat_ngram_size"] for info in packed] == [0, 6]
     assert (folder / "exp/mome/RESULTS.md").read_bytes() == results
     run([*clean, "--decode_tag", "greedy", "--beam", "2", "--force", "true"])
     made = {path: path.stat().st_mtime_ns for path in (folder / "exp/mome").rglob("text")}

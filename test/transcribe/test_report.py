@@ -46,7 +46,8 @@ def expdir(training, dump, tmp_path):
             said = right | ({"u1": WRONG[pair]} if name == NOISY else {})
             of_pair = folder / "decode/avsr" / name / pair
             write_scp(of_pair / "text", said)
-            settings = {"beam": 3, "weights": "0123456789abcdef"}
+            settings = {"beam": 3, "max_new_tokens": 8, "length_penalty": 0.5}
+            settings["weights"] = "0123456789abcdef"
             (of_pair / "decode.json").write_text(json.dumps({"settings": settings}))
             scores[f"avsr/{name}/{pair}"] = {"wer": 1.5, "low": 0.5, "high": 2.5}
     (folder / "scores.json").write_text(json.dumps(scores))
@@ -91,7 +92,8 @@ def test_the_page_holds_tables_figures_and_clips(expdir, dump, monkeypatch):
     assert parser.open == []
     assert "Trained on noise &amp; nothing." in html
     noise = "Noise babble: up to 30 voices of train, seed 3."
-    assert f"Beam 3. Weights: SHA-256 0123456789ab. {noise}" in html
+    search = "Beam 3, at most 8 new tokens, length penalty 0.5."
+    assert f"{search} Weights: SHA-256 0123456789ab. {noise}" in html
     assert html.count("1.5 [0.5, 2.5]") == 4
     assert "Not drawn" not in html
     assert parser.seen.count("img") == 5  # by rate, by noise, training, experts, tokens

@@ -95,6 +95,8 @@ length_penalty=0           # exponent of the length that divides a hypothesis' l
                            # the likeliest transcript; Transformers' default is 1
 max_new_tokens=            # tokens of a transcript; default: a quarter more than the longest of the
                            # training set has, and at least 32
+no_repeat_ngram_size=      # n-grams of so many tokens that occur once in a transcript, against loops;
+                           # default: no limit
 decode_batch_size=16       # utterances at once
 decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
 ## Packing (stage 6)
@@ -373,6 +375,7 @@ if wants 5; then
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
             --beam "${beam}" --length_penalty "${length_penalty}" --ngpu "$((ngpu > 0))"
             ${max_new_tokens:+--max_new_tokens "${max_new_tokens}"}
+            ${no_repeat_ngram_size:+--no_repeat_ngram_size "${no_repeat_ngram_size}"}
             --batch_size "${decode_batch_size}" ${decode_opts})
         if [ "${jobs}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
             "${decode[@]}" 2>&1 | tee -a "${out}.log"
@@ -401,7 +404,9 @@ if wants 6; then
             ${datasets:+--datasets ${datasets}} ${language:+--language ${language}}
             ${decode_tag:+--decode_tag "${decode_tag}"}
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}"
-            --length_penalty "${length_penalty}" --output "${dir}/${packed}" ${pack_opts})
+            --length_penalty "${length_penalty}"
+            ${no_repeat_ngram_size:+--no_repeat_ngram_size "${no_repeat_ngram_size}"}
+            --output "${dir}/${packed}" ${pack_opts})
         # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
         # measured again, and its card is renewed.
         former=()
