@@ -1,4 +1,4 @@
-"""A picture of what experiments show: the word error rates of methods at each rate pair."""
+"""Pictures of what experiments show: the word error rates of methods."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from mome.data import test_sets
 MARKERS = "osD^v<>Ph*"  # told apart without colour
 
 
-def draw(found: Mapping[str, Any], output: Path) -> None:
+def draw_pairs(found: Mapping[str, Any], output: Path) -> None:
     """Write the WER of each method, over its seeds, as ``<output>/wer.png`` and ``wer.svg``.
 
     Means, with the smallest and the largest seed as bars; a panel for each test set. What is over
@@ -71,4 +71,60 @@ def draw(found: Mapping[str, Any], output: Path) -> None:
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.tight_layout()
     save(figure, output / "wer.png", output / "wer.svg", dpi=150)
+    plot.close(figure)
+
+
+def draw_parameters(found: Mapping[str, Any], output: Path) -> None:
+    """Write WER against active parameters as ``<output>/parameters.png`` and ``parameters.svg``.
+
+    Those of the adapter that a token of one rate pair goes through. The WER is the mean over all
+    rate pairs and seeds, with the smallest and the largest seed as bars; a panel for each test set.
+    Methods without an adapter, and those over three times the median, are left out and named below.
+
+    Args:
+        found: what :func:`mome.analysis.experiment_tables.results` gives.
+        output: folder.
+    """
+    rows = [row for row in found["experiments"].values() if row["wer"]]
+    names = sets_in(rows)
+    if not names:
+        return
+    plot = headless_pyplot()
+    figure, panels = plot.subplots(1, len(names), figsize=(1 + 5 * len(names), 4.5), squeeze=False)
+    shown: dict[str, Any] = {}
+    for panel, name in zip(panels[0], names, strict=True):
+        cells = [row["wer_of_all_pairs"].get(name) for row in rows]
+        middle = np.median([cell["mean"] for cell in cells if cell])
+        left_out = []
+        for index, (row, cell) in enumerate(zip(rows, cells, strict=True)):
+            if cell is None:
+                continue
+            mean = cell["mean"]
+            if not row["active"] or mean > 3 * middle:
+                left_out.append(f"{row['title']}: {mean:.1f}")
+                continue
+            bars = panel.errorbar(
+                row["active"] / 1e6,
+                mean,
+                yerr=[[mean - min(cell["wers"])], [max(cell["wers"]) - mean]],
+                fmt=MARKERS[index % len(MARKERS)],
+                color=f"C{index}",
+                capsize=2,
+            )
+            shown.setdefault(row["title"], bars)
+        panel.set_xlim(left=0)
+        panel.margins(y=0.12)  # room for what is written below
+        panel.set(xlabel="active parameters of the adapter, millions")
+        panel.set(ylabel=f"{rate_name(rows)}, mean of rate pairs, %")
+        panel.set_title(test_sets.parse(name).describe())
+        panel.grid(alpha=0.3)
+        if left_out:
+            note = "not drawn: " + "; ".join(left_out)
+            panel.text(0.02, 0.02, note, transform=panel.transAxes, fontsize=8)
+    if shown:
+        panels[0][-1].legend(
+            shown.values(), shown, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
+        )
+    figure.tight_layout()
+    save(figure, output / "parameters.png", output / "parameters.svg", dpi=150)
     plot.close(figure)

@@ -23,10 +23,10 @@ begins that is not expected to end within the budget, by the mean of those befor
 With --jobs 8 eight of them run side by side, on the GPUs that are there in turns. The first runs
 alone until its own training begins, as it may have to make the warm start that all share.
 
-Writes RESULTS.md, results.json and a picture, wer.png and wer.svg, to <expdir>/experiments now and
-then and at the end; --report_only true does only that. An experiment that fails is left out from
-then on, and named at the end. What follows `--` are options of run.sh for all experiments, such as
--- --snrs -5 --beam 1.
+Writes RESULTS.md, results.json and two pictures, wer (at each rate pair) and parameters (against
+active ones), as .png and .svg, to <expdir>/experiments now and then and at the end; --report_only
+true does only that. An experiment that fails is left out from then on, and named at the end.
+What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from typing import Any
 import torch
 import yaml
 
-from mome.analysis.experiment_figure import draw
+from mome.analysis.experiment_figure import draw_pairs, draw_parameters
 from mome.analysis.experiment_tables import markdown, results
 from mome.analysis.experiments import (
     Experiment,
@@ -314,7 +314,7 @@ def locked(folder: Path) -> Iterator[int]:
 def write_report(
     listed: ExperimentList, chosen: Sequence[Experiment], args: argparse.Namespace
 ) -> Path:
-    """Write results.json, RESULTS.md and the picture wer of what is finished.
+    """Write results.json, RESULTS.md and the pictures wer and parameters of what is finished.
 
     Returns:
         the path of the table.
@@ -323,7 +323,8 @@ def write_report(
     found = results(listed, chosen, args.folder, args.dumpdir)
     write_bytes(args.folder / "results.json", (json.dumps(found, indent=1) + "\n").encode())
     write_bytes(args.folder / "RESULTS.md", markdown(found).encode())
-    draw(found, args.folder)
+    draw_pairs(found, args.folder)
+    draw_parameters(found, args.folder)
     return args.folder / "RESULTS.md"
 
 

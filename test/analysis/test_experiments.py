@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from mome.adapters import attach
 from mome.analysis.dry_run import build, meta
-from mome.analysis.experiment_figure import draw
+from mome.analysis.experiment_figure import draw_pairs, draw_parameters
 from mome.analysis.experiment_tables import describe_decoding, hows_of, markdown
 from mome.analysis.experiments import (
     all_trainings,
@@ -267,11 +267,36 @@ def test_the_picture_writes_what_is_far_off_at_its_edge(tmp_path, wer):
     rows = {"a": row("good", wer, wer), "b": row("alike", wer, wer), "c": row("lost", 80, 90)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw({"experiments": rows}, tmp_path)
+        draw_pairs({"experiments": rows}, tmp_path)
     drawn = (tmp_path / "wer.svg").read_text()
     assert "85 ↑" in drawn
     assert "<!-- 0 ↑ -->" not in drawn
-    draw({"experiments": {"a": {"title": "waits", "wer": {}}}}, tmp_path / "none")
+    draw_pairs({"experiments": {"a": {"title": "waits", "wer": {}}}}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_error_rates_are_drawn_against_active_parameters(tmp_path):
+    def row(title, active, *wers):
+        cell = {"wers": wers, "mean": sum(wers) / len(wers)}
+        pairs = {"wer": {"test": {"a4": cell}}, "wer_of_all_pairs": {"test": cell}}
+        return {"title": title, "active": active, **pairs}
+
+    rows = {
+        "a": row("good", 830_000, 4.0, 6.0),
+        "b": row("larger", 2_000_000, 5.0, 5.0),
+        "c": row("lost", 1_000_000, 80, 90),
+        "d": row("no adapter", 0, 4.0, 5.0),
+        "e": {"title": "waits", "wer": {}},
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_parameters({"experiments": rows}, tmp_path)
+    drawn = (tmp_path / "parameters.svg").read_text()
+    assert "<!-- not drawn: lost: 85.0; no adapter: 4.5 -->" in drawn
+    assert "<!-- good -->" in drawn
+    assert "<!-- larger -->" in drawn
+    assert "<!-- lost -->" not in drawn
+    draw_parameters({"experiments": {"e": rows["e"]}}, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
