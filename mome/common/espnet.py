@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from mome.common.extras import without_type_checks
+
 try:
-    from espnet2.asr.decoder.abs_decoder import AbsDecoder
-    from espnet2.asr.encoder.abs_encoder import AbsEncoder
-    from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
-    from espnet2.torch_utils.device_funcs import force_gatherable
-    from espnet2.train.abs_espnet_model import AbsESPnetModel
+    with without_type_checks():
+        from espnet2.asr.decoder.abs_decoder import AbsDecoder
+        from espnet2.asr.encoder.abs_encoder import AbsEncoder
+        from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
+        from espnet2.torch_utils.device_funcs import force_gatherable
+        from espnet2.train.abs_espnet_model import AbsESPnetModel
 except ModuleNotFoundError as missing:
     if missing.name != "espnet2":
         raise

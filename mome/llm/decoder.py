@@ -27,9 +27,9 @@ IGNORE = -1
 class MoMELLMDecoder(AbsDecoder, BatchScorerInterface):
     """Frozen Hugging Face causal LM, adapted by MoME, that reads projected encoder frames.
 
-    As a decoder of ESPnet's own ASR task (``decoder: mome_llm``) it maps the encoder's frames by a
-    linear layer. :class:`mome.models.avsr.AVSRModel` gives it tokens that are projected already and
-    calls :meth:`forward_tree`.
+    As a decoder of ESPnet's own ASR task (:mod:`mome.tasks.asr`) it maps the encoder's frames by a
+    linear layer. :class:`mome.models.avsr.AVSRModel` gives it tokens that are projected already
+    and calls :meth:`forward_tree`.
 
     Args:
         vocab_size: size of ESPnet's token list; None takes the LM's own vocabulary.

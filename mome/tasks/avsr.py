@@ -1,7 +1,7 @@
 """``AVSRTask``: ESPnet's trainer, launchers and YAML configurations for the AVSR model.
 
-The model itself is built by :mod:`mome.tasks.build`. Importing this module also enters ``mome_llm``
-in the decoder registry of ESPnet's ASR task and the type ``lips`` in its data types.
+The model itself is built by :mod:`mome.tasks.build`. Importing this module also enters the type
+``lips`` in ESPnet's data types.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
-from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 from mome.tasks.build import DECODERS, MODELS, build_model
 from mome.tasks.packed import check_trained
@@ -30,7 +29,6 @@ with extra():
     from espnet2.iterators.abs_iter_factory import AbsIterFactory
     from espnet2.optimizers.optim_groups import add_optimizer_hooks
     from espnet2.tasks.abs_task import AbsTask, IteratorOptions, optim_classes, scheduler_classes
-    from espnet2.tasks.asr import decoder_choices as asr_decoder_choices
     from espnet2.train import dataset
     from espnet2.train.abs_espnet_model import AbsESPnetModel
     from espnet2.train.class_choices import ClassChoices
@@ -41,7 +39,6 @@ with extra():
     from mome.tasks.schedule import WarmupCosineLR
     from mome.tasks.trainer import AVSRTrainer
 
-asr_decoder_choices.classes["mome_llm"] = MoMELLMDecoder
 dataset.DATA_TYPES["lips"] = {
     "func": LipsReader,
     "kwargs": [],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mome.common import espnet
-from mome.common.extras import demand_installed, extra
+from mome.common.extras import demand_installed, extra, without_type_checks
 
 
 class NoESPnet:
@@ -85,3 +85,18 @@ def test_a_command_ends_with_a_line():
 def test_what_no_extra_brings_is_missed_as_ever():
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_library'"):
         demand_installed("mome-x", "no_such_library")
+
+
+def test_espnet_is_imported_without_its_type_checks_and_others_keep_theirs(tmp_path, monkeypatch):
+    half = "@typechecked\ndef half(x: int):\n    return x / 2\n"
+    for name in ("as_espnet", "as_others"):
+        (tmp_path / f"{name}.py").write_text(f"from typeguard import typechecked\n\n{half}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with without_type_checks():
+        import as_espnet
+    import as_others
+    from typeguard import TypeCheckError
+
+    assert as_espnet.half(3.0) == 1.5
+    with pytest.raises(TypeCheckError):
+        as_others.half(3.0)

@@ -6,7 +6,7 @@ import torch
 import yaml
 from espnet2.tasks.asr import ASRTask
 
-import mome.tasks.avsr  # noqa: F401 - registers mome_llm
+import mome.tasks.asr  # noqa: F401 - registers mome_llm
 from mome.llm.decoder import MoMELLMDecoder
 
 
