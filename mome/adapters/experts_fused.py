@@ -1,11 +1,11 @@
 """MoME at inference: the experts as rows and columns of the attention's own projections.
 
 Beside the self-attention the experts read what its query, key and value projections read, and what
-they give is added to what its output projection gives. Down-projections and router are therefore
-further rows of one fused product with query, key and value, and up-projections are further columns
-of the output projection: a layer has fewer matrix products with MoME than the frozen LM without,
-and what is left of the experts' own is to choose and to gate. A decoding step, where each operation
-costs more to start than to compute, gains most.
+they give is added to what its output projection gives. Down-projections, and on a GPU the router,
+are therefore further rows of one fused product with query, key and value, and up-projections are
+further columns of the output projection: a layer has fewer matrix products with MoME than the
+frozen LM without, and what is left of the experts' own is to choose and to gate. A decoding step,
+where each operation costs more to start than to compute, gains most.
 
 Where the experts run compiled (:mod:`mome.adapters.experts_cpu`), which is faster on a CPU, the
 fused product is that of query, key and value alone.
@@ -184,7 +184,8 @@ class FusedProjections:
         if self.experts is not None:
             inputs.append(self.experts.down)
             router = self.experts.router
-            if isinstance(router, LinearRouter):  # it keeps its own weight, in float32
+            # Its own weight stays in float32, which is what routes but for the kernel of GPUs.
+            if isinstance(router, LinearRouter) and self.write.weight.is_cuda:
                 logits = [router.weight.to(self.write.weight.dtype)]
                 routers = [router]
         self.read_weight = fuse_rows(inputs, *logits)
@@ -229,15 +230,15 @@ class FusedProjections:
         """(..., D) of the attention's output before its projection, and of the experts."""
         if not self.active() or self.experts is None:
             return alone(attended)
-        product, (inner, *logits) = self.product, self.parts[len(READS) :]
+        hidden, product, inner = self.source, self.product, self.parts[len(READS)]
         self._forget()
         if attended.is_cuda and product is not None and (gate_experts := gpu_kernel()) is not None:
             width = self.write_weight.shape[1]
             inputs = gate_experts(self.experts, product, attended, self.first, width)
             return F.linear(inputs, self.write_weight, self.write.bias)
         inner = F.gelu(inner.contiguous())  # strided rows would take several times as long
-        if logits:
-            gates, _ = self.experts.gates_of(logits[0])
+        if self.experts.router is not None and hidden is not None:
+            gates = self.experts.route(hidden)[0].to(inner.dtype)
         else:
             gates = self.experts.always_on.expand(*inner.shape[:-1], -1)
         parts = [attended, self.experts.weigh(inner, gates)]

@@ -389,14 +389,14 @@ def make_parser(
         "--max_seconds",
         type=float,
         default=16.0,
-        help="longest segment of pretrain/, 16 in Auto-AVSR (and the paper); what --split pause"
+        help="longest segment of pretrain/, 16 in Auto-AVSR; what --split pause"
         " leaves longer is excluded",
     )
     command.add_argument(
         "--split",
         choices=("length", "pause"),
         default="length",
-        help="cut pretrain/ wherever a segment is full, as Auto-AVSR (and the paper) does, or at"
+        help="cut pretrain/ wherever a segment is full, as Auto-AVSR does, or at"
         " pauses, as AV-HuBERT does; crops of theirs (--lip_dir) need the same",
     )
     command.add_argument(
@@ -404,7 +404,7 @@ def make_parser(
         choices=("drop", "keep"),
         default="drop",
         help="of words in brackets such as {NS}, drop all, as ESPnet does, or the brackets only, as"
-        " Auto-AVSR (and the paper) does",
+        " Auto-AVSR does",
     )
     command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
     command.add_argument(

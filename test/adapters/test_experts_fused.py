@@ -134,6 +134,29 @@ def test_bfloat16_differs_by_rounding_alone():
     assert (beside - exact).norm() < 0.1 * exact.norm()
 
 
+def test_close_probabilities_are_told_apart_in_bfloat16(monkeypatch):
+    """The experts that are on are those of the highest logits, on CPUs that fuse the router too."""
+    monkeypatch.setattr("mome.adapters.mome.can_run", lambda *_: False)
+    lm, adapter = adapted(LlamaConfig, torch.bfloat16, num_routed=23, top_k=4, bottleneck=2)
+    adapter.for_inference(torch.bfloat16)
+    chosen = []
+    for experts in adapter.layers:
+        gates_of = experts.gates_of
+
+        def record(logits, *args, gates_of=gates_of, count=experts.num_routed):
+            gates, probs = gates_of(logits, *args)
+            chosen.append((logits.float(), gates[..., :count] > 0))
+            return gates, probs
+
+        monkeypatch.setattr(experts, "gates_of", record)
+    lm(input_ids=torch.randint(0, 60, (40, 50)))
+    assert len(chosen) == len(adapter.layers)
+    for logits, on in chosen:
+        assert (on.sum(dim=-1) == 4).all()
+        highest = logits.topk(4, dim=-1).values.sort(dim=-1).values
+        assert torch.equal(logits[on].view(40, 50, 4).sort(dim=-1).values, highest)
+
+
 def test_weights_are_held_once():
     lm, adapter = adapted(LlamaConfig)
     adapter.for_inference(torch.float32)
