@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from mome.adapters.experts import MoME
+from mome.adapters.routers import renormalized_topk
 
 COLUMNS = 1024  # of the attended states that one program copies
 TAIL = tl.constexpr(64)  # at most so many columns complete a row of the output
@@ -117,7 +118,7 @@ def gate_experts(
             experts=count,
             units=experts.bottleneck,
             top_k=experts.top_k,
-            renormalized=experts.gate == "renormalized_topk",
+            renormalized=experts.gate_function is renormalized_topk,
             bias=experts.bias,
             tail=width - states - experts.up.in_features,
             expert_block=max(2, 1 << (count - 1).bit_length()),

@@ -22,7 +22,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. downloads/avhubert-large")
     args = parser.parse_args(argv)
     demand_installed("mome-convert-avhubert", "espnet2")
-    print(json.dumps(convert(args.checkpoint, args.output), indent=2))
+    try:
+        print(json.dumps(convert(args.checkpoint, args.output), indent=2))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-convert-avhubert: {error}") from None
 
 
 if __name__ == "__main__":

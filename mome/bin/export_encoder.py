@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
+
+from mome.tasks.packed import read_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -14,14 +15,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prefix", required=True, help="e.g. video_encoder.")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file")
     args = parser.parse_args(argv)
-    states = torch.load(args.weights, map_location="cpu", weights_only=True)
+    try:
+        states = read_checkpoint(args.weights)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     part = {
-        name.removeprefix(args.prefix): tensor.contiguous()
+        name.removeprefix(args.prefix): tensor
         for name, tensor in states.items()
         if name.startswith(args.prefix)
     }
     if not part:
-        raise ValueError(f"{args.weights} has no tensor below {args.prefix!r}")
+        raise SystemExit(f"{args.weights} has no tensor below {args.prefix!r}")
     temporary = args.output.with_suffix(".tmp")
     save_file(part, temporary)
     temporary.rename(args.output)

@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     names = {path.parent.relative_to(part) for part in parts for path in part.glob("*/*/*/text")}
     for name in sorted(names):
         if not (args.decode / name / "text").exists():
-            count = merge([part / name for part in parts], args.decode / name)
+            try:
+                count = merge([part / name for part in parts], args.decode / name)
+            except (OSError, ValueError) as error:
+                raise SystemExit(str(error)) from None
             print(f"{args.decode / name}: {count} utterances of {args.nj} parts")
 
 

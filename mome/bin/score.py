@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     tag = f"_{args.decode_tag}" if args.decode_tag else ""
     try:
         scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
-    except (OtherSettings, FileNotFoundError) as error:
+    except (OtherSettings, OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
     guesses = {}
     if args.train_text is not None:

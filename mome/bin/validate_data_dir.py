@@ -29,7 +29,10 @@ def main(argv: list[str] | None = None) -> None:
     count = 0
     for folder in args.folders:
         if args.fix:
-            print(f"{folder}: {fix_data_dir(folder)} utterances kept")
+            try:
+                print(f"{folder}: {fix_data_dir(folder)} utterances kept")
+            except (OSError, ValueError) as error:
+                raise SystemExit(str(error)) from None
         problems = validate_data_dir(
             folder, args.check_media, args.frame_rate, args.tolerance, args.nj
         )

@@ -16,7 +16,7 @@ import soundfile
 
 from mome.data.audio import RATE, limit_peak, read_audio, write_flac
 from mome.data.augment import SILENT, power
-from mome.data.kaldi import c_sorted
+from mome.data.kaldi import c_sorted, without_blanks
 from mome.data.video import MediaError, reason_of
 
 LEVEL = 0.05  # root mean square of babble
@@ -182,9 +182,15 @@ def split_musan(
         count = min(max(1, round(test_share * len(files))), len(files) - 1)
         test = {int(i) for i in rng.choice(len(files), count, replace=False)}
         result[kind] = {name: {} for name in SPLITS}
+        known: dict[str, Path] = {}
         for i, path in enumerate(files):
-            inner = "-".join(path.relative_to(root).with_suffix("").parts)
-            result[kind]["test" if i in test else "train"][inner.replace(" ", "_")] = str(path)
+            name = without_blanks("-".join(path.relative_to(root).with_suffix("").parts))
+            if name in known:
+                raise ValueError(
+                    f"{known[name]} and {path} would both be called {name}: rename one"
+                )
+            known[name] = path
+            result[kind]["test" if i in test else "train"][name] = str(path)
     return result
 
 
@@ -214,7 +220,7 @@ def flaw_of(path: str) -> str:
 
 def noisex_id(file: Path) -> str:
     """The noise id of a recording of NOISEX."""
-    return f"noisex-{file.stem.replace(' ', '_')}"
+    return f"noisex-{without_blanks(file.stem)}"
 
 
 def noisex_recordings(path: Path) -> list[Path]:

@@ -61,8 +61,10 @@ def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[Ra
 
 def parse_rate_pair(name: str) -> RatePair:
     """Inverse of ``str(RatePair)``: ``a4_v2``, ``a4`` or ``v2``."""
-    rates = {part[:1]: part[1:] for part in name.split("_")}
-    if not rates or not set(rates) <= {"a", "v"} or not all(r.isdigit() for r in rates.values()):
+    parts = name.split("_")
+    rates = {part[:1]: part[1:] for part in parts}
+    known = set(rates) <= {"a", "v"} and len(rates) == len(parts)
+    if not known or not all(rate.isdecimal() for rate in rates.values()):
         raise ValueError(f"rate pair {name!r} must look like a4_v2, a4 or v2")
     audio, video = (int(rates[key]) if key in rates else None for key in "av")
     return RatePair(audio, video)

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.quantizers import AutoHfQuantizer
 
 from mome.pretrained.model_sizes import published, words_tokenizer
+from mome.pretrained.places import is_hub_name
 
 
 def load(loader: Any, name: str, **options: Any) -> Any:
@@ -46,7 +47,7 @@ def load(loader: Any, name: str, **options: Any) -> Any:
                 f"{name}"
             )
         name = str(folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.is_file():
+    elif not is_hub_name(name) or folder.is_file():
         raise FileNotFoundError(f"{name} is no folder; name the folder of a Transformers model")
     try:
         return loader.from_pretrained(name, **options)

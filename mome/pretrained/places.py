@@ -11,6 +11,12 @@ HUB_NAMES = {
 }
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a model that is no file or folder is named as on the hub: ``owner/model``, or
+    ``gpt2`` and others without an owner."""
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
+
+
 def download_folders(first: Iterable[str | Path] = ()) -> list[Path]:
     """Folders to look in, in this order: those given, ``$MOME_DOWNLOADS``, ``./downloads``."""
     named = os.environ.get("MOME_DOWNLOADS")

@@ -43,7 +43,7 @@ from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
-from mome.pretrained.places import download_folders
+from mome.pretrained.places import download_folders, is_hub_name
 
 # 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
 FORMAT = 2
@@ -371,11 +371,6 @@ def describe_part(name: str) -> dict[str, Any]:
     return {"name": name, "revision": snapshot.name, "sha256": digests(snapshot)}
 
 
-def is_hub_name(name: str) -> bool:
-    """Whether a part is named as on the hub, ``owner/model``."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
 def digests(path: Path) -> dict[str, str]:
     """Name -> SHA-256 of the files that decide what a model's folder computes, or of one file.
 
@@ -518,7 +513,8 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
         if not wrong:
             return str(place / part.get("file", ""))
         others.append(f"{place} ({', '.join(wrong)})")
-    if is_hub_name(given):
+    # A name without an owner is that of a folder, unless a revision says that it lies on the hub.
+    if is_hub_name(given) and ("/" in given or "revision" in part):
         return find_on_hub(part, name)
     if others:
         raise PackedModelError(

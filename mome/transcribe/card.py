@@ -103,8 +103,11 @@ def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], lice
     The index of results has the error rates of test sets as they are: no copies, and not the
     validation set, which chose the checkpoint.
     """
-    names = [HUB_NAMES.get(part["name"], part["name"]) for part in frozen.values()]
-    on_hub = [each for each in names if each.count("/") == 1 and not each.startswith(("/", "."))]
+    on_hub = [
+        HUB_NAMES.get(part["name"], part["name"])
+        for part in frozen.values()
+        if part["name"] in HUB_NAMES or "revision" in part or "/" in part["name"]
+    ]
     datasets = list(info.get("datasets", []))
     tests = [row for row in info.get("tests", []) if not is_copy(row["set"])]
     results = [

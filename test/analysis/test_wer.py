@@ -226,6 +226,12 @@ def test_no_table_is_of_a_set_that_has_changed_since(tmp_path, file):
         (folder / name).write_text("a one\nb two\n")
     decoded(tmp_path, "a4_v2", "a one\nb two\n")
     score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")
+    text = tmp_path / "exp/decode/avsr/test/a4_v2/text"
+    text.write_text("a one\n")
+    arguments = ["--expdir", str(tmp_path / "exp"), "--dump", str(tmp_path / "dump")]
+    with pytest.raises(SystemExit, match="avsr/test/a4_v2"):
+        score_bin.main(arguments)
+    text.write_text("a one\nb two\n")
     (folder / file).write_text("a one\nb 2\n")
     with pytest.raises(OtherSettings, match=r'"content": .* is .*"content": '):
         score_bin.collect(tmp_path / "exp/decode", tmp_path / "dump")

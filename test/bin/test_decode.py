@@ -12,6 +12,7 @@ import yaml
 from mome.bin import decode as program
 from mome.bin.decode import are_cut, check_decoded
 from mome.bin.decode import main as decode_main
+from mome.bin.merge_decoding import main as merge_main
 from mome.bin.merge_decoding import merge
 from mome.common.marks import OtherSettings
 from mome.data import test_sets as sets
@@ -171,3 +172,9 @@ def test_parts_are_merged_if_their_settings_agree(tmp_path):
     assert how["settings"]["beam"] == 2
     assert how["seconds"] == 2.0
     assert how["unfinished"] == 2
+
+
+def test_a_part_that_is_missing_ends_the_joining_with_a_line(tmp_path):
+    decoded(tmp_path / "decode/split2/1/avsr/test/a4_v2", tmp_path, "a x\n")
+    with pytest.raises(SystemExit, match=r"split2/2/avsr/test/a4_v2 is not decoded; run stage 5"):
+        merge_main(["--decode", str(tmp_path / "decode"), "--nj", "2"])

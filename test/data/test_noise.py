@@ -135,7 +135,7 @@ def test_babble_of_few_voices_is_not_clipped(tmp_path, seed):
 
 
 def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
-    for name in ("a b/1.wav", "a b/2.FLAC", "3.wav", "4.wav", "5.wav", "notes.txt"):
+    for name in ("a b/1.wav", "a\u00a0b/2.FLAC", "3.wav", "4.wav", "5.wav", "notes.txt"):
         (tmp_path / "noise" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "noise" / name).touch()
     names = {"noise-a_b-1", "noise-a_b-2", "noise-3", "noise-4", "noise-5"}
@@ -146,11 +146,16 @@ def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
         train, test = found["noise"]["train"], found["noise"]["test"]
         assert (len(train), len(test)) == (3, 2)
         assert train.keys() | test.keys() == names
-        assert (train | test)["noise-a_b-2"] == str(tmp_path / "noise/a b/2.FLAC")
+        assert (train | test)["noise-a_b-2"] == str(tmp_path / "noise/a\u00a0b/2.FLAC")
         drawn |= test.keys()
     assert drawn == names
     one, most = (split_musan(tmp_path, s, np.random.default_rng(0)) for s in (0.01, 0.99))
     assert (len(one["noise"]["test"]), len(most["noise"]["train"])) == (1, 1)
+    (tmp_path / "noise/3.flac").touch()
+    with pytest.raises(
+        ValueError, match=r"3\.flac and .*3\.wav would both be called noise-3: rename"
+    ):
+        split_musan(tmp_path, 0.4, np.random.default_rng(0))
 
 
 def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):

@@ -72,7 +72,7 @@ def test_rates_of_the_tasks():
         assert parse_rate_pair(str(pair)) == pair
 
 
-@pytest.mark.parametrize("name", ["", "4_2", "a4_x2", "a_v2", "a4.5"])
+@pytest.mark.parametrize("name", ["", "4_2", "a4_x2", "a_v2", "a4.5", "a4_a16", "a4_v2_v5", "a²"])
 def test_bad_rate_names_are_refused(name):
     with pytest.raises(ValueError, match="must look like"):
         parse_rate_pair(name)

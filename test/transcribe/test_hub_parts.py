@@ -31,9 +31,9 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-def keep(cache: Path, revision: str, lm: str | Path) -> Path:
+def keep(cache: Path, revision: str, lm: str | Path, name: str = LM) -> Path:
     """Put a revision of the LM into the cache, as the one that ``main`` names now."""
-    repository = cache / "models--me--tiny-lm"
+    repository = cache / f"models--{name.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs/main").write_text(revision)
     return Path(shutil.copytree(lm, repository / "snapshots" / revision))
@@ -42,13 +42,18 @@ def keep(cache: Path, revision: str, lm: str | Path) -> Path:
 @pytest.fixture
 def packed(training, tiny_lm, cache, tmp_path) -> Path:
     """The tiny model, whose LM is named as on the hub and was in the cache when it was packed."""
-    keep(cache, REVISION, tiny_lm)
+    return pack_with(LM, training, tiny_lm, cache, tmp_path)
+
+
+def pack_with(name: str, training: Path, lm: str, cache: Path, folder: Path) -> Path:
+    """Pack the tiny model with an LM of this name."""
+    keep(cache, REVISION, lm, name)
     values = yaml.safe_load((training / "config.yaml").read_text())
-    values["decoder_conf"]["lm"] = LM
-    shutil.copytree(training.parent, tmp_path / "exp")
-    config = tmp_path / "exp" / training.name / "config.yaml"
+    values["decoder_conf"]["lm"] = name
+    shutil.copytree(training.parent, folder / "exp")
+    config = folder / "exp" / training.name / "config.yaml"
     config.write_text(yaml.safe_dump(values))
-    return pack(config, training / "model.pth", tmp_path / "p", INFO, "")
+    return pack(config, training / "model.pth", folder / "p", INFO, "")
 
 
 @pytest.fixture
@@ -85,6 +90,16 @@ def test_revision_and_files_of_the_cache_are_recorded(packed, tiny_lm):
     for file in ("model.safetensors", "tokenizer.json"):
         digest = hashlib.sha256(Path(tiny_lm, file).read_bytes()).hexdigest()
         assert part["sha256"][file] == digest
+
+
+def test_an_lm_without_an_owner_is_one_of_the_hub_too(training, tiny_lm, cache, lips, tmp_path):
+    packed = pack_with("gpt2", training, tiny_lm, cache, tmp_path)
+    part = json.loads((packed / "mome.json").read_text())["frozen"]["decoder_conf.lm"]
+    assert (part["name"], part["revision"]) == ("gpt2", REVISION)
+    assert loss_of(packed, lips).isfinite()
+    shutil.rmtree(cache)
+    with pytest.raises(OSError, match=f"needs revision {REVISION} of it: .*gpt2"):
+        load_packed(packed, downloads=lips)
 
 
 def test_the_revision_is_taken_whatever_the_hub_has_now(packed, cache, lips, tmp_path):
