@@ -30,6 +30,7 @@ from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_n
 from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
+from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
@@ -188,9 +189,10 @@ def draw(found: dict[str, Any], output: Path) -> None:
             panel.plot(cost["tflops"], cost["wer"], marker, color="black", markersize=5, label=pair)
         chosen = each["cascade"]
         panel.plot(chosen["tflops"], chosen["wer"], "x", color="red", label="chosen on validation")
-        panel.set_title(name, fontsize=9)
+        panel.set_title(test_sets.parse(name).describe(), fontsize=9)
         panel.set_xlabel("TFLOPs for an utterance")
-        panel.set_ylim(bottom=0)
+        highest = max(p["wer"] for p in (*curve_of, *each["fixed"].values()))
+        panel.set_ylim(0, 1.08 * highest or 1)  # so that no marker is cut by the edge
     panels[0][0].set_ylabel(f"{rate_name([found])} (%)")
     panels[0][0].legend(fontsize=6)
     figure.tight_layout()
