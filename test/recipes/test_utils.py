@@ -310,13 +310,18 @@ def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):
     for name in ("train", "valid", "test"):
         assert validate_data_dir(tmp_path / "data" / name) == []
         assert (tmp_path / "data" / name / "excluded").read_text() == ""
+    # By the recipe, from another folder than its own.
+    stage_1 = [recipe / "run.sh", "--corpus", "corpus", "--stage", "1", "--stop_stage", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(UTILS.parent)}
+    subprocess.run(stage_1, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    written = (recipe / "data/train/video.scp").read_text().split()[1]
+    assert Path(written) == tmp_path / "corpus/train/s1/1.mp4"
     # What cannot be used is left out by its name, and of a test set only if that is allowed.
     folder = tmp_path / "corpus/test/d"
     for clip in ("a_b.mp4", "empty.mp4", "mute.mp4"):
         (folder / clip).touch()
     for text, words in (("a_b.txt", "Good evening"), ("empty.txt", " \n"), ("alone.txt", "Hm")):
         (folder / text).write_text(words)
-    environment = {**os.environ, "PYTHONPATH": str(UTILS.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert "test: 4 of 5 utterances are excluded, more than --test_max_excluded 0" in done.stderr

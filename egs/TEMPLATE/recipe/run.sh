@@ -3,11 +3,19 @@
 #   ./run.sh --corpus /data/CORPUS --ngpu 1
 # Other options: ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+corpus=
+# shellcheck disable=SC2034
+own_options=corpus
+# shellcheck source=utils/own_options.sh
+. "${recipe}/../../utils/own_options.sh"
+# A relative path is that of the folder in which this was called.
+corpus=${corpus:+$(realpath -m -- "${corpus}")}
+cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
 exec ../TEMPLATE/avsr1/avsr.sh \
-    --download_opts none \
+    ${corpus:+--corpus "${corpus}"} --download_opts none \
     --lm "${downloads}/smollm2-135m-instruct" \
     --audio_model "${downloads}/whisper-tiny.en" \
     --video_config conf/video_encoder.yaml \

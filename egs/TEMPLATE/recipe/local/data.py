@@ -66,7 +66,10 @@ def prepare(args: argparse.Namespace) -> None:
         folder = args.out / name
         table, excluded = utterances(args.corpus, name, args.nj)
         if not table and not excluded:
-            raise SystemExit(f"{args.corpus / name}: no clips")
+            raise SystemExit(
+                f"{args.corpus / name}: no clips; the folder that --corpus names has them as"
+                f" {name}/<speaker>/<clip>.mp4, with <clip>.txt beside them"
+            )
         limit = args.test_max_excluded if name == "test" else args.max_excluded
         leave_out(folder, excluded, len(table), limit, test=name == "test")
         speakers = {utterance: speaker for utterance, (speaker, _, _) in table.items()}
