@@ -57,7 +57,7 @@ def describe_search(settings: Settings) -> str:
     if penalty := settings["length_penalty"]:
         words.append(f"length penalty {penalty:g}")
     if size := settings.get("no_repeat_ngram_size"):
-        words.append(f"no {size} tokens twice")
+        words.append(f"no {size}-gram of tokens twice")
     return ", ".join(words)
 
 

@@ -352,7 +352,7 @@ def add_tests(info: dict[str, Any], args: argparse.Namespace, digest: str) -> No
         f"{how['max_new_tokens']} new tokens"
     )
     if size := how.get("no_repeat_ngram_size"):
-        info["tested"] += f", no {size} of them twice"
+        info["tested"] += f", no {size}-gram of them twice"
 
 
 def for_card(args: argparse.Namespace) -> dict[str, Any]:

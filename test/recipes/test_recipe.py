@@ -182,7 +182,7 @@ def test_another_beam_has_a_table_of_its_own_or_replaces_the_old_one(recipe):
     results = (folder / "exp/mome/RESULTS.md").read_bytes()
     run([*clean, "--decode_tag", "greedy", "--no_repeat_ngram_size", "6"])
     table = (folder / "exp/mome/RESULTS_greedy.md").read_text()
-    assert re.search(r"Beam 1, at most \d+ new tokens, no 6 tokens twice", table)
+    assert re.search(r"Beam 1, at most \d+ new tokens, no 6-gram of tokens twice", table)
     packed = [
         yaml.safe_load((folder / f"exp/mome/{name}/mome.json").read_text())
         for name in ("packed", "packed_greedy")
