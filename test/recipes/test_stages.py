@@ -217,6 +217,24 @@ def test_a_training_knows_the_clips_that_it_was_made_from(recipe):
     assert "done already: exp/mome/.done" in run(recipe, *stage_4)
 
 
+@pytest.mark.parametrize(("given", "cpus"), [("", 8), ("--max_epoch 1 --num_workers 1", 4)])
+def test_a_training_on_a_cluster_asks_for_the_cpus_that_read_its_clips(
+    recipe, monkeypatch, given, cpus
+):
+    monkeypatch.setenv("PATH", f"{ROOT / 'test/slurm'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SBATCH_LOG", str(recipe / "sbatch"))
+    for name in ("train", "valid"):
+        write_mark(recipe / "dump" / name / ".done", {"x": "1"})
+    (recipe / "train.yaml").write_text("base: base.yaml\n")
+    (recipe / "base.yaml").write_text("num_workers: 3\n")
+    options = ["--stage", "4", "--stop_stage", "4", "--tasks", "vsr", "--streams", "video"]
+    options += ["--train_config", "train.yaml", "--train_opts", given, "--ngpu", "2"]
+    options += ["--train_cmd", "slurm.pl --exclusive -p gpu"]
+    run(recipe, *options, check=False)  # there are no clips
+    asked = set((recipe / "sbatch").read_text().split("\n"))
+    assert {f"--cpus-per-task={cpus}", "--gres=gpu:2", "--exclusive", "-p", "gpu"} <= asked
+
+
 @pytest.mark.parametrize(
     ("tasks", "warm"), [("vsr", "vsr"), ("asr", "asr"), ("asr vsr", "avsr"), ("vsr asr", "avsr")]
 )

@@ -213,6 +213,21 @@ def test_launchers_run_arrays_and_single_jobs(name, tmp_path):
     assert launch(name, tmp_path / "one.log", tmp_path=tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("run.pl", ["--max-jobs-run", "2", "JOB=1:2"], "run.pl: unknown option --max-jobs-run"),
+        ("run.pl", ["-p", "gpu"], "run.pl: unknown option -p"),
+        ("run.pl", ["--gpu", "all"], "run.pl: --gpu 'all' is no number"),
+        ("slurm.pl", ["--num_nodes="], "slurm.pl: --num_nodes '' is no number"),
+    ],
+)
+def test_launchers_refuse_what_they_do_not_know(name, arguments, said, tmp_path):
+    result = launch(name, *arguments, tmp_path / "JOB.log", "true", tmp_path=tmp_path)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
 def test_run_pl_waits_for_stopped_jobs_and_ends_with_them(tmp_path):
     """A job that is stopped for a while has not failed; an interrupt reaches what jobs started."""
     command = [UTILS / "run.pl", "JOB=1:2", tmp_path / "JOB.log", "bash", "-c", "sleep 30; true"]
@@ -271,14 +286,66 @@ def test_threads_sleep_while_they_wait(given, used):
 
 
 def test_slurm_pl_asks_for_resources(tmp_path):
-    arguments = ["--partition", "gpu", "--gpu", "2", "--num_threads", "4", "--num_nodes", "3"]
-    result = launch("slurm.pl", *arguments, tmp_path / "train.log", "true", tmp_path=tmp_path)
+    # ESPnet's launcher adds its own options, of which --num_threads is one for each GPU.
+    arguments = ["--partition", "gpu", "--num_threads", "10", "--gpu=2", "--num_threads", "2"]
+    arguments += ["--num_nodes", "3", tmp_path / "train.log"]
+    say = 'echo "srun: $SRUN_CPUS_PER_TASK CPUs, kill $SLURM_KILL_BAD_EXIT"'
+    result = launch("slurm.pl", *arguments, "bash", "-c", say, tmp_path=tmp_path)
     assert result.returncode == 0, result.stderr
     asked = set((tmp_path / "sbatch").read_text().split("\n"))
-    expected = ["wait", "job-name=train", "cpus-per-task=4", "gres=gpu:2", "nodes=3"]
+    expected = ["job-name=train", "cpus-per-task=10", "gres=gpu:2", "nodes=3"]
     expected += ["ntasks-per-node=1", "partition=gpu"]
     assert {f"--{option}" for option in expected} <= asked
     assert f"--output={tmp_path}/train.log" in asked
+    assert "\nsrun: 10 CPUs, kill 1\n" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("--partition=gpu --time 1:00", "--cpus-per-task=1 --partition=gpu --time=1:00"),
+        ("--exclusive --partition gpu", "--cpus-per-task=1 --exclusive --partition=gpu"),
+        ("-p gpu -C a100 -N2 -H", "--cpus-per-task=1 -p gpu -C a100 -N2 -H"),
+        ("--nice=-5 --hold", "--cpus-per-task=1 --nice=-5 --hold"),
+        ("--cpus-per-gpu 5", "--cpus-per-gpu=5"),
+        ("-c 5", "-c 5"),
+    ],
+)
+def test_slurm_pl_gives_options_to_sbatch_in_any_spelling(options, asked, tmp_path):
+    command = [*options.split(), "JOB=1:1", tmp_path / "JOB.log", "true"]
+    result = launch("slurm.pl", *command, tmp_path=tmp_path)
+    assert result.returncode == 0, result.stderr
+    given = (tmp_path / "sbatch").read_text().split("\n")
+    own = ("--parsable", "--job-name", "--array", "--output", str(tmp_path))
+    assert " ".join(word for word in given if not word.startswith(own)).strip() == asked
+
+
+def test_an_interrupt_ends_the_job_of_slurm_and_two_do_not_write_one_log(tmp_path):
+    log = tmp_path / "train.log"
+    script = ["bash", "-c", "echo $$; sleep 60; true"]
+    env = {**os.environ, "SBATCH_LOG": str(tmp_path / "sbatch")}
+    env["PATH"] = f"{UTILS.parent / 'test/slurm'}:{env['PATH']}"
+    first = subprocess.Popen([UTILS / "slurm.pl", log, *script], env=env)
+    try:
+        deadline = time.monotonic() + 30
+        while not log.exists() or len(log.read_text().split("\n")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        number = (tmp_path / "train.log.job").read_text().strip()
+        job = psutil.Process(int(log.read_text().split("\n")[1]))
+        began = log.read_text()
+        second = launch("slurm.pl", log, "true", tmp_path=tmp_path)
+        assert second.returncode == 2
+        assert f"job {number} of an earlier call still runs and writes {log}" in second.stderr
+        assert f"scancel {number}" in second.stderr
+        assert log.read_text() == began
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait(timeout=30)
+    assert first.returncode == 130
+    assert psutil.wait_procs([job], timeout=10)[1] == []
+    assert launch("slurm.pl", log, "true", tmp_path=tmp_path).returncode == 0
+    assert "# Ended (code 0)" in log.read_text()
 
 
 def test_a_new_recipe_prepares_the_layout_that_its_skeleton_reads(tmp_path):

@@ -1,6 +1,7 @@
 """The model card: what the hub reads of it, and whether its error rates are those of the tests."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -178,7 +179,10 @@ def test_sets_that_were_decoded_since_come_into_the_card(decoded, dump, tmp_path
 
 
 def test_stage_6_renews_the_card_of_what_is_packed(decoded, dump, tmp_path):
-    """Of models that earlier versions packed and marked, too, and without measuring again."""
+    """Of models that earlier versions packed and marked, too, and without measuring again.
+
+    It does not matter whether a job of a cluster has packed it.
+    """
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp/mome").symlink_to(decoded)
     scored = (decoded / "scores.json").read_text()
@@ -186,14 +190,22 @@ def test_stage_6_renews_the_card_of_what_is_packed(decoded, dump, tmp_path):
     options = ["--stage", "6", "--stop_stage", "6", "--inference_model", "model.pth"]
     options += ["--lip_dir", "elsewhere", "--beam", "1"]
 
-    def stage() -> tuple[str, ModelCard]:
+    env = {**os.environ, "SBATCH_LOG": str(tmp_path / "sbatch")}
+    env["PATH"] = f"{Path(__file__).parents[1] / 'slurm'}:{env['PATH']}"
+
+    def stage(*more: str) -> tuple[str, ModelCard]:
+        command = [AVSR, *options, *more]
         done = subprocess.run(
-            [AVSR, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stderr, ModelCard((decoded / "packed/README.md").read_text())
 
-    _, told = stage()
+    _, told = stage("--decode_cmd", "slurm.pl --exclusive -p gpu")
+    assert {"--exclusive", "-p", "gpu"} <= set((tmp_path / "sbatch").read_text().split("\n"))
+    log = (decoded / "packed_job.log").read_text()
+    assert "mome.bin.pack" in log
+    assert log.endswith("# Ended (code 0)\n")
     assert (told.data.eval_results, told.data.datasets) == (None, None)
     measured = json.loads((decoded / "packed/mome.json").read_text())["rates"]
     # As an earlier version left it.

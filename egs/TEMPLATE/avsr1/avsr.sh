@@ -171,6 +171,16 @@ prepared() {
     done
 }
 
+# as_job LOG: how a command starts where decoding does, in the array launch. The -- of env says where
+# the command begins whose options a mark knows.
+as_job() {
+    launch=()
+    # shellcheck disable=SC2206
+    if [ "${decode_cmd}" != run.pl ]; then
+        launch=(${decode_cmd} --gpu "$((ngpu > 0))" --num_threads 2 "$1" env --)
+    fi
+}
+
 # shellcheck source=egs/TEMPLATE/avsr1/train.sh
 . "${template}/train.sh"
 # shellcheck source=egs/TEMPLATE/avsr1/progress.sh
@@ -317,11 +327,12 @@ if wants 4; then
     encoder=${video_weights} needs='' units=() init=() freeze=true
     if [ -n "${video_config}" ] && [ -z "${video_weights}" ] && [ "${tasks}" != asr ]; then
         begin 4_units "acoustic units, the targets of the video encoder"
+        as_job "${expdir}/units_job.log"
         # shellcheck disable=SC2046,SC2086
         run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
             --needs $(prepared "${expdir}/units/.done" "${train_set}" "${valid_set}") -- \
-            python -m mome.bin.make_units --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
-            --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
+            "${launch[@]}" python -m mome.bin.make_units \
+            --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
             --ngpu "$((ngpu > 0))" ${units_opts}
         begin 4_video_encoder "pretraining of the video encoder"
         train "${expdir}/video_encoder" "${video_config}" "${expdir}/units/.done" \
@@ -380,7 +391,8 @@ if wants 5; then
         if [ "${jobs}" -eq 1 ] && [ "${decode_cmd}" = run.pl ]; then
             "${decode[@]}" 2>&1 | tee -a "${out}.log"
         else
-            ${decode_cmd} --gpu "$((ngpu > 0))" "JOB=1:${jobs}" "${out}/log/decode.JOB.log" \
+            ${decode_cmd} --gpu "$((ngpu > 0))" --num_threads 2 "JOB=1:${jobs}" \
+                "${out}/log/decode.JOB.log" \
                 "${decode[@]}" --part "JOB/${jobs}"
             python -m mome.bin.merge_decoding --decode "${out}" --nj "${jobs}"
         fi
@@ -413,11 +425,13 @@ if wants 6; then
         if ! counts "${mark}" "input .*/sources" && [[ ${pack[*]} != *" --datasets "* ]]; then
             former=(--datasets "$(basename "${PWD}")")
         fi
+        as_job "${dir}/${packed}_job.log"
         # shellcheck disable=SC2046
         run_once --mark "${mark}" --elsewhere=--expdir \
-            --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- "${pack[@]}" "${former[@]}"
-        # Without run_once: stage 5 may have decoded further sets since.
-        "${pack[@]}" --card_only
+            --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- \
+            "${launch[@]}" "${pack[@]}" "${former[@]}"
+        # Without run_once: stage 5 may have decoded further sets since. That needs no GPU.
+        "${pack[@]}" --card_only --device cpu
         # Two recordings as they came, from the file to the text.
         if [ -z "${lip_dir}" ]; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
@@ -443,11 +457,13 @@ if wants 7; then
         dir=${expdir}/${model%% *}
         begin 7 "figures and report of ${model%% *}"
         # Without run_once: it takes a minute, and stage 5 may have decoded further sets.
+        as_job "${dir}/report${decode_tag:+_${decode_tag}}_job.log"
         # shellcheck disable=SC2086
-        python -m mome.bin.report --expdir "${dir}" --dump "${dumpdir}" \
+        "${launch[@]}" python -m mome.bin.report --expdir "${dir}" --dump "${dumpdir}" \
             --test_set "${test_sets%% *}" ${decode_tag:+--decode_tag "${decode_tag}"} \
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" \
             --output "${dir}/report${decode_tag:+_${decode_tag}}" ${report_opts}
+        log "report: ${dir}/report${decode_tag:+_${decode_tag}}/report.html"
     done
     took 7
 fi

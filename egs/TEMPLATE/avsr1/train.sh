@@ -11,14 +11,19 @@ set_model_args() {
 
 # train DIR CONFIG "NEEDED_MARK..." OPTION...: ESPnet's trainer. On this machine it starts a process
 # per GPU; a cluster's command and several machines are left to ESPnet's launcher, whose log is
-# DIR/train.log. What another training needs, to lie beside this one, is --expdir or what the variable
-# elsewhere names.
+# DIR/train.log, with a CPU for each GPU and each process that reads clips for it. What another training
+# needs, to lie beside this one, is --expdir or what the variable elsewhere names.
 train() {
-    local dir=$1 config=$2 needs=$3 distributed=false launch=()
+    local dir=$1 config=$2 needs=$3 distributed=false launch=() workers
     shift 3
     if [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then distributed=true; fi
     if [ "${train_cmd}" != run.pl ] || [ "${num_nodes}" -gt 1 ]; then
-        launch=(python -m espnet2.bin.launch --cmd "${train_cmd}" --log "${dir}/train.log"
+        workers=$(python -c 'import sys; from pathlib import Path
+from mome.tasks.config import read_config
+print(read_config(Path(sys.argv[1])).get("num_workers", 1))' "${config}")
+        if [[ " $* " =~ " --num_workers "([0-9]+) ]]; then workers=${BASH_REMATCH[1]}; fi
+        launch=(python -m espnet2.bin.launch --log "${dir}/train.log"
+            --cmd "${train_cmd} --num_threads $(((ngpu > 1 ? ngpu : 1) * (1 + workers)))"
             --ngpu "${ngpu}" --num_nodes "${num_nodes}" --init_file_prefix "${dir}/.dist_init_"
             --multiprocessing_distributed "${distributed}" --)
     fi
