@@ -45,6 +45,21 @@ def test_a_training_begun_anew_replaces_all_of_the_old_one(training):
     assert read_curves(training)["valid loss_avsr_a4_v2"].values == [7.0]
 
 
+def test_jobs_of_a_cluster_report_one_training(training):
+    """Logs of several jobs, the last of which ran on this machine; what failed was copied."""
+    times = {}
+    for epoch in (1, 2, 3, 4):
+        line = LINE.format(line=392, epoch=epoch, loss=epoch, valid=10 * epoch)
+        times[epoch] = line.replace("00:00:00", f"0{epoch}:00:00")
+    (training / "log").write_text("log file: train.log\n" + times[1] + times[4])
+    (training / "train.1.log").write_text("# Running on host\n" + times[1])
+    (training / "train.log").write_text(times[2] + times[3])
+    curve = read_curves(training)["valid loss_avsr_a4_v2"]
+    assert (curve.steps, curve.values) == ([50, 100, 150, 200], [10, 20, 30, 40])
+    (training / "log").unlink()
+    assert read_curves(training)["train loss"].values == [1, 2, 3]
+
+
 def test_the_picture_shows_a_panel_for_each_statistic(training, tmp_path):
     options = ["--expdirs", str(training), str(training), "--names", "one", "two", "--output"]
     sizes = []
