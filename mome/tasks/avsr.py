@@ -5,6 +5,7 @@ The model itself is built by :mod:`mome.tasks.build`. Importing this module also
 """
 
 import argparse
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ dataset.DATA_TYPES["lips"] = {
 }
 scheduler_classes["warmup_cosine"] = WarmupCosineLR
 AbsPreprocessor.register(AVSRPreprocessor)
+
+# What ESPnet says of a batch that its processes cannot share.
+TOO_FEW = re.compile(r"batch-size must be equal or more than world_size: (\d+) < (\d+)")
 
 model_choices = ClassChoices("model", MODELS, type_check=AbsESPnetModel, default="avsr")
 audio_encoder_choices = ClassChoices(
@@ -140,8 +144,23 @@ class AVSRTask(AbsTask):
     def build_sequence_iter_factory(
         cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
     ) -> AbsIterFactory:
-        """As in ESPnet; training draws the batches of equally long utterances anew each epoch."""
-        factory = super().build_sequence_iter_factory(args, iter_options, mode)
+        """As in ESPnet; training draws the batches of equally long utterances anew each epoch.
+
+        Raises:
+            ValueError: if several processes cannot share a batch, as it has too few utterances.
+        """
+        try:
+            factory = super().build_sequence_iter_factory(args, iter_options, mode)
+        except RuntimeError as error:
+            if (found := TOO_FEW.search(str(error))) is None:
+                raise
+            option = "batch_size" if iter_options.train else "valid_batch_size"
+            raise ValueError(
+                f"{iter_options.shape_files[0]}: a batch of {found[1]} utterances cannot be shared"
+                f" by {found[2]} processes, one for each GPU of all machines: train on fewer GPUs"
+                f" (--ngpu, --num_nodes), or, if the set has more utterances, raise {option} in the"
+                f" configuration"
+            ) from None
         if iter_options.train:
             shapes = read_2columns_text(iter_options.shape_files[0])
             lengths = {name: int(shape.split(",")[0]) for name, shape in shapes.items()}

@@ -21,14 +21,23 @@ def options(tmp_path_factory, tiny_lm, tiny_whisper) -> list[str]:
     return trainer_options(tmp_path_factory.mktemp("distributed"), tiny_lm, tiny_whisper)
 
 
-def run(arguments: list[object], tmp_path: Path) -> None:
-    """Python, with Slurm's stand-ins and ``slurm.pl`` on PATH."""
+def on_two_machines(options: list[str], tmp_path: Path, check: bool = True) -> str:
+    """A training by ESPnet's launcher, with Slurm's stand-ins and ``slurm.pl`` on PATH.
+
+    Returns:
+        what was written.
+    """
+    arguments = ["-m", "espnet2.bin.launch", "--cmd", "slurm.pl --partition cpu", "--ngpu", "0"]
+    arguments += ["--num_nodes", "2", "--log", tmp_path / "two.log"]
+    arguments += ["--init_file_prefix", tmp_path / "init", "--", sys.executable, "-m"]
+    arguments += ["mome.bin.train", *options, "--output_dir", tmp_path / "two"]
     path = f"{ROOT / 'test/slurm'}:{ROOT / 'utils'}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     env |= {"SBATCH_LOG": str(tmp_path / "sbatch"), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    assert (result.returncode == 0) == check, (result.stdout + result.stderr)[-4000:]
+    return result.stdout + result.stderr
 
 
 def statistics(folder: Path) -> dict[str, float]:
@@ -45,10 +54,7 @@ def statistics(folder: Path) -> dict[str, float]:
 
 def test_two_machines_train_as_one(options, tmp_path):
     AVSRTask.main(cmd=[*options, "--output_dir", str(tmp_path / "one"), "--ngpu", "0"])
-    command = ["-m", "espnet2.bin.launch", "--cmd", "slurm.pl --partition cpu", "--ngpu", "0"]
-    command += ["--num_nodes", "2", "--log", tmp_path / "two.log"]
-    command += ["--init_file_prefix", tmp_path / "init", "--", sys.executable, "-m"]
-    run([*command, "mome.bin.train", *options, "--output_dir", tmp_path / "two"], tmp_path)
+    on_two_machines(options, tmp_path)
 
     asked = (tmp_path / "sbatch").read_text().split("\n")
     assert {"--nodes=2", "--ntasks-per-node=1", "--partition=cpu"} <= set(asked)
@@ -57,3 +63,10 @@ def test_two_machines_train_as_one(options, tmp_path):
     assert {"1/train/loss", "2/valid/loss", "2/train/grad_norm"} <= set(one)
     assert two == pytest.approx(one, abs=1e-4)
     assert abs(one["2/train/loss"] - one["1/train/loss"]) > 0.01
+
+
+def test_batches_that_processes_cannot_share_are_named(options, tmp_path):
+    said = on_two_machines([*options, "--valid_batch_size", "1"], tmp_path, check=False)
+    assert "utt2num_frames: a batch of 1 utterances cannot be shared by 2 processes" in said
+    assert "raise valid_batch_size in the configuration" in said
+    assert "epoch started" not in said
