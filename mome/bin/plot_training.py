@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         for statistic in args.statistics:
             if statistic not in curves:
                 raise SystemExit(
-                    f"{folder / 'log'} reports no {statistic!r}, but {', '.join(sorted(curves))}"
+                    f"{folder}: its log reports no {statistic!r}, but {', '.join(sorted(curves))}"
                 )
     draw(trainings, names, args.statistics, args.output)
 
