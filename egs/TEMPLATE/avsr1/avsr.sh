@@ -234,6 +234,7 @@ if wants 1; then
         for part in ${corpus_parts}; do sources+=("${corpus}/${part}"); done
         [ -n "${corpus_parts}" ] || sources=("${corpus}")
     fi
+    if counts "${datadir}/.done" "source local/data.py"; then sources+=(local/data.py); fi
     # shellcheck disable=SC2086
     run_once --mark "${datadir}/.done" --elsewhere=--datadir --sources "${sources[@]}" \
         --valid "${folders[@]}" -- \
@@ -414,7 +415,7 @@ if wants 6; then
             former=(--datasets "$(basename "${PWD}")")
         fi
         # shellcheck disable=SC2046
-        run_once --mark "${mark}" --elsewhere=--expdir \
+        run_once --mark "${mark}" --elsewhere=--expdir --modules_of "${dir}/config.yaml" \
             --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- "${pack[@]}" "${former[@]}"
         # Without run_once: stage 5 may have decoded further sets since.
         "${pack[@]}" --card_only
