@@ -315,3 +315,29 @@ def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):
     assert "nowhere.yaml" in said
     run(recipe, *options)
     assert list(read_scp(recipe / "dump/test_drop1/lip.scp")) == ["anna-1"]
+
+
+def test_what_a_packed_model_was_made_with_is_known(recipe):
+    """Uploads are nothing of that, modules are; what is measured stays, whatever is added."""
+    exp, mark = recipe / "exp/mome", recipe / "exp/mome/.packed.done"
+    options = ["--stage", "6", "--stop_stage", "6", "--tasks", "vsr", "--streams", "video"]
+    exp.mkdir(parents=True)
+    (exp / "config.yaml").write_text("imports: [my_gate]\n")
+    (recipe / "my_gate.py").write_text("one = 1\n")
+    said = run(recipe, *options, "--pack_opts", "--push_to me/x --beam 2", check=False)
+    assert "exp/mome/valid.acc.best.pth does not exist; train the model first" in said
+    made = read_mark(mark)["settings"]
+    assert (made["--max_clips"], made["--beam"]) == ("40", "2")
+    assert "--push_to" not in made
+
+    def again(*more: str) -> str:
+        write_mark(mark, made)
+        return run(recipe, *options, "--pack_opts", "--beam 2", *more, check=False)
+
+    assert "done already: exp/mome/.packed.done" in again()
+    assert "--max_clips: was 40, is 8" in again("--pack_clips", "8")
+    (recipe / "my_gate.py").write_text("two = 2\n")
+    assert "modules: was " in again()
+    # An earlier version knew no modules, and with options measured on as many clips as mome-pack.
+    del made["modules"], made["--max_clips"]
+    assert "done already: exp/mome/.packed.done" in again()

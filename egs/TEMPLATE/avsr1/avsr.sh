@@ -103,7 +103,8 @@ decode_opts=               # further options of mome.bin.decode, such as "--rate
 trained_on=                # the data in words, for those who use the model; default: the recipe
 language=                  # of the corpus, as ISO 639 writes it, for the model card
 datasets=                  # names of the data on the Hugging Face hub, for the model card
-pack_opts="--max_clips 40" # further options of mome.bin.pack
+pack_clips=40              # of the validation set, on which the packed model is measured
+pack_opts=                 # further options of mome.bin.pack, such as "--push_to me/my-model"
 ## Report (stage 7)
 report_opts=               # further options of mome.bin.report, such as "--clips 20"
 
@@ -398,6 +399,9 @@ if wants 6; then
         packed=packed${decode_tag:+_${decode_tag}}
         begin 6 "packing of ${model%% *}"
         mark=${dir}/.${packed}.done
+        # Of before, one may say that all 200 of mome.bin.pack's default were measured on; it holds.
+        measured=()
+        if counts "${mark}" "--max_clips"; then measured=(--max_clips "${pack_clips}"); fi
         # shellcheck disable=SC2206
         pack=(python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}"
             --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}"
@@ -407,7 +411,7 @@ if wants 6; then
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}"
             --length_penalty "${length_penalty}"
             ${no_repeat_ngram_size:+--no_repeat_ngram_size "${no_repeat_ngram_size}"}
-            --output "${dir}/${packed}" ${pack_opts})
+            --output "${dir}/${packed}" "${measured[@]}" ${pack_opts})
         # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
         # measured again, and its card is renewed.
         former=()
