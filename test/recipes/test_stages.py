@@ -341,3 +341,21 @@ def test_what_a_packed_model_was_made_with_is_known(recipe):
     # An earlier version knew no modules, and with options measured on as many clips as mome-pack.
     del made["modules"], made["--max_clips"]
     assert "done already: exp/mome/.packed.done" in again()
+
+
+def test_what_a_training_needs_is_looked_for_before_the_data_are_prepared(recipe, tiny_lm):
+    (recipe / "train.yaml").write_text("decoder: mome_llm\nvideo_encoder: avhubert\n")
+    options = ["--stage", "1", "--train_config", "train.yaml", "--lm", tiny_lm]
+    lips = recipe / "avhubert-large/model.safetensors"
+    options += ["--video_weights", lips]
+    said = run(recipe, *options, check=False)
+    assert f"{lips}: no converted AV-HuBERT weights. Get a checkpoint from its authors" in said
+    assert f"mome-convert-avhubert --checkpoint large_vox_iter5.pt --output {lips.parent}" in said
+    said = run(recipe, *options, "--lm", "nowhere/of/mine", check=False)
+    assert "nowhere/of/mine is no folder; name the folder of a Transformers model" in said
+    assert not (recipe / "data").exists()
+    run(recipe, *options, "--stop_stage", "1")  # which trains nothing
+    lips.parent.mkdir()
+    for path in (lips, lips.with_name("config.json")):
+        path.touch()
+    assert "no converted" not in run(recipe, *options, "--lip_opts", "--x", check=False)

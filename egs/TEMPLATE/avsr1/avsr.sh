@@ -216,6 +216,13 @@ if wants 0; then
     took 0
 fi
 
+# Days of data stages would lie between, and the weights of a licence that is not yet accepted.
+if wants 4 && [ "${stage}" -lt 4 ] && [ -f "${train_config}" ]; then
+    set_model_args "${tasks}" "${video_weights}"
+    # shellcheck disable=SC2086
+    python -m mome.bin.check_pretrained --config "${train_config}" "${model_args[@]}" ${train_opts}
+fi
+
 musan_dir=${musan}
 if [ "${musan}" = download ]; then
     musan_dir=${MOME_DOWNLOADS}/musan
