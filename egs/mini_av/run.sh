@@ -37,7 +37,7 @@ case ${preset} in
             --video_config conf/quick/video_encoder.yaml
             --projector_config conf/quick/projectors.yaml
             --train_config conf/quick/train.yaml
-            --times times/quick --snrs "" --pack_opts "--max_clips 8"
+            --times times/quick --snrs "" --pack_clips 8
         )
         ;;
     *) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;

@@ -27,6 +27,7 @@ from mome.analysis.experiments import (
     trainings,
 )
 from mome.analysis.wer import rate_name, unit_of
+from mome.common.marks import MODULES
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.models.rates import TaskPair
@@ -70,14 +71,14 @@ def describe_decoding(hows: Mapping[Path, Mapping[str, Any]], dump: Path) -> lis
     """What all conditions have in common, in lines for tables; none without conditions.
 
     Raises:
-        mome.common.marks.OtherSettings: if they differ in more than their weights, see
+        mome.common.marks.OtherSettings: if they differ in more than weights and modules, see
             :func:`mome.analysis.conditions.demand_alike`.
     """
     if not hows:
         return []
     settings = {folder: how.get("settings", {}) for folder, how in hows.items()}
     # The limit of tokens comes from the training transcripts, as each LM's tokenizer divides them.
-    demand_alike(settings, dump, but=["weights", "max_new_tokens"])
+    demand_alike(settings, dump, but=["weights", "max_new_tokens", MODULES])
     first = next(iter(settings.values()))
     search = describe_search(first) if first else "How was not recorded"
     files = sorted({Path(how["weights"]).name for how in hows.values() if "weights" in how})

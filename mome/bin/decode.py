@@ -28,7 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mome.common.extras import extra
-from mome.common.marks import OtherSettings, demand_same, file_digest
+from mome.common.marks import MODULES, OtherSettings, demand_same, file_digest
 from mome.common.memory import naming_utterances
 from mome.common.progress import Bar
 from mome.common.yaml_files import read_yaml
@@ -38,7 +38,7 @@ from mome.llm.beam import Hypothesis, UndefinedScores, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
 from mome.tasks.data_folders import STREAMS, streams_of
-from mome.tasks.extensions import import_modules
+from mome.tasks.extensions import import_modules, module_digests
 from mome.tasks.packed import check_trained
 from mome.tasks.transcript_length import default_max_new_tokens
 
@@ -270,6 +270,8 @@ def main(argv: list[str] | None = None) -> None:
         }
         if args.no_repeat_ngram_size:
             settings["no_repeat_ngram_size"] = args.no_repeat_ngram_size
+        if imported := [*(config.get("imports") or []), *args.imports]:
+            settings[MODULES] = module_digests(imported)
         for folder in {args.output, output}:
             check_decoded(folder, settings, args.dump, args.force == "true")
     except (OtherSettings, FileNotFoundError, ValueError) as error:

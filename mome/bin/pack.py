@@ -405,13 +405,13 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(
                 f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more"
             )
+        if args.push_to:
+            validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
         if args.card_only:
             if renew_card(args, weights):
                 print(f"{args.output}: its card is new")
-                push_to_hub(args)
+            push_to_hub(args)
             return
-        if args.push_to:
-            validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
         for name in args.base_models:
             validate_repo_id(name)
         durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]

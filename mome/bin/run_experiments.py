@@ -60,10 +60,10 @@ from mome.analysis.experiments import (
     read_list,
     trainings_left,
 )
-from mome.bin.run_once import NEUTRAL as NEUTRAL_SETTINGS
 from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
 from mome.common.extras import demand_installed
+from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
 from mome.common.marks import OtherSettings, differences, read_mark
 from mome.common.processes import default_jobs
 

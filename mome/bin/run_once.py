@@ -8,7 +8,9 @@ it is an error that shows the difference; with --force true the work is done aga
 So is it with raw files that are others now (--sources: of a folder, names and sizes of all below),
 but what was made from the work is not in doubt if the same comes of them.
 Options that change no result, such as --nj, do not count, nor does a launcher before the command:
-what counts comes after the last `--`. Output goes to the log beside the mark as well.
+what counts comes after the last `--`. Of modules that the command or its configuration imports the
+files' content counts (--modules_of: of those that another configuration imports). Output goes to
+the log beside the mark as well.
 
 With --valid FOLDER... the work is finished when these data folders are valid. If they are not, the
 next call looks whether they have been repaired, and otherwise does the work again.
@@ -30,33 +32,31 @@ from pathlib import Path
 import psutil
 
 from mome.common.marks import (
+    MODULES,
     SOURCE,
     OtherSettings,
     fingerprint,
     is_done,
     is_made,
+    is_neutral,
     read_mark,
     write_mark,
 )
 from mome.common.training_log import Follower
+from mome.common.yaml_files import read_yaml
 from mome.tasks.config import read_config
+from mome.tasks.extensions import module_digests
 
 LAST_LINES = 30  # of a training that failed, which are shown
 ROOT = Path(__file__).resolve().parents[2]
-# Options and configuration keys that do not change the result: how many processes and devices
-# compute, what is logged, and where outputs and frozen tools are.
-NEUTRAL = frozenset(
-    "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
-    " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb"
-    " out dump output output_dir landmarks other_landmarks max_excluded test_max_excluded".split()
-)
 
 
 def command_settings(command: list[str]) -> dict[str, object]:
     """What of a command decides its result: option -> value, by ``key=value`` for ``--x_conf``.
 
     Paths below the working folder and below the repository are relative, so that neither spelling
-    nor moving the repository makes a difference.
+    nor moving the repository makes a difference. Of the modules that are imported, ``modules`` has
+    digests; the last value of an option counts, but of ``--import`` all do.
 
     Raises:
         FileNotFoundError, ValueError: if a configuration cannot be read.
@@ -64,21 +64,26 @@ def command_settings(command: list[str]) -> dict[str, object]:
     if "--" in command:
         command = command[len(command) - command[::-1].index("--") :]
     settings: dict[str, object] = {}
+    modules: list[str] = []
     options = [i for i, word in enumerate(command) if word.startswith("--")] + [len(command)]
     settings["command"] = _relative(" ".join(command[: options[0]]))
     for start, end in pairwise(options):
         name, equals, value = command[start].partition("=")
         values = [value] * bool(equals) + command[start + 1 : end]
-        if name[2:] in NEUTRAL:
-            continue
         if name == "--config":
-            settings |= config_settings(read_config(Path(values[0])))
+            config = read_config(Path(values[0]))
+            settings |= config_settings(config)
+            modules += config.get("imports") or []
         elif name.endswith("_conf"):
             for key, _, value in (word.partition("=") for word in values):
                 settings[f"{name} {key}"] = _relative(value)
         else:
             settings[name] = _relative(" ".join(values))
-    return settings
+        if name == "--import":
+            modules += values
+    if modules:
+        settings[MODULES] = module_digests(modules)
+    return {name: value for name, value in settings.items() if not is_neutral(name)}
 
 
 def _relative(text: str) -> str:
@@ -90,8 +95,6 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
     """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
     settings: dict[str, object] = {}
     for key, value in config.items():
-        if key in NEUTRAL:
-            continue
         if isinstance(value, dict) and value:
             settings |= config_settings(value, f"{prefix}{key}.")
         else:
@@ -187,6 +190,9 @@ def main(argv: list[str] | None = None) -> None:
         help="raw files or folders of them; what is not named is taken to be as it was",
     )
     parser.add_argument(
+        "--modules_of", type=Path, help="configuration that names modules which the command imports"
+    )
+    parser.add_argument(
         "--checkpoint", type=Path, help="unfinished work that has this file goes on from it"
     )
     parser.add_argument(
@@ -220,6 +226,9 @@ def main(argv: list[str] | None = None) -> None:
     force = args.force == "true"
     try:
         settings = command_settings(command)
+        named = args.modules_of and args.modules_of.is_file()
+        if named and (names := read_yaml(args.modules_of).get("imports")):
+            settings[MODULES] = module_digests(names)
         for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
             settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
         settings |= kept_sources(args.mark, settings)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,17 @@ Settings = Mapping[str, object]
 STATES = ("started", "made", "done")
 # What the name of a setting begins with that says which raw files were there.
 SOURCE = "source "
+# What names the digests of the user's own modules. Marks of before do not have it, and still hold.
+MODULES = "modules"
+# Options and configuration keys that do not change the result: how many processes and devices
+# compute, what keeps within the memory and computes the same, what is logged, and where outputs and
+# frozen tools are. Marks of before name some of them, which are left out there, too.
+NEUTRAL = frozenset(
+    "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
+    " gradient_checkpointing valid_batch_size valid_batch_bins num_workers"
+    " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb push_to"
+    " out dump output output_dir landmarks other_landmarks max_excluded test_max_excluded".split()
+)
 
 
 class OtherSettings(Exception):
@@ -117,12 +129,24 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_neutral(name: str) -> bool:
+    """Whether a setting changes no result: ``--nj``, ``configuration decoder_conf.nj`` and such."""
+    said = re.fullmatch(r"(?:--|configuration )(.+)", name)
+    return said is not None and not NEUTRAL.isdisjoint(re.split(r"[ .]", said[1]))
+
+
 def differences(old: Settings, new: Settings) -> list[str]:
-    """What differs between two settings, a line for each name; empty if they are the same."""
+    """What differs between two settings, a line for each name; empty if they are the same.
+
+    What changes no result is left out, and so are modules if only one of the two says what they
+    were: the other was written by an earlier version, or imports none, which other names say.
+    """
     # As a mark would give them back: tuples are lists, and keys are words.
     old, new = (json.loads(json.dumps(settings)) for settings in (old, new))
     lines = []
     for name in sorted(old.keys() | new.keys()):
+        if is_neutral(name) or (name == MODULES and (name in old) != (name in new)):
+            continue
         if old.get(name) != new.get(name) or (name in old) != (name in new):
             was, now = (_shown(settings, name) for settings in (old, new))
             lines.append(f"{name}: was {was}, is {now}")

@@ -11,6 +11,7 @@ from mome.common.precision import compute_dtype, in_type
 from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
+from mome.pretrained.places import avhubert_remedy
 
 if TYPE_CHECKING:
     from espnet2.asr.encoder.avhubert_encoder import AVHubertModel
@@ -71,9 +72,7 @@ def read_weights(weights: Path, size: str | None) -> tuple[dict[str, Any], Path]
     for path in (file, config):
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path}: no converted AV-HuBERT weights. Get a checkpoint from its authors "
-                f"(https://facebookresearch.github.io/av_hubert) and convert it: python -m "
-                f"mome.bin.convert_avhubert --checkpoint large_vox_iter5.pt --output {file.parent}"
+                f"{path}: no converted AV-HuBERT weights. {avhubert_remedy(file.parent)}"
             )
     found = read_json(config)
     known, sizes = found.get("size"), found.get("geometry")

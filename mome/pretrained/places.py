@@ -17,6 +17,14 @@ def is_hub_name(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
 
 
+def avhubert_remedy(folder: str | Path) -> str:
+    """How to get AV-HuBERT's weights, which have a licence of their own, into a folder."""
+    return (
+        f"Get a checkpoint from its authors (https://facebookresearch.github.io/av_hubert) and"
+        f" convert it: mome-convert-avhubert --checkpoint large_vox_iter5.pt --output {folder}"
+    )
+
+
 def download_folders(first: Iterable[str | Path] = ()) -> list[Path]:
     """Folders to look in, in this order: those given, ``$MOME_DOWNLOADS``, ``./downloads``."""
     named = os.environ.get("MOME_DOWNLOADS")

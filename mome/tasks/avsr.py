@@ -7,6 +7,7 @@ The model itself is built by :mod:`mome.tasks.build`. Importing this module also
 import argparse
 import re
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from mome.common.extras import extra
+from mome.common.one_line import in_one_line
 from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
@@ -82,6 +84,16 @@ class AVSRTask(AbsTask):
         preprocessor_choices,
     ]
     trainer = AVSRTrainer
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """As in ESPnet; a process that it has started for a GPU tells an error in one line.
+
+        Of an error in such a process the one that has started it gets no more than the status.
+        """
+        alone = not (args.distributed and args.multiprocessing_distributed)
+        with nullcontext() if alone else in_one_line("mome-train"):
+            super().main_worker(args)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -4,10 +4,13 @@ Training keeps their names in the model's config.yaml, so that whatever builds t
 (decoding, counting parameters) imports them too.
 """
 
+import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -30,3 +33,33 @@ def import_modules(names: Iterable[str]) -> None:
                 f"(my_module for my_module.py) and put its folder on PYTHONPATH",
                 name=error.name,
             ) from None
+
+
+def module_digests(names: Iterable[str]) -> dict[str, str]:
+    """What modules hold, without running them: name -> the first half of a SHA-256.
+
+    Of a package all Python files below it count. What a module imports in turn does not. Of a
+    module that is not found, or that is no file, it is ``absent``.
+    """
+    return {name: _digest(_files_of(name)) for name in sorted(set(names))}
+
+
+def _files_of(name: str) -> list[Path]:
+    places = [*sys.path, os.getcwd()]
+    spec = None
+    for part in name.split("."):
+        # Unlike `importlib.util.find_spec`, this imports no package that the module is in.
+        spec = PathFinder.find_spec(part, places)
+        if spec is None:
+            return []
+        places = list(spec.submodule_search_locations or [])
+    if places:
+        return sorted(path for place in places for path in Path(place).rglob("*.py"))
+    return [Path(spec.origin)] if spec and spec.origin else []
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:32] if files else "absent"

@@ -43,7 +43,7 @@ from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
-from mome.pretrained.places import download_folders, is_hub_name
+from mome.pretrained.places import avhubert_remedy, download_folders, is_hub_name
 
 # 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
 FORMAT = 2
@@ -521,10 +521,12 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
             f"{name} was trained with another {base} than {' and '.join(others)}: the files in "
             f"brackets differ; name the folder that holds the right one in MOME_DOWNLOADS"
         )
+    remedy = "(the parts of the recipes come by `mome-fetch-models --downloads <folder>`)"
+    if "avhubert" in base.lower():
+        remedy = f"({avhubert_remedy(f'downloads/{base}')})"
     raise PackedModelError(
         f"{name} needs {base}, and there is no {' nor '.join(str(p) for p in places)}: put it "
-        f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS (the parts of the "
-        f"recipes come by `mome-fetch-models --downloads <folder>`)"
+        f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS {remedy}"
     )
 
 

@@ -178,3 +178,22 @@ def test_a_part_that_is_missing_ends_the_joining_with_a_line(tmp_path):
     decoded(tmp_path / "decode/split2/1/avsr/test/a4_v2", tmp_path, "a x\n")
     with pytest.raises(SystemExit, match=r"split2/2/avsr/test/a4_v2 is not decoded; run stage 5"):
         merge_main(["--decode", str(tmp_path / "decode"), "--nj", "2"])
+
+
+def test_what_was_decoded_with_another_module_is_refused(training, dump, tmp_path, monkeypatch):
+    """Decodings of before do not say which modules there were, and hold."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_gate.py").write_text("one = 1\n")
+    options = options_of(training, dump, tmp_path, "--beam", 1, "--max_new_tokens", 1)
+    config = yaml.safe_load(Path("config.yaml").read_text()) | {"imports": ["my_gate"]}
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    decode_main(list(map(str, options)))
+    decode_main(list(map(str, options)))
+    Path("my_gate.py").write_text("two = 2\n")
+    with pytest.raises(SystemExit, match=r"other settings:\n  modules: was .*my_gate"):
+        decode_main(list(map(str, options)))
+    (how,) = Path("decode").glob("*/*/*/decode.json")
+    said = json.loads(how.read_text())
+    del said["settings"]["modules"]
+    how.write_text(json.dumps(said))
+    decode_main(list(map(str, options)))

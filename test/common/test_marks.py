@@ -226,3 +226,65 @@ def test_spelling_of_paths_and_launchers_do_not_count(tmp_path, monkeypatch):
     assert command_settings(plain)["--decoder_conf lm"] == "downloads/lm"
     with pytest.raises(SystemExit):
         run_once(["--mark", "x/.done"])
+
+
+def test_what_memory_asks_for_changes_no_result(work):
+    """Neither on the command line nor in a configuration; marks of before name these keys."""
+    Path("train.yaml").write_text("optim: adam\nnum_workers: 4\nvalid_batch_size: 8\n")
+    Path("more.yaml").write_text("base: train.yaml\ndecoder_conf: {gradient_checkpointing: false}")
+    assert work("--config", "more.yaml") == 1
+    mark = read_mark("out/.done")
+    mark["settings"] |= {
+        "configuration decoder_conf.gradient_checkpointing": False,
+        "configuration num_workers": 4,
+        "configuration valid_batch_size": 8,
+        "--decoder_conf gradient_checkpointing": "false",
+        "--push_to": "me/x",
+    }
+    write_mark("out/.done", mark["settings"])
+    before = Path("out/.done").read_bytes()
+    remedies = ["--decoder_conf", "gradient_checkpointing=true", "--num_workers", "1"]
+    assert work("--config", "more.yaml", *remedies, "--valid_batch_size", "2") == 1
+    Path("more.yaml").write_text("base: train.yaml\ndecoder_conf: {gradient_checkpointing: true}")
+    assert work("--config", "more.yaml", "--push_to", "me/y", "--valid_batch_bins", "9") == 1
+    assert Path("out/.done").read_bytes() == before  # what depends on it holds as well
+    with pytest.raises(SystemExit) as error:
+        work("--config", "more.yaml", *remedies, "--batch_size", "2")
+    assert str(error.value).count(": was ") == 1
+
+
+def test_modules_count_by_what_they_hold(work):
+    """Every one that is imported, also by a configuration; marks of before name none, and hold."""
+    Path("my_gate.py").write_text("raise RuntimeError('nobody runs it')")
+    Path("parts").mkdir()
+    Path("parts/__init__.py").touch()
+    Path("parts/routers.py").write_text("one = 1")
+    Path("train.yaml").write_text("imports: [parts]")
+    words = ["--import", "my_gate", "--import=other", "--config", "train.yaml"]
+    assert work(*words) == 1
+    assert work(*words) == 1
+    made = read_mark("out/.done")["settings"]
+    assert set(made["modules"]) == {"my_gate", "other", "parts"}
+    for path in ("my_gate.py", "parts/routers.py", "other.py"):
+        was = Path(path).read_text() if Path(path).exists() else None
+        Path(path).write_text("two = 2")
+        with pytest.raises(SystemExit, match=r"other settings:\n  modules: was .*\nKeep it"):
+            work(*words)
+        Path(path).unlink() if was is None else Path(path).write_text(was)
+    with pytest.raises(SystemExit, match="modules: was"):
+        work(*words[2:])
+    write_mark("out/.done", {k: v for k, v in made.items() if k != "modules"})
+    Path("my_gate.py").write_text("two = 2")
+    assert work(*words) == 1
+
+
+def test_modules_of_another_configuration_count(work):
+    """As of a model that is packed, whose configuration the command does not name."""
+    Path("config.yaml").write_text("imports: [my_gate]")
+    Path("my_gate.py").write_text("one = 1")
+    options = ["--modules_of", "config.yaml"]
+    assert work(options=options) == 1
+    assert work(options=options) == 1
+    Path("my_gate.py").write_text("two = 2")
+    with pytest.raises(SystemExit, match="modules: was"):
+        work(options=options)

@@ -150,7 +150,7 @@ def test_another_corpus_is_seen(recipe):
     # What an earlier version has marked does not say what the corpus was, and holds.
     mark = read_mark(recipe / "data/.done")
     settings = {k: v for k, v in mark["settings"].items() if not k.startswith("source ")}
-    assert len(settings) == len(mark["settings"]) - 1
+    assert len(settings) == len(mark["settings"]) - 2
     write_mark(recipe / "data/.done", settings)
     assert "done already: data/.done" in run(recipe, *STAGES)
     # Done anew with the lists of before, it leaves standing what was made from these.
@@ -165,6 +165,17 @@ def test_another_corpus_is_seen(recipe):
     assert "done already: data/.done" in said
     assert "done already: dump/test/.done" in said
     assert "none of the recordings is there now" in said
+
+
+def test_another_program_of_the_recipe_is_seen(recipe):
+    """One that has been edited, and whose lists are the same: later stages hold."""
+    run(recipe, *STAGES)
+    program = recipe / "local/data.py"
+    program.write_text(program.read_text() + "# edited\n")
+    said = run(recipe, *STAGE_1, check=False)
+    assert "source local/data.py: was " in said
+    run(recipe, *STAGE_1, "--force", "true")
+    assert "done already: dump/test/.done" in run(recipe, *STAGES)
 
 
 def test_recordings_that_are_replaced_are_seen(recipe):
@@ -322,3 +333,47 @@ def test_numbers_of_jobs_and_clusters_reach_the_programs(recipe):
     assert "nowhere.yaml" in said
     run(recipe, *options)
     assert list(read_scp(recipe / "dump/test_drop1/lip.scp")) == ["anna-1"]
+
+
+def test_what_a_packed_model_was_made_with_is_known(recipe):
+    """Uploads are nothing of that, modules are; what is measured stays, whatever is added."""
+    exp, mark = recipe / "exp/mome", recipe / "exp/mome/.packed.done"
+    options = ["--stage", "6", "--stop_stage", "6", "--tasks", "vsr", "--streams", "video"]
+    exp.mkdir(parents=True)
+    (exp / "config.yaml").write_text("imports: [my_gate]\n")
+    (recipe / "my_gate.py").write_text("one = 1\n")
+    said = run(recipe, *options, "--pack_opts", "--push_to me/x --beam 2", check=False)
+    assert "exp/mome/valid.acc.best.pth does not exist; train the model first" in said
+    made = read_mark(mark)["settings"]
+    assert (made["--max_clips"], made["--beam"]) == ("40", "2")
+    assert "--push_to" not in made
+
+    def again(*more: str) -> str:
+        write_mark(mark, made)
+        return run(recipe, *options, "--pack_opts", "--beam 2", *more, check=False)
+
+    assert "done already: exp/mome/.packed.done" in again()
+    assert "--max_clips: was 40, is 8" in again("--pack_clips", "8")
+    (recipe / "my_gate.py").write_text("two = 2\n")
+    assert "modules: was " in again()
+    # An earlier version knew no modules, and with options measured on as many clips as mome-pack.
+    del made["modules"], made["--max_clips"]
+    assert "done already: exp/mome/.packed.done" in again()
+
+
+def test_what_a_training_needs_is_looked_for_before_the_data_are_prepared(recipe, tiny_lm):
+    (recipe / "train.yaml").write_text("decoder: mome_llm\nvideo_encoder: avhubert\n")
+    options = ["--stage", "1", "--train_config", "train.yaml", "--lm", tiny_lm]
+    lips = recipe / "avhubert-large/model.safetensors"
+    options += ["--video_weights", lips]
+    said = run(recipe, *options, check=False)
+    assert f"{lips}: no converted AV-HuBERT weights. Get a checkpoint from its authors" in said
+    assert f"mome-convert-avhubert --checkpoint large_vox_iter5.pt --output {lips.parent}" in said
+    said = run(recipe, *options, "--lm", "nowhere/of/mine", check=False)
+    assert "nowhere/of/mine is no folder; name the folder of a Transformers model" in said
+    assert not (recipe / "data").exists()
+    run(recipe, *options, "--stop_stage", "1")  # which trains nothing
+    lips.parent.mkdir()
+    for path in (lips, lips.with_name("config.json")):
+        path.touch()
+    assert "no converted" not in run(recipe, *options, "--lip_opts", "--x", check=False)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from recipe_options import recipe_options
 
-from mome.bin.train import explains_itself
 from mome.bin.train import main as train
+from mome.common.one_line import explains_itself
 from mome.data.augment import mix
 from mome.tasks.config import parse, read_config
 

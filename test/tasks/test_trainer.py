@@ -1,5 +1,6 @@
 """Trainings that fail or are killed: what they say, and what they end with when they go on."""
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_task import trainer_options
+from torch.multiprocessing.spawn import ProcessContext
 
+from mome.bin.train import main as program
 from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask
+from mome.tasks.config import parse
 from mome.tasks.trainer import keep, restore
 
 
@@ -204,6 +208,52 @@ def test_what_fails_in_a_validation_names_its_batch(options, tmp_path, monkeypat
     monkeypatch.setattr(AVSRModel, "forward", undefined)
     with pytest.raises(FloatingPointError, match=r"loss is nan for the utterances a_\d, a_\d"):
         train(options, tmp_path)
+
+
+def test_what_fails_in_a_training_ends_the_command_with_one_line(options, tmp_path, monkeypatch):
+    command = [*options, "--output_dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(AVSRModel, "encode", lambda self, *args, **kwargs: torch.empty(2**55))
+        with pytest.raises(SystemExit, match=r"^mome-train: error: out of memory with .*a_\d"):
+            program(command)
+    forward = AVSRModel.forward
+
+    def undefined(self, *args, **kwargs):
+        loss, *others = forward(self, *args, **kwargs)
+        return loss * float("nan"), *others
+
+    monkeypatch.setattr(AVSRModel, "forward", undefined)
+    with pytest.raises(SystemExit, match=r"^mome-train: error: the loss is nan for .*a_\d"):
+        program(command)
+
+
+def of_one_gpu(options: list[str], folder: Path) -> None:
+    """What ESPnet starts for a GPU, here without one; its memory does not suffice."""
+    AVSRModel.encode = lambda self, *args, **kwargs: torch.empty(2**55)
+    args = parse([*options, "--output_dir", str(folder), "--multiprocessing_distributed", "true"])
+    args.distributed, args.dist_rank, args.dist_world_size = True, 0, 1
+    args.dist_backend, args.dist_init_method = "gloo", f"file://{folder}/init"
+    AVSRTask.main_worker(args)
+
+
+def test_an_error_of_one_process_of_several_is_one_line(options, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+
+    def start_and_wait(args):
+        started = torch.multiprocessing.get_context("spawn").Process(
+            target=of_one_gpu, args=(options, tmp_path)
+        )
+        started.start()
+        while not ProcessContext([started], [str(tmp_path / "none")]).join():
+            pass
+
+    monkeypatch.setattr(AVSRTask, "main", start_and_wait)
+    ended = rf"^mome-train: error: process 0 .* exit code 1; .* the log in {tmp_path}$"
+    with pytest.raises(SystemExit, match=ended):
+        program([*options, "--output_dir", str(tmp_path)])
+    said = capfd.readouterr().err
+    assert re.search(r"^mome-train: error: out of memory with the utterances a_\d", said, re.M)
+    assert "Traceback" not in said
 
 
 def test_other_errors_are_left_alone(options, tmp_path, monkeypatch):

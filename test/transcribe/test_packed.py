@@ -142,6 +142,16 @@ def test_frozen_parts_are_found_by_name_and_checked(
     load_packed(packed, downloads=[tmp_path / "second"])
 
 
+def test_the_lip_encoder_of_avhubert_is_not_said_to_be_fetched(tmp_path):
+    part = {"name": "avhubert-large", "file": "model.safetensors", "sha256": {}}
+    with pytest.raises(PackedModelError, match="packed needs avhubert-large") as raised:
+        find_part(part, Path("packed"), [tmp_path])
+    assert "mome-fetch-models" not in str(raised.value)
+    assert "https://facebookresearch.github.io/av_hubert" in str(raised.value)
+    converts = r"mome-convert-avhubert --checkpoint \S+ --output downloads/avhubert-large\)"
+    assert re.search(converts, str(raised.value))
+
+
 def test_weights_that_came_from_elsewhere_are_not_given_away(training, tmp_path):
     project = tmp_path / "project"
     (project / "downloads").mkdir(parents=True)

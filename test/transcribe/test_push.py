@@ -81,6 +81,16 @@ def test_a_folder_arrives_too(options, hub: LocalHub, hub_is, tmp_path):
     check_arrived(hub, tmp_path / "folder", tmp_path / "arrived")
 
 
+def test_a_card_that_is_as_it_was_is_uploaded_too(options, hub: LocalHub, hub_is, tmp_path):
+    """As after an upload that failed."""
+    place = options.index("--push_to")
+    pack.main(options[:place] + options[place + 2 :])
+    assert hub.repositories == {}
+    hub_is(hub.url)
+    pack.main([*options, "--card_only"])
+    check_arrived(hub, tmp_path / "packed.zip", tmp_path / "arrived")
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

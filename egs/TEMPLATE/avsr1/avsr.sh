@@ -103,7 +103,8 @@ decode_opts=               # further options of mome.bin.decode, such as "--rate
 trained_on=                # the data in words, for those who use the model; default: the recipe
 language=                  # of the corpus, as ISO 639 writes it, for the model card
 datasets=                  # names of the data on the Hugging Face hub, for the model card
-pack_opts="--max_clips 40" # further options of mome.bin.pack
+pack_clips=40              # of the validation set, on which the packed model is measured
+pack_opts=                 # further options of mome.bin.pack, such as "--push_to me/my-model"
 ## Report (stage 7)
 report_opts=               # further options of mome.bin.report, such as "--clips 20"
 
@@ -225,6 +226,13 @@ if wants 0; then
     took 0
 fi
 
+# Days of data stages would lie between, and the weights of a licence that is not yet accepted.
+if wants 4 && [ "${stage}" -lt 4 ] && [ -f "${train_config}" ]; then
+    set_model_args "${tasks}" "${video_weights}"
+    # shellcheck disable=SC2086
+    python -m mome.bin.check_pretrained --config "${train_config}" "${model_args[@]}" ${train_opts}
+fi
+
 musan_dir=${musan}
 if [ "${musan}" = download ]; then
     musan_dir=${MOME_DOWNLOADS}/musan
@@ -244,6 +252,7 @@ if wants 1; then
         for part in ${corpus_parts}; do sources+=("${corpus}/${part}"); done
         [ -n "${corpus_parts}" ] || sources=("${corpus}")
     fi
+    if counts "${datadir}/.done" "source local/data.py"; then sources+=(local/data.py); fi
     # shellcheck disable=SC2086
     run_once --mark "${datadir}/.done" --elsewhere=--datadir --sources "${sources[@]}" \
         --valid "${folders[@]}" -- \
@@ -332,7 +341,8 @@ if wants 4; then
         run_once --mark "${expdir}/units/.done" --elsewhere=--expdir \
             --needs $(prepared "${expdir}/units/.done" "${train_set}" "${valid_set}") -- \
             "${launch[@]}" python -m mome.bin.make_units \
-            --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
+            --data "${dumpdir}/${train_set}" "${dumpdir}/${valid_set}" \
+            --output "${expdir}/units" --whisper "${audio_model}" --seed "${seed}" \
             --ngpu "$((ngpu > 0))" ${units_opts}
         begin 4_video_encoder "pretraining of the video encoder"
         train "${expdir}/video_encoder" "${video_config}" "${expdir}/units/.done" \
@@ -409,6 +419,9 @@ if wants 6; then
         packed=packed${decode_tag:+_${decode_tag}}
         begin 6 "packing of ${model%% *}"
         mark=${dir}/.${packed}.done
+        # Of before, one may say that all 200 of mome.bin.pack's default were measured on; it holds.
+        measured=()
+        if counts "${mark}" "--max_clips"; then measured=(--max_clips "${pack_clips}"); fi
         # shellcheck disable=SC2206
         pack=(python -m mome.bin.pack --expdir "${dir}" --weights "${inference_model}"
             --dump "${dumpdir}" --train_set "${train_set}" --valid_set "${valid_set}"
@@ -418,7 +431,7 @@ if wants 6; then
             --device "$( ((ngpu > 0)) && echo cuda || echo cpu)" --beam "${beam}"
             --length_penalty "${length_penalty}"
             ${no_repeat_ngram_size:+--no_repeat_ngram_size "${no_repeat_ngram_size}"}
-            --output "${dir}/${packed}" ${pack_opts})
+            --output "${dir}/${packed}" "${measured[@]}" ${pack_opts})
         # Earlier versions named the recipe's folder as a dataset. What they packed holds: it is not
         # measured again, and its card is renewed.
         former=()
@@ -427,7 +440,7 @@ if wants 6; then
         fi
         as_job "${dir}/${packed}_job.log"
         # shellcheck disable=SC2046
-        run_once --mark "${mark}" --elsewhere=--expdir \
+        run_once --mark "${mark}" --elsewhere=--expdir --modules_of "${dir}/config.yaml" \
             --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- \
             "${launch[@]}" "${pack[@]}" "${former[@]}"
         # Without run_once: stage 5 may have decoded further sets since. That needs no GPU.

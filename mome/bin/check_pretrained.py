@@ -1,0 +1,81 @@
+"""See that the frozen parts that a training names can be had, before its data are prepared.
+
+Takes the options of mome.bin.train that name them, and reads over all others. Files and folders are
+looked for; of names on the hub the configuration is read, from its cache or the hub, which refuses
+that of gated models as it would their weights. A recipe calls it where it is to do data stages and
+train in one call, as days may lie between.
+
+  python -m mome.bin.check_pretrained --config conf/train.yaml --decoder_conf lm=me/my-llm
+"""
+
+import argparse
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from mome.pretrained.hub import load
+from mome.pretrained.places import avhubert_remedy
+from mome.tasks.config import merge, read_config
+
+
+def named_parts(argv: list[str] | None) -> dict[str, dict]:
+    """Sections of the configuration, with what the options change in them: ``decoder_conf`` etc.
+
+    Raises:
+        FileNotFoundError, ValueError: if the configuration cannot be read.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sections = ("decoder", "audio_encoder", "video_encoder")
+    parser.add_argument("--config", type=Path, required=True)
+    for section in sections:
+        parser.add_argument(f"--{section}_conf", action="append", default=[], metavar="KEY=VALUE")
+    args, _ = parser.parse_known_args(argv)
+    config = read_config(args.config)
+    parts = {}
+    for section in sections:
+        given = dict(each.partition("=")[::2] for each in getattr(args, f"{section}_conf"))
+        if config.get(section):
+            parts[section] = merge(config.get(f"{section}_conf") or {}, given)
+            parts[section]["class"] = config[section]
+    return parts
+
+
+def check_lips(weights: Path, encoder: str) -> None:
+    """See that the weights of a video encoder are there.
+
+    Raises:
+        FileNotFoundError: if not; says how to get them.
+    """
+    if encoder == "avhubert":
+        file = weights if weights.suffix == ".safetensors" else weights / "model.safetensors"
+        for path in (file, file.with_name("config.json")):
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path}: no converted AV-HuBERT weights. {avhubert_remedy(path.parent)}"
+                )
+    elif not weights.exists():
+        raise FileNotFoundError(
+            f"{weights} does not exist: name the weights of the video encoder by --video_weights"
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Look for each part."""
+    try:
+        parts = named_parts(argv)
+        for section, key in (("decoder", "lm"), ("audio_encoder", "model")):
+            if name := parts.get(section, {}).get(key):
+                load(AutoConfig, name)
+        lips = parts.get("video_encoder", {})
+        if weights := lips.get("weights"):
+            check_lips(Path(weights).expanduser(), lips["class"])
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mome-check-pretrained: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
