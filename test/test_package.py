@@ -188,7 +188,7 @@ def test_every_library_that_is_imported_is_required(wheel):
                 used.add(str(node.module).partition(".")[0])
     libraries = used - set(sys.stdlib_module_names) - {"mome"}
     # Of PyTorch (on Linux), Transformers, ESPnet, and of Dask, which ESPnet asks for.
-    libraries -= {"triton", "tokenizers", "omegaconf", "distributed"}
+    libraries -= {"triton", "tokenizers", "typeguard", "omegaconf", "distributed"}
     others = libraries - modules("")
     extras = EXTRAS | {"gradio": "demo", "safehttpx": "demo"}
     assert others == set(extras)
