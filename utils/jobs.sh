@@ -71,13 +71,22 @@ report() {
     exit 1
 }
 
-# in_queue NUMBER: whether Slurm still has a job. Whoever cannot ask Slurm takes it that it has.
+# slurm COMMAND JOB: squeue or scancel of a job, whose name is as sbatch --parsable prints it: its number,
+# and after a semicolon its cluster where there are several.
+slurm() {
+    local words=("$1" "${2%%;*}")
+    if [ "$1" = squeue ]; then words=(squeue --noheader --jobs="${2%%;*}"); fi
+    [[ $2 != *";"* ]] || words+=(--clusters="${2#*;}")
+    "${words[@]}"
+}
+
+# in_queue JOB: whether Slurm still has a job. Whoever cannot ask Slurm takes it that it has.
 in_queue() {
     local found
-    if found=$(squeue --noheader --jobs="$1" 2>&1); then
-        [ -n "${found}" ]
+    if found=$(slurm squeue "$1" 2> /dev/null); then
+        grep -qv '^CLUSTER:' <<< "${found:-CLUSTER:}"
     else
-        [[ ${found} != *"Invalid job id"* ]]
+        [[ $(slurm squeue "$1" 2>&1) != *"Invalid job id"* ]]
     fi
 }
 
@@ -143,10 +152,9 @@ case ${0##*/} in
         for job in $(seq "${first:-1}" "${last:-1}"); do : > "$(log_of "${job}")"; done
         # Not sbatch --wait: that tells the number of its job, by which it can be ended, at its own end.
         id=
-        trap '[ -z "${id}" ] || scancel "${id}"; exit 130' INT TERM
+        trap '[ -z "${id}" ] || slurm scancel "${id}"; exit 130' INT TERM
         id=$(sbatch "${options[@]}" "${sbatch_options[@]}" --output="$(log_of %a)" "${script}")
-        id=${id%%;*}
-        [[ ${id} =~ ^[0-9]+$ ]] || die "sbatch says '${id}', which is no number of a job"
+        [[ ${id} =~ ^[0-9]+(;|$) ]] || die "sbatch says '${id}', which is no number of a job"
         echo "${id}" > "${submitted}"
         pause=1
         while in_queue "${id}"; do

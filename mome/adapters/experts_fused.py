@@ -140,10 +140,11 @@ class FusedProjections:
 
     In a forward pass the attention calls query, key and value on the same hidden states, then the
     output projection. The first of these calls computes the fused product, the next two take their
-    parts of it, and the output projection finds the bottlenecks and router logits in the rest.
+    parts of it, and the output projection finds the bottlenecks, and on a GPU router logits, in the
+    rest.
 
-    The router works in the LM's type then. In bfloat16 a token may therefore go to the other one of
-    two experts whose gates are nearly equal.
+    The kernel of GPUs reads router logits that were computed in the LM's type. In bfloat16 a token
+    may therefore go to the other one of two experts whose gates are nearly equal.
 
     Args:
         block: with ``q_proj``, ``k_proj``, ``v_proj`` and ``o_proj``.

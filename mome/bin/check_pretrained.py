@@ -17,6 +17,9 @@ from mome.pretrained.hub import load
 from mome.pretrained.places import avhubert_remedy
 from mome.tasks.config import merge, read_config
 
+# Section, the class in it that reads a Transformers model, and the key of the model's name.
+KNOWN = (("decoder", "mome_llm", "lm"), ("audio_encoder", "whisper", "model"))
+
 
 def named_parts(argv: list[str] | None) -> dict[str, dict]:
     """Sections of the configuration, with what the options change in them: ``decoder_conf`` etc.
@@ -32,15 +35,16 @@ def named_parts(argv: list[str] | None) -> dict[str, dict]:
     sections = ("decoder", "audio_encoder", "video_encoder")
     parser.add_argument("--config", type=Path, required=True)
     for section in sections:
+        parser.add_argument(f"--{section}")
         parser.add_argument(f"--{section}_conf", action="append", default=[], metavar="KEY=VALUE")
     args, _ = parser.parse_known_args(argv)
     config = read_config(args.config)
     parts = {}
     for section in sections:
         given = dict(each.partition("=")[::2] for each in getattr(args, f"{section}_conf"))
-        if config.get(section):
+        if name := getattr(args, section) or config.get(section):
             parts[section] = merge(config.get(f"{section}_conf") or {}, given)
-            parts[section]["class"] = config[section]
+            parts[section]["class"] = str(name).lower()
     return parts
 
 
@@ -51,13 +55,17 @@ def check_lips(weights: Path, encoder: str) -> None:
         FileNotFoundError: if not; says how to get them.
     """
     if encoder == "avhubert":
+        if weights.suffix == ".pt":  # fairseq's, as its authors give it away
+            raise FileNotFoundError(
+                f"{weights} is not converted. {avhubert_remedy('downloads/avhubert-large')}"
+            )
         file = weights if weights.suffix == ".safetensors" else weights / "model.safetensors"
         for path in (file, file.with_name("config.json")):
             if not path.is_file():
                 raise FileNotFoundError(
                     f"{path}: no converted AV-HuBERT weights. {avhubert_remedy(path.parent)}"
                 )
-    elif not weights.exists():
+    elif encoder == "visual" and not weights.exists():
         raise FileNotFoundError(
             f"{weights} does not exist: name the weights of the video encoder by --video_weights"
         )
@@ -67,12 +75,15 @@ def main(argv: list[str] | None = None) -> None:
     """Look for each part."""
     try:
         parts = named_parts(argv)
-        for section, key in (("decoder", "lm"), ("audio_encoder", "model")):
-            if name := parts.get(section, {}).get(key):
-                load(AutoConfig, name)
+        # Of others than these, such as a user's own encoder, it is not known what they take.
+        for section, known, key in KNOWN:
+            part = parts.get(section, {"class": ""})
+            unread = str(part.get("load_pretrained", "true")).lower() == "false"
+            if part["class"] == known and part.get(key) and not unread:
+                load(AutoConfig, part[key])
         lips = parts.get("video_encoder", {})
         if weights := lips.get("weights"):
-            check_lips(Path(weights).expanduser(), lips["class"])
+            check_lips(Path(weights), lips["class"])
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-check-pretrained: {error}") from None
 

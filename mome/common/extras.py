@@ -16,7 +16,7 @@ EXTRAS = {
 
 @contextmanager
 def without_type_checks() -> Iterator[None]:
-    """Around imports of ESPnet, which loads in a third less time then.
+    """Around imports of ESPnet, which loads faster then.
 
     Its functions check the types of their arguments when they are called: typeguard parses and
     compiles each of them once more for that, in every process that imports them. What is imported

@@ -23,9 +23,10 @@ STATES = ("started", "made", "done")
 SOURCE = "source "
 # What names the digests of the user's own modules. Marks of before do not have it, and still hold.
 MODULES = "modules"
-# Options and configuration keys that do not change the result: how many processes and devices
-# compute, what keeps within the memory and computes the same, what is logged, and where outputs and
-# frozen tools are. Marks of before name some of them, which are left out there, too.
+# Options and configuration keys that do not change what is trained: how many processes and devices
+# compute, what keeps within the memory, what is logged, and where outputs and frozen tools are. Of
+# num_workers depends what is drawn at random, such as noise, as it does of the number of devices.
+# Marks of before name some of them, which are left out there, too.
 NEUTRAL = frozenset(
     "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
     " gradient_checkpointing valid_batch_size valid_batch_bins num_workers"

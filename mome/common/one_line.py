@@ -20,7 +20,8 @@ def in_one_line(command: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    # Of other types are errors of a module that does not keep to a contract: they need a traceback.
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         if not explains_itself(error):
             raise
         raise SystemExit(f"{command}: error: {error}") from None

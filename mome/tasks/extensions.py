@@ -54,8 +54,11 @@ def _files_of(name: str) -> list[Path]:
             return []
         places = list(spec.submodule_search_locations or [])
     if places:
-        return sorted(path for place in places for path in Path(place).rglob("*.py"))
-    return [Path(spec.origin)] if spec and spec.origin else []
+        found = sorted(path for place in places for path in Path(place).rglob("*.py"))
+    else:
+        found = [Path(spec.origin)] if spec and spec.origin else []
+    # An editor's lock is a link to nothing, and a module in an archive no file of its own.
+    return [path for path in found if path.is_file()]
 
 
 def _digest(files: list[Path]) -> str:

@@ -438,11 +438,17 @@ if wants 6; then
         if ! counts "${mark}" "input .*/sources" && [[ ${pack[*]} != *" --datasets "* ]]; then
             former=(--datasets "$(basename "${PWD}")")
         fi
+        # The card's renewal uploads, here, where there is a network.
+        measure=() word=''
+        for next in "${pack[@]}" "${former[@]}"; do
+            [[ ${word} = --push_to || ${next} = --push_to || ${next} = --push_to=* ]] || measure+=("${next}")
+            word=${next}
+        done
         as_job "${dir}/${packed}_job.log"
         # shellcheck disable=SC2046
         run_once --mark "${mark}" --elsewhere=--expdir --modules_of "${dir}/config.yaml" \
             --needs "${dir}/.done" $(prepared "${mark}" "${valid_set}") -- \
-            "${launch[@]}" "${pack[@]}" "${former[@]}"
+            "${launch[@]}" "${measure[@]}"
         # Without run_once: stage 5 may have decoded further sets since. That needs no GPU.
         "${pack[@]}" --card_only --device cpu
         # Two recordings as they came, from the file to the text.

@@ -9,8 +9,8 @@ corpus=
 own_options=corpus
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
-# A relative path is that of the folder in which this was called.
-corpus=${corpus:+$(realpath -m -- "${corpus}")}
+# A relative path is that of the folder in which this was called; others are kept as they are written.
+case ${corpus} in "" | /*) ;; *) corpus=$(realpath -m -- "${corpus}") ;; esac
 cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
