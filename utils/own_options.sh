@@ -38,6 +38,12 @@ done
 set -- "${_others[@]}"
 unset -v _others _name _words _value
 
+# from_here PATH: a relative path as one of the folder in which the recipe is called, for after its cd;
+# others, and none, as they are written.
+from_here() {
+    case $1 in "" | /*) printf %s "$1" ;; *) realpath -m -- "$1" ;; esac
+}
+
 # corpus_folder NAME FOLDER OPTION...: the absolute path of a licensed corpus that --NAME names. It may
 # be left out where avsr.sh reads no data.
 corpus_folder() {

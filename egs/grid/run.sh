@@ -18,8 +18,7 @@ corpus=
 own_options=corpus
 # shellcheck source=utils/own_options.sh
 . "${recipe}/../../utils/own_options.sh"
-# A relative path is that of the folder in which this was called; others are kept as they are written.
-case ${corpus} in "" | /*) ;; *) corpus=$(realpath -m -- "${corpus}") ;; esac
+corpus=$(from_here "${corpus}")
 cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from mome.encoders.avhubert import read_weights
 from mome.pretrained.hub import load
-from mome.pretrained.places import avhubert_remedy
 from mome.tasks.config import merge, read_config
 
 # Section, the class in it that reads a Transformers model, and the key of the model's name.
@@ -48,29 +48,6 @@ def named_parts(argv: list[str] | None) -> dict[str, dict]:
     return parts
 
 
-def check_lips(weights: Path, encoder: str) -> None:
-    """See that the weights of a video encoder are there.
-
-    Raises:
-        FileNotFoundError: if not; says how to get them.
-    """
-    if encoder == "avhubert":
-        if weights.suffix == ".pt":  # fairseq's, as its authors give it away
-            raise FileNotFoundError(
-                f"{weights} is not converted. {avhubert_remedy('downloads/avhubert-large')}"
-            )
-        file = weights if weights.suffix == ".safetensors" else weights / "model.safetensors"
-        for path in (file, file.with_name("config.json")):
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"{path}: no converted AV-HuBERT weights. {avhubert_remedy(path.parent)}"
-                )
-    elif encoder == "visual" and not weights.exists():
-        raise FileNotFoundError(
-            f"{weights} does not exist: name the weights of the video encoder by --video_weights"
-        )
-
-
 def main(argv: list[str] | None = None) -> None:
     """Look for each part."""
     try:
@@ -83,7 +60,13 @@ def main(argv: list[str] | None = None) -> None:
                 load(AutoConfig, part[key])
         lips = parts.get("video_encoder", {})
         if weights := lips.get("weights"):
-            check_lips(Path(weights), lips["class"])
+            if lips["class"] == "avhubert":
+                read_weights(Path(weights), lips.get("size"))
+            elif lips["class"] == "visual" and not Path(weights).exists():
+                raise FileNotFoundError(
+                    f"{weights} does not exist: name the weights of the video encoder by"
+                    " --video_weights"
+                )
     except (OSError, ValueError) as error:
         raise SystemExit(f"mome-check-pretrained: {error}") from None
 

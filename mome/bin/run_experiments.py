@@ -47,7 +47,7 @@ from typing import Any
 import torch
 import yaml
 
-from mome.analysis.experiment_figure import draw_pairs, draw_parameters
+from mome.analysis.experiment_figure import draw
 from mome.analysis.experiment_tables import markdown, results
 from mome.analysis.experiments import (
     Experiment,
@@ -323,8 +323,7 @@ def write_report(
     found = results(listed, chosen, args.folder, args.dumpdir)
     write_bytes(args.folder / "results.json", (json.dumps(found, indent=1) + "\n").encode())
     write_bytes(args.folder / "RESULTS.md", markdown(found).encode())
-    draw_pairs(found, args.folder)
-    draw_parameters(found, args.folder)
+    draw(found, args.folder)
     return args.folder / "RESULTS.md"
 
 

@@ -1,8 +1,9 @@
 """Where pretrained models lie on this machine."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 # What the folders that mome-fetch-models makes are called on the hub.
 HUB_NAMES = {
@@ -15,6 +16,14 @@ def is_hub_name(name: str) -> bool:
     """Whether a model that is no file or folder is named as on the hub: ``owner/model``, or
     ``gpt2`` and others without an owner."""
     return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
+
+
+def lies_on_hub(part: Mapping[str, Any]) -> bool:
+    """Whether a frozen part, as a packed model describes it, is one of the hub.
+
+    A name without an owner is that of a folder, unless a revision says that it is not.
+    """
+    return is_hub_name(part["name"]) and ("/" in part["name"] or "revision" in part)
 
 
 def avhubert_remedy(folder: str | Path) -> str:

@@ -4,13 +4,14 @@ Training keeps their names in the model's config.yaml, so that whatever builds t
 (decoding, counting parameters) imports them too.
 """
 
-import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from mome.common.marks import digest_of, file_digest
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -36,7 +37,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def module_digests(names: Iterable[str]) -> dict[str, str]:
-    """What modules hold, without running them: name -> the first half of a SHA-256.
+    """What modules hold, without running them: name -> a SHA-256.
 
     Of a package all Python files below it count. What a module imports in turn does not. Of a
     module that is not found, or that is no file, it is ``absent``.
@@ -62,7 +63,6 @@ def _files_of(name: str) -> list[Path]:
 
 
 def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:32] if files else "absent"
+    # By place too: folders of a package may have files of the same name.
+    parts = {f"{place} {file.name}": file_digest(file) for place, file in enumerate(files)}
+    return digest_of(parts) if parts else "absent"

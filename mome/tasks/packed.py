@@ -43,7 +43,7 @@ from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
-from mome.pretrained.places import avhubert_remedy, download_folders, is_hub_name
+from mome.pretrained.places import avhubert_remedy, download_folders, is_hub_name, lies_on_hub
 
 # 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
 FORMAT = 2
@@ -513,8 +513,7 @@ def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | P
         if not wrong:
             return str(place / part.get("file", ""))
         others.append(f"{place} ({', '.join(wrong)})")
-    # A name without an owner is that of a folder, unless a revision says that it lies on the hub.
-    if is_hub_name(given) and ("/" in given or "revision" in part):
+    if lies_on_hub(part):
         return find_on_hub(part, name)
     if others:
         raise PackedModelError(

@@ -10,7 +10,7 @@ from mome.analysis.parameters import markdown
 from mome.analysis.wer import rate_name
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
-from mome.pretrained.places import HUB_NAMES
+from mome.pretrained.places import HUB_NAMES, lies_on_hub
 from mome.transcribe.confidence import BINS, FOLDS, UNKNOWN
 
 # Of the table of rates, after the error rates: what mome.json calls them, and the card.
@@ -106,7 +106,7 @@ def metadata(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], lice
     on_hub = [
         HUB_NAMES.get(part["name"], part["name"])
         for part in frozen.values()
-        if part["name"] in HUB_NAMES or "revision" in part or "/" in part["name"]
+        if part["name"] in HUB_NAMES or lies_on_hub(part)
     ]
     datasets = list(info.get("datasets", []))
     tests = [row for row in info.get("tests", []) if not is_copy(row["set"])]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from mome.adapters import attach
 from mome.analysis.dry_run import build, meta
-from mome.analysis.experiment_figure import draw_pairs, draw_parameters
+from mome.analysis.experiment_figure import draw
 from mome.analysis.experiment_tables import describe_decoding, hows_of, markdown
 from mome.analysis.experiments import (
     all_trainings,
@@ -262,16 +262,18 @@ def test_the_table_of_experiments_says_how_all_were_decoded(tmp_path):
 @pytest.mark.parametrize("wer", [0.0, 2.0])
 def test_the_picture_writes_what_is_far_off_at_its_edge(tmp_path, wer):
     def row(title, *wers):
-        return {"title": title, "wer": {"test": {"a4": {"wers": wers, "mean": sum(wers) / 2}}}}
+        cell = {"wers": wers, "mean": sum(wers) / 2}
+        pairs = {"wer": {"test": {"a4": cell}}, "wer_of_all_pairs": {"test": cell}}
+        return {"title": title, "active": 1_000_000, **pairs}
 
     rows = {"a": row("good", wer, wer), "b": row("alike", wer, wer), "c": row("lost", 80, 90)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_pairs({"experiments": rows}, tmp_path)
+        draw({"experiments": rows}, tmp_path)
     drawn = (tmp_path / "wer.svg").read_text()
     assert "85 ↑" in drawn
     assert "<!-- 0 ↑ -->" not in drawn
-    draw_pairs({"experiments": {"a": {"title": "waits", "wer": {}}}}, tmp_path / "none")
+    draw({"experiments": {"a": {"title": "waits", "wer": {}}}}, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -290,13 +292,13 @@ def test_error_rates_are_drawn_against_active_parameters(tmp_path):
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_parameters({"experiments": rows}, tmp_path)
+        draw({"experiments": rows}, tmp_path)
     drawn = (tmp_path / "parameters.svg").read_text()
     assert "<!-- not drawn: lost: 85.0; no adapter: 4.5 -->" in drawn
     assert "<!-- good -->" in drawn
     assert "<!-- larger -->" in drawn
     assert "<!-- lost -->" not in drawn
-    draw_parameters({"experiments": {"e": rows["e"]}}, tmp_path / "none")
+    draw({"experiments": {"e": rows["e"]}}, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

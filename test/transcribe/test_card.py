@@ -132,6 +132,8 @@ def test_parts_are_linked_where_their_name_on_the_hub_is_known():
         "decoder_conf.lm": {"name": "smollm2-135m-instruct", "sha256": {}},
         "audio_encoder_conf.model": {"name": "openai/whisper-small", "revision": "a", "sha256": {}},
         "video_encoder_conf.weights": {"name": "model.safetensors", "sha256": {}},
+        # Earlier versions named a part by its path on the machine that packed it.
+        "token_list": {"name": "/home/me/my-lm", "sha256": {}},
     }
     text = card("a: b", INFO, frozen, "other")
     known = ["HuggingFaceTB/SmolLM2-135M-Instruct", "openai/whisper-small"]
