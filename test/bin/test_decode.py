@@ -1,6 +1,7 @@
 """mome.bin.decode and mome.bin.merge_decoding: what is decoded knows its settings."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,13 +184,15 @@ def test_a_part_that_is_missing_ends_the_joining_with_a_line(tmp_path):
 def test_what_was_decoded_with_another_module_is_refused(training, dump, tmp_path, monkeypatch):
     """Decodings of before do not say which modules there were, and hold."""
     monkeypatch.chdir(tmp_path)
-    Path("my_gate.py").write_text("one = 1\n")
+    # The module is imported here: no other test shall find it, nor this folder on Python's path.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("decoded_by_my_gate.py").write_text("one = 1\n")
     options = options_of(training, dump, tmp_path, "--beam", 1, "--max_new_tokens", 1)
-    config = yaml.safe_load(Path("config.yaml").read_text()) | {"imports": ["my_gate"]}
+    config = yaml.safe_load(Path("config.yaml").read_text()) | {"imports": ["decoded_by_my_gate"]}
     Path("config.yaml").write_text(yaml.safe_dump(config))
     decode_main(list(map(str, options)))
     decode_main(list(map(str, options)))
-    Path("my_gate.py").write_text("two = 2\n")
+    Path("decoded_by_my_gate.py").write_text("two = 2\n")
     with pytest.raises(SystemExit, match=r"other settings:\n  modules: was .*my_gate"):
         decode_main(list(map(str, options)))
     (how,) = Path("decode").glob("*/*/*/decode.json")
