@@ -13,6 +13,7 @@ from mome.common.espnet import AbsEncoder, AbsESPnetModel, force_gatherable
 from mome.common.frozen import Frozen, unwrap
 from mome.llm.decoder import IGNORE, MoMELLMDecoder
 from mome.llm.prompt_tree import Node
+from mome.models.distillation import fine_to_coarse
 from mome.models.matryoshka import check_compression, compress
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
 from mome.models.rates import READS, TASKS, TaskPair, rate_pairs
@@ -56,6 +57,8 @@ class AVSRModel(AbsESPnetModel):
         pairs_per_step: draw so many (task, rate pair) of all for each training batch; None takes
             all, as the paper does. The expected gradient is the same, a step is cheaper, and for
             the same time more utterances are seen. Validation takes all.
+        distillation_weight: weight of the divergence of a task's coarser rate pairs from its finest
+            (:mod:`mome.models.distillation`), of those that are drawn; 0, as in the paper, is none.
 
     Attributes:
         pairs: rate pairs of each task.
@@ -82,6 +85,7 @@ class AVSRModel(AbsESPnetModel):
         balance_weight: float = 0.01,
         pair_weights: Mapping[str, float] | None = None,
         pairs_per_step: int | None = None,
+        distillation_weight: float = 0.0,
     ):
         super().__init__()
         self.tasks = list(tasks)
@@ -92,6 +96,7 @@ class AVSRModel(AbsESPnetModel):
         self.balance_weight = balance_weight
         self.pair_weights = dict(pair_weights or {})
         self.pairs_per_step = pairs_per_step
+        self.distillation_weight = distillation_weight
         self._check_options(projector)
 
         self.decoder = decoder
@@ -139,6 +144,10 @@ class AVSRModel(AbsESPnetModel):
         drawn = self.pairs_per_step
         if drawn is not None and not 1 <= drawn <= len(task_pairs):
             raise ValueError(f"pairs_per_step {drawn} must lie between 1 and {len(task_pairs)}")
+        if self.distillation_weight < 0:
+            raise ValueError(f"distillation_weight {self.distillation_weight} must be 0 or more")
+        if self.distillation_weight and max(map(len, self.pairs.values())) < 2:
+            raise ValueError("distillation_weight: no task has two rate pairs to teach each other")
 
     def _check_adapter_pairs(self) -> None:
         """Refuse an adapter that differs by rate pair and lacks one that is trained."""
@@ -343,7 +352,7 @@ class AVSRModel(AbsESPnetModel):
         text_lengths: torch.Tensor,
         task_pairs: Sequence[TaskPair],
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted mean of the cross-entropies of tasks at rate pairs, plus the balance loss.
+        """Weighted mean of the tasks' cross-entropies, plus the balance loss and distillation.
 
         Args:
             features: of B utterances, see :meth:`encode`.
@@ -383,6 +392,10 @@ class AVSRModel(AbsESPnetModel):
         stats["loss_balance"] = balance.detach()
         stats["acc"] = torch.stack([v for k, v in stats.items() if k.startswith("acc_")]).mean()
         loss = loss + self.balance_weight * balance
+        if self.distillation_weight:
+            divergence = fine_to_coarse(all_logits, task_pairs, target != IGNORE)
+            stats["distillation"] = divergence.detach()
+            loss = loss + self.distillation_weight * divergence
         stats["loss"] = loss.detach()
         return loss, stats
 
