@@ -201,12 +201,13 @@ class MoME(nn.Module):
             gates, probs = self.route(hidden)
             output = self._grouped(hidden, base, down, bias, up, gates.to(hidden.dtype))
         else:
-            if is_stock(self):
+            if is_stock(self) and hidden.is_cuda:
                 # Kept for the backward pass, the bottlenecks of all experts would take more memory
-                # than the hidden states; to compute them again costs little.
+                # than the hidden states; to compute them again costs a GPU little.
                 inner, gates, probs = recomputed(self._bottlenecks, hidden, down, bias)
             else:
-                # Another gate or router may draw random numbers or count what it sees: run it once.
+                # A CPU has more memory than time, and another gate or router may draw random
+                # numbers or count what it sees.
                 inner, gates, probs = self._bottlenecks(hidden, down, bias)
             output = torch.addmm(base, inner, up.t())
         gates = gates[:, : self.num_routed].view(*shape[:-1], -1)

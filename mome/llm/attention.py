@@ -2,9 +2,10 @@
 
 PyTorch's fused attention is slow in bfloat16 on a CPU: several times the time of the two matrix
 products it fuses (tools/bench/attention.py). Here the query heads that share a key head are further
-rows of one product, so that keys and values are not repeated either. Training recomputes the
-weights in the backward pass and so keeps no more than the fused attention does. On a GPU the fused
-attention runs as ever.
+rows of one product, so that keys and values are not repeated either. Training keeps the weights of
+short sequences for the backward pass. Those of long ones, which grow with the square of the length,
+it computes again, and so keeps no more than the fused attention does. On a GPU the fused attention
+runs as ever.
 """
 
 import torch
@@ -16,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from mome.common.activation_checkpointing import recomputed
 
 NAME = "matrix_products"
+KEPT = 1 << 22  # weights of a layer's attention that training keeps, at most; some 40 MB
 
 
 def attend(
@@ -70,6 +72,9 @@ def attention_forward(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
+    batch, heads, length, _ = query.shape
+    if batch * heads * length * key.shape[2] <= KEPT:
+        return attend(query, key, value, attention_mask, scaling), None
     return recomputed(attend, query, key, value, attention_mask, scaling), None
 
 

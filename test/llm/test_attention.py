@@ -7,6 +7,7 @@ from tiny import SIZES
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from mome.llm import attention
 from mome.llm.attention import NAME, attend, use_matrix_products
 
 
@@ -94,12 +95,20 @@ def test_an_lm_computes_the_same_in_bfloat16_and_float32(config_class, mask):
             assert (fast - plain).norm() < bound * plain.norm()
 
 
-def test_in_bfloat16_it_is_used_and_keeps_less_for_the_backward_pass():
+def test_of_long_sequences_it_keeps_less_for_the_backward_pass(monkeypatch):
+    """In bfloat16, where it is used: gradients are the same, weights kept or computed again."""
     query, key, value, mask = inputs(64, 64, torch.bfloat16)
     fused, ours = lms(LlamaConfig, torch.bfloat16)
     module = ours.model.layers[0].self_attn
-    kept = []
-    for name in (fused.config._attn_implementation, NAME):
+    module.num_key_value_groups = 2
+    weights = 2 * 6 * 64 * 64
+    kept, gradients = {}, {}
+    for case, name, limit in (
+        ("fused", fused.config._attn_implementation, 0),
+        ("long", NAME, weights - 1),
+        ("short", NAME, weights),
+    ):
+        monkeypatch.setattr(attention, "KEPT", limit)
         sizes = {}
 
         def pack(tensor, sizes=sizes):
@@ -107,11 +116,16 @@ def test_in_bfloat16_it_is_used_and_keeps_less_for_the_backward_pass():
             return tensor
 
         tensors = [t.clone().requires_grad_() for t in (query, key, value)]
-        module.num_key_value_groups = 2
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            ALL_ATTENTION_FUNCTIONS[name](module, *tensors, mask, scaling=8**-0.5, dropout=0.0)
-        kept.append(sum(sizes.values()))
-    assert kept[1] < kept[0]
+            output, _ = ALL_ATTENTION_FUNCTIONS[name](
+                module, *tensors, mask, scaling=8**-0.5, dropout=0.0
+            )
+        gradients[case] = torch.autograd.grad(output.float().pow(2).sum(), tensors)
+        kept[case] = sum(sizes.values())
+    assert kept["long"] < kept["fused"]
+    assert kept["long"] + weights * torch.bfloat16.itemsize <= kept["short"]
+    for again, stored in zip(gradients["long"], gradients["short"], strict=True):
+        assert torch.equal(again, stored)
 
 
 def test_an_lm_with_an_attention_of_its_own_keeps_it():
