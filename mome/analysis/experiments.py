@@ -199,6 +199,8 @@ def losses_by_rate(listed: ExperimentList, experiment: Experiment, expdir: Path)
 
 def best_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> float | None:
     """The learning rate of the lowest validation loss; None until all of them are trained."""
+    if len(listed.learning_rates) == 1:
+        return listed.learning_rates[0]
     losses = losses_by_rate(listed, experiment, expdir)
     if len(losses) < len(listed.learning_rates):
         return None
@@ -218,7 +220,7 @@ def left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path
         for experiment in experiments:
             chosen = best_rate(listed, experiment, expdir)
             for each in trainings(experiment, chosen, seed) if chosen is not None else []:
-                if not is_decoded(expdir / each.name):
+                if each not in found and not is_decoded(expdir / each.name):
                     found.append(each)
     return found
 

@@ -116,6 +116,14 @@ def test_every_model_of_the_lists_here_can_be_built(path, tmp_path):
         assert [pair for _, pair in model.task_pairs] == list(training.pairs)
 
 
+def test_of_a_single_learning_rate_all_seeds_can_begin_at_once(files, tmp_path):
+    one_rate = LIST | {"learning_rates": [0.001]}
+    files[0].write_text(yaml.safe_dump(one_rate, sort_keys=False))
+    listed = read_list(*files)
+    names = [each.name for each in left(listed, [listed.experiments[0]], tmp_path / "exp")]
+    assert names == ["mome/lr0.001_seed0", "mome/lr0.001_seed1"]
+
+
 def test_a_single_stream_leaves_the_rates_of_the_other(files):
     files[0].write_text(yaml.safe_dump({**LIST, "task": "vsr"}, sort_keys=False))
     of_one = trainings(read_list(*files).experiments[1], 0.001, 0)
