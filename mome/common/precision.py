@@ -32,8 +32,8 @@ def has_fast_bfloat16(device: str) -> bool:
     """Whether ``cuda`` or ``cpu`` multiplies bfloat16 matrices clearly faster than float32 ones.
 
     A CPU without AVX512-BF16 and AMX has loops that take 9 times as long. One that has them is
-    timed, for a twentieth of a second, as the instructions do not tell: with AVX512-BF16 alone AMD
-    EPYC takes 0.4 of the time of float32, and Intel Xeon (Emerald Rapids, whose AMX some clouds
+    timed, for a fifth of a second at most, as the instructions do not tell: with AVX512-BF16 alone
+    AMD EPYC takes 0.4 of the time of float32, and Intel Xeon (Emerald Rapids, whose AMX some clouds
     hide) 1.8 times as long.
     """
     if device == "cuda":
@@ -41,17 +41,29 @@ def has_fast_bfloat16(device: str) -> bool:
     capabilities = torch.cpu.get_capabilities()
     if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16")):
         return False
+    bfloat16, float32 = product_seconds(torch.bfloat16, torch.float32)
     # A clear margin, so that a busy machine does not choose now this and now that.
-    return product_seconds(torch.bfloat16) < 0.8 * product_seconds(torch.float32)
+    return bfloat16 < 0.8 * float32
 
 
-def product_seconds(dtype: torch.dtype) -> float:
-    """Shortest of some times of a product of two matrices of a small LLM's size on the CPU."""
-    with torch.inference_mode():
-        tokens, weight = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
-        product = partial(F.linear, tokens, weight)
-        product()  # sets up threads and code
-        return min(timeit.repeat(product, number=1, repeat=8))
+def product_seconds(*dtypes: torch.dtype) -> list[float]:
+    """Shortest times of a product of two matrices of a small LLM's size on the CPU, by type.
+
+    On a busy machine threads wait for each other, a short product longer than a long one. So one
+    thread computes, and the types take turns.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            products = [
+                partial(F.linear, *(torch.ones(rows, 1024, dtype=dtype) for rows in (256, 1024)))
+                for dtype in dtypes
+            ]
+            rounds = [[timeit.timeit(each, number=1) for each in products] for _ in range(9)]
+    finally:
+        torch.set_num_threads(threads)
+    return [min(times) for times in zip(*rounds[1:], strict=True)]  # the first sets up code
 
 
 def compute_dtype(name: str = "auto") -> torch.dtype:

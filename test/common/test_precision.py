@@ -27,8 +27,8 @@ def test_slow_where_the_kernel_says_that_the_cpu_has_no_instructions_for_it():
     ],
 )
 def test_instructions_alone_do_not_make_bfloat16_fast(monkeypatch, flags, seconds, fast):
-    def product_seconds(dtype):
-        return seconds if dtype == torch.bfloat16 else 1.0
+    def product_seconds(*dtypes):
+        return [seconds if dtype == torch.bfloat16 else 1.0 for dtype in dtypes]
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(flags, True))
     monkeypatch.setattr(precision, "product_seconds", product_seconds)
@@ -37,8 +37,11 @@ def test_instructions_alone_do_not_make_bfloat16_fast(monkeypatch, flags, second
 
 def test_a_product_is_timed_in_its_type():
     """Half a GFLOP takes no less than a microsecond anywhere, and no CPU ten seconds."""
-    for dtype in (torch.float32, torch.bfloat16):
-        assert 1e-6 < precision.product_seconds(dtype) < 10
+    threads = torch.get_num_threads()
+    found = precision.product_seconds(torch.float32, torch.bfloat16, torch.float64)
+    assert all(1e-6 < seconds < 10 for seconds in found)
+    assert found[2] > found[0]  # twice the bits
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
