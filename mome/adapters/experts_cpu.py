@@ -94,18 +94,16 @@ def _compile(compiler: list[str], path: Path) -> None:
 
 
 def can_run(experts: MoME, dtype: torch.dtype) -> bool:
-    """Whether the compiled pass takes a module on this processor, and is the faster way.
+    """Whether the compiled pass takes a module on this processor.
 
-    Processors with AMX multiply bfloat16 matrices several times as fast as their other instructions
-    do; all experts by matrix products are then cheaper than the chosen ones without. A module with
-    a gate or router of a user's, or of a class derived from MoME, is left to PyTorch.
+    It is the faster way also where AMX multiplies matrices, which it does not use. A module with a
+    gate or router of a user's, or of a class derived from MoME, is left to PyTorch.
     """
     return (
         is_stock(experts)
         and experts.down.weight.device.type == "cpu"
         and dtype in PASSES
         and experts.down.in_features % SLAB == 0
-        and not (dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16"))
         and library() is not None
     )
 
