@@ -16,7 +16,7 @@ from mome.models.rates import TASKS, RatePair, rate_pairs
 from mome.tasks.config import merge, read_config
 
 KEYS = {"baseline", "task", "learning_rates", "seeds", "common", "experiments"}
-EXPERIMENT_KEYS = {"title", "conf", "run_opts", "model_per_pair"}
+EXPERIMENT_KEYS = {"title", "conf", "run_opts", "model_per_pair", "learning_rates"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Experiment:
         conf: whole configuration of its training, but for learning rate and seed.
         run_opts: options of run.sh.
         models: rate pairs that are trained together, for each model.
+        learning_rates: that it is trained at with the first seed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Experiment:
     conf: dict[str, Any]
     run_opts: list[str]
     models: list[list[RatePair]]
+    learning_rates: list[float]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,6 @@ class ExperimentList:
 
     baseline: str
     task: str
-    learning_rates: list[float]
     seeds: list[int]
     experiments: list[Experiment]
 
@@ -129,11 +130,12 @@ def read_list(path: Path, train: Path) -> ExperimentList:
         pairs = rate_pairs(values["task"], rates["audio_rates"], rates["video_rates"])
         models = [[pair] for pair in pairs] if given.get("model_per_pair") else [pairs]
         title, options = given.get("title") or name, given.get("run_opts") or []
-        experiments.append(Experiment(name, title, conf, list(map(str, options)), models))
+        learning_rates = list(map(float, given.get("learning_rates") or values["learning_rates"]))
+        options = list(map(str, options))
+        experiments.append(Experiment(name, title, conf, options, models, learning_rates))
     return ExperimentList(
         values["baseline"],
         values["task"],
-        list(map(float, values["learning_rates"])),
         list(map(int, values["seeds"])),
         experiments,
     )
@@ -158,7 +160,7 @@ def all_trainings(listed: ExperimentList, experiments: Sequence[Experiment]) -> 
     return [
         each
         for experiment in experiments
-        for rate in listed.learning_rates
+        for rate in experiment.learning_rates
         for seed in listed.seeds
         for each in trainings(experiment, rate, seed)
     ]
@@ -189,7 +191,7 @@ def validation_loss(folder: Path) -> float:
 def losses_by_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> dict:
     """Validation loss of an experiment at each learning rate that is trained, by the first seed."""
     losses = {}
-    for rate in listed.learning_rates:
+    for rate in experiment.learning_rates:
         of_rate = trainings(experiment, rate, listed.seeds[0])
         folders = [expdir / each.name for each in of_rate]
         if all(map(is_trained, folders)):
@@ -199,10 +201,10 @@ def losses_by_rate(listed: ExperimentList, experiment: Experiment, expdir: Path)
 
 def best_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> float | None:
     """The learning rate of the lowest validation loss; None until all of them are trained."""
-    if len(listed.learning_rates) == 1:
-        return listed.learning_rates[0]
+    if len(experiment.learning_rates) == 1:
+        return experiment.learning_rates[0]
     losses = losses_by_rate(listed, experiment, expdir)
-    if len(losses) < len(listed.learning_rates):
+    if len(losses) < len(experiment.learning_rates):
         return None
     return min(losses, key=lambda rate: losses[rate])
 
@@ -211,11 +213,11 @@ def left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path
     """What can be done next, the widest first: trainings that are not trained or not decoded."""
     found = []
     first = listed.seeds[0]
-    for rate in listed.learning_rates:
+    for turn in range(max(len(experiment.learning_rates) for experiment in experiments)):
         for experiment in experiments:
-            for each in trainings(experiment, rate, first):
-                if not is_trained(expdir / each.name):
-                    found.append(each)
+            for rate in experiment.learning_rates[turn : turn + 1]:
+                every = trainings(experiment, rate, first)
+                found += [each for each in every if not is_trained(expdir / each.name)]
     for seed in listed.seeds:
         for experiment in experiments:
             chosen = best_rate(listed, experiment, expdir)
@@ -229,7 +231,7 @@ def trainings_left(listed: ExperimentList, experiments: Sequence[Experiment], ex
     """Trainings that are not finished, of those that the list asks for."""
     count = 0
     for experiment in experiments:
-        asked = len(listed.learning_rates) + len(listed.seeds) - 1
+        asked = len(experiment.learning_rates) + len(listed.seeds) - 1
         every = all_trainings(listed, [experiment])
         done = sum(is_trained(expdir / each.name) for each in every)
         count += max(0, len(experiment.models) * asked - done)

@@ -11,7 +11,7 @@ The list is a YAML file that holds
   seeds: of the trainings; all have the same warm start
   common: configuration that all experiments share, beside conf/train.yaml
   experiments: name -> {title, conf: what it changes, run_opts: list of further options of run.sh,
-    model_per_pair: true for a model for each rate pair}
+    model_per_pair: true for a model for each rate pair, learning_rates: its own}
   base: another list beside it, which gives whatever this one leaves out, but no experiments
 
 First come all experiments at the first learning rate, then the other rates, then the other seeds,

@@ -3,6 +3,7 @@
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -311,11 +312,12 @@ def test_error_rates_are_drawn_against_active_parameters(tmp_path):
 
 
 def test_a_list_takes_from_its_base_what_it_leaves_out_but_no_experiments(files, tmp_path):
-    short = {"base": "list.yaml", "learning_rates": [0.5], "experiments": {"mome": None, "x": {}}}
+    own = {"learning_rates": [0.25, "1e-1"]}
+    short = {"base": "list.yaml", "learning_rates": [0.5], "experiments": {"mome": None, "x": own}}
     path = tmp_path / "short.yaml"
     path.write_text(yaml.safe_dump(short))
     base, listed = read_list(*files), read_list(path, files[1])
-    assert listed.learning_rates == [0.5]
+    assert [each.learning_rates for each in listed.experiments] == [[0.5], [0.25, 0.1]]
     assert (listed.baseline, listed.task, listed.seeds) == (base.baseline, base.task, base.seeds)
     assert [each.name for each in listed.experiments] == ["mome", "x"]
     assert all(each.conf == base.experiments[0].conf for each in listed.experiments)
@@ -337,10 +339,12 @@ def test_the_ablations_share_their_trainings_with_the_other_methods():
         read_list(conf / f"{name}.yaml", conf / "train.yaml")
         for name in ("experiments", "ablations")
     )
-    assert set(ablations.learning_rates) <= set(methods.learning_rates)
+    for other in ablations.experiments:
+        assert set(other.learning_rates) <= set(methods.experiments[0].learning_rates)
     assert (ablations.seeds, ablations.task) == (methods.seeds, methods.task)
     (mome,) = methods.only(["mome_mhsa"])
-    assert ablations.only([ablations.baseline]) == [mome]
+    (whole,) = ablations.only([ablations.baseline])
+    assert replace(whole, learning_rates=mome.learning_rates) == mome
     # Each differs from it in its one point.
     for name, part, key, value in (
         ("dropped", "model_conf", "last_window", "drop"),
