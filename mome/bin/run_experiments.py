@@ -60,12 +60,12 @@ from mome.analysis.experiments import (
     read_list,
     trainings_left,
 )
-from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
 from mome.common.extras import demand_installed
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
 from mome.common.marks import OtherSettings, differences, read_mark
 from mome.common.processes import default_jobs
+from mome.tasks.config import config_settings
 
 REPORT_SECONDS = 60  # between two reports on the way
 GRACE_SECONDS = 20  # for what is stopped to end by itself

@@ -44,7 +44,7 @@ from mome.common.marks import (
 )
 from mome.common.training_log import Follower
 from mome.common.yaml_files import read_yaml
-from mome.tasks.config import read_config
+from mome.tasks.config import config_settings, read_config
 from mome.tasks.extensions import module_digests
 
 LAST_LINES = 30  # of a training that failed, which are shown
@@ -89,17 +89,6 @@ def command_settings(command: list[str]) -> dict[str, object]:
 def _relative(text: str) -> str:
     text = text.replace(f"{Path.cwd()}/", "")
     return text.replace(f"{ROOT}/", f"{os.path.relpath(ROOT)}/")
-
-
-def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, object]:
-    """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
-    settings: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            settings |= config_settings(value, f"{prefix}{key}.")
-        else:
-            settings[f"{prefix}{key}"] = value
-    return settings
 
 
 def kept_sources(mark: Path, settings: Mapping[str, object]) -> dict[str, object]:

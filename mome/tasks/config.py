@@ -67,6 +67,17 @@ def numbers(value: Any) -> Any:
     return value
 
 
+def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, object]:
+    """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
+    settings: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            settings |= config_settings(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """ESPnet's options for the AVSR task, with ``base`` in ``--config`` and data folders."""
     from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
