@@ -19,10 +19,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mome.bin.transcribe import add_model_arguments
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
 from mome.pretrained.places import download_folders
+from mome.transcribe.arguments import add_model_arguments
 from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber

@@ -34,12 +34,9 @@ from mome.analysis.wer import RATES, score, spell, unit_of
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
-from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.text import normalise
-from mome.data.video import LIP_RATE, read_lips
 from mome.lips.provenance import read_crops
-from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.packed import (
     check_output,
@@ -64,6 +61,7 @@ from mome.transcribe.confidence import (
     words_right,
 )
 from mome.transcribe.options import Options
+from mome.transcribe.prepared import read_clips
 from mome.transcribe.transcriber import Clip, Transcriber, check_device
 from mome.transcribe.transcript import Segment
 
@@ -125,40 +123,6 @@ def language(text: str) -> str:
     if not re.fullmatch("[a-z]{2,3}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no ISO 639 code such as en")
     return text
-
-
-def read_clips(
-    data: Path, count: int | None, model: AVSRModel, wanted: Sequence[str] | None = None
-) -> tuple[list[Clip], list[str]]:
-    """Clips of a set that stage 2 has made, and their transcripts.
-
-    Args:
-        data: folder of the set.
-        count: of the clips, evenly spaced; None takes all.
-        model: which streams are read.
-        wanted: ids of the clips, in the place of ``count``.
-
-    Raises:
-        ValueError: for a set without clips, without a stream that the model reads, or without a
-            clip that is wanted.
-    """
-    read = {"audio": ("speech", "wav.scp", read_audio), "video": ("lips", "lip.scp", read_lips)}
-    texts = read_scp(data / "text")
-    files = {kind: read_scp(data / read[kind][1]) for kind in model.rates}
-    chosen = wanted or list(texts)[:: max(1, len(texts) // count) if count else 1][:count]
-    if unknown := [utterance for utterance in chosen if utterance not in texts]:
-        raise ValueError(f"{data / 'text'} has no utterance {', '.join(unknown)}")
-    if not chosen:
-        raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
-    clips = []
-    for utterance in chosen:
-        streams = {read[kind][0]: read[kind][2](of[utterance]) for kind, of in files.items()}
-        if "lips" in streams:
-            seconds = len(streams["lips"]) / LIP_RATE
-        else:
-            seconds = len(streams["speech"]) / RATE
-        clips.append(Clip(0.0, seconds, streams, []))
-    return clips, [texts[utterance] for utterance in chosen]
 
 
 def backwards(clip: Clip) -> Clip:

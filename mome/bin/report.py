@@ -19,13 +19,13 @@ from mome.analysis.decoded import decode_folder, rate_order, read_how
 from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
 from mome.analysis.wer import rate_name
 from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
-from mome.bin.transcribe import open_for_crops
 from mome.common.extras import demand_installed
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS
 from mome.tasks.packed import folders_of, opened, read_info
+from mome.transcribe.prepared import open_for_crops
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
