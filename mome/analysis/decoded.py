@@ -11,6 +11,8 @@ from mome.data import test_sets
 from mome.data.kaldi import read_scp
 from mome.models.rates import TASKS, fineness, parse_rate_pair
 
+Scores = Mapping[tuple[str, str, str], Mapping[str, float]]  # task, test set, rate pair -> score
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of programs that read transcripts: which model's, and where the references are."""
@@ -57,6 +59,20 @@ def load_scores(expdir: Path, tag: str = "") -> dict[str, dict[str, Any]]:
                 f"{path}: {key} is not decoded, or in another way since it was scored; run stage 5"
                 " again"
             )
+    return scores
+
+
+def scores_by_condition(expdir: Path, tag: str = "") -> Scores:
+    """The scores that stage 5 wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: as of :func:`load_scores`.
+    """
+    scores = {}
+    for key, score in load_scores(expdir, tag).items():
+        task, *rest = key.split("/")
+        if task in TASKS and len(rest) == 2:
+            scores[task, rest[0], rest[1]] = score
     return scores
 
 

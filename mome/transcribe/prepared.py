@@ -1,16 +1,19 @@
 """Sets that stage 2 has prepared, as a packed model reads them: lips are cut already."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import batched
 from pathlib import Path
 
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
-from mome.models.avsr import AVSRModel
+from mome.models.avsr import AVSRModel, Features
 from mome.tasks.packed import load_packed
 from mome.transcribe.arguments import add_part_arguments
 from mome.transcribe.transcriber import Clip, Transcriber, check_device
+
+BATCH = 8
 
 
 def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,3 +69,22 @@ def read_clips(
             seconds = len(streams["speech"]) / RATE
         clips.append(Clip(0.0, seconds, streams, []))
     return clips, [texts[utterance] for utterance in chosen]
+
+
+def encoded(
+    transcribe: Transcriber,
+    data: Path,
+    task: str,
+    count: int | None,
+    wanted: Sequence[str] | None = None,
+) -> Iterator[tuple[Features, list[str]]]:
+    """What the encoders make of clips of a set, batch by batch, and their transcripts.
+
+    Args:
+        transcribe: the model.
+        task: whose streams are encoded.
+        data, count, wanted: see :func:`read_clips`, as for errors.
+    """
+    clips, texts = read_clips(data, count, transcribe.model, wanted)
+    for group in batched(zip(clips, texts, strict=True), BATCH):
+        yield transcribe.encode([clip for clip, _ in group], task), [text for _, text in group]
