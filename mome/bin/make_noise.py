@@ -61,7 +61,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import add_noise, power
+from mome.data.augment import add_noise, power, snr_of
 from mome.data.exclusions import FILE, print_reasons, write_excluded
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
@@ -150,7 +150,7 @@ def _encode_mixture(
     content = encode(output, scaled)
     gain = np.sqrt(power(scaled) / power(mixed))
     stored = soundfile.read(io.BytesIO(content))[0] / gain
-    return content, float(10 * np.log10(power(speech) / power(stored - speech)))
+    return content, snr_of(speech, stored)
 
 
 def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
