@@ -1,6 +1,5 @@
 """What experiments show: word error rates beside a baseline's, and what each method costs."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from mome.analysis.experiments import (
     best_rate,
     is_decoded,
     losses_by_rate,
+    read_run,
     trainings,
 )
 from mome.analysis.wer import rate_name, unit_of
@@ -103,7 +103,7 @@ def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
             llm = dry_run.llm_flops(model, TaskPair(task, pair), seconds)
             flops[str(pair)] = float(f"{(llm + sum(encoders.values())) / 1e12:.3g}")
     adapter = {name: counts for name, *counts in parameters.table(model)}["adapter"]
-    runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    runs: list[Any] = [read_run(folder) for folder in folders]
     seconds_of, peaks = ([run.get(name) for run in runs] for name in ("seconds", "peak_gigabytes"))
     return {
         "trained": adapter[0] * len(folders),

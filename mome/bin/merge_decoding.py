@@ -8,6 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
+from mome.common.json_files import read_json
 from mome.common.marks import differences
 from mome.data.kaldi import read_scp, write_scp, write_text
 
@@ -29,7 +30,7 @@ def merge(folders: list[Path], output: Path) -> int:
         if found.keys() & texts.keys():
             raise ValueError(f"{folder}: utterances of another part; remove {folder.parents[3]}")
         texts |= found
-        settings.append(json.loads((folder / "decode.json").read_text()))
+        settings.append(read_json(folder / "decode.json", "run stage 5 again"))
         if differences(settings[0]["settings"], settings[-1]["settings"]):
             raise ValueError(f"{folder} was decoded with other settings than {folders[0]}")
     missing = read_scp(settings[0]["reference"]).keys() - texts.keys()

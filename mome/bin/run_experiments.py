@@ -58,6 +58,7 @@ from mome.analysis.experiments import (
     is_trained,
     left,
     read_list,
+    read_run,
     trainings_left,
 )
 from mome.common.atomic_files import write_bytes
@@ -160,7 +161,7 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
         begun = (folder / "checkpoint.pth").is_file() or is_trained(folder)
         if not begun or not (folder / "run.json").is_file():
             continue
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        before = read_run(folder)["settings"]
         now = settings_of(training, args)
         if args.report_only == "true":  # which needs no options of run.sh
             now["run_opts"] = before["run_opts"]
@@ -249,7 +250,7 @@ def run(
     what: dict[str, Any] = {"settings": settings_of(training, args), "revisions": []}
     resumed = (folder / "checkpoint.pth").is_file() and notes.is_file()
     if resumed:
-        what["revisions"] = json.loads(notes.read_text(encoding="utf-8"))["revisions"]
+        what["revisions"] = read_run(folder)["revisions"]
     what["revisions"].append(revision(args.recipe))
     (folder / "scores.json").unlink(missing_ok=True)  # of an older training
     write_bytes(notes, (json.dumps(what) + "\n").encode())

@@ -14,6 +14,7 @@ from mome.analysis.conditions import demand_alike, describe_copies, describe_sea
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order, settings_digest
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
+from mome.common.json_files import read_json
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
@@ -37,7 +38,7 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
     paths = sorted(decode.glob("*/*/*/text"))
     if not paths:
         raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
-    decoded = {path: json.loads((path.parent / "decode.json").read_text()) for path in paths}
+    decoded = {path: read_json(path.parent / "decode.json", "run stage 5 again") for path in paths}
     demand_alike({path.parent: each.get("settings", {}) for path, each in decoded.items()}, dump)
     for path, found in decoded.items():
         task, name, pair = path.parts[-4:-1]
