@@ -29,6 +29,7 @@ import torch
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
+from mome.analysis.conditions import describe_search
 from mome.analysis.decoded import read_scores
 from mome.analysis.wer import RATES, score, spell, unit_of
 from mome.common.extras import demand_installed
@@ -311,12 +312,7 @@ def add_tests(info: dict[str, Any], args: argparse.Namespace, digest: str) -> No
         )
         return
     info["tests"] = tests
-    info["tested"] = (
-        f"beam {how['beam']}, length penalty {how['length_penalty']:g} and at most "
-        f"{how['max_new_tokens']} new tokens"
-    )
-    if size := how.get("no_repeat_ngram_size"):
-        info["tested"] += f", no {size}-gram of them twice"
+    info["tested"] = describe_search(how).lower()  # within a sentence
 
 
 def for_card(args: argparse.Namespace) -> dict[str, Any]:
