@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from mome.analysis import dry_run
-from mome.analysis.parameters import markdown, table
+from mome.analysis.parameters import table
+from mome.common.markdown import markdown_table
 from mome.common.yaml_files import read_yaml
 from mome.tasks.data_folders import check_trained_on
 from mome.tasks.packed import namespace
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     # Sizes need no values: nothing is read but configurations.
     model = dry_run.build(namespace(config))
     rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
-    print("\n".join(markdown(["part", "trained", "active", "total"], rows)))
+    print("\n".join(markdown_table(["part", "trained", "active", "total"], rows)))
 
 
 if __name__ == "__main__":

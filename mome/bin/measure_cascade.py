@@ -28,6 +28,7 @@ from mome.analysis.decoded import read_prepared
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_name, unit_of
 from mome.common.extras import demand_installed
+from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
@@ -152,23 +153,22 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"mome-measure-cascade: {error}") from None
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    print("\n".join(table(found)))
     draw(found, args.output.with_suffix(".png"))
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> list[str]:
     """Fixed rate pairs, the cascade and one by chance, a row for each and each set."""
-    lines = [f"| test set | read at | again at | share | {rate_name([found])} | TFLOPs |"]
-    lines.append("| --- | --- | --- | ---: | ---: | ---: |")
+    rows = []
     for name, each in found["sets"].items():
         for pair, cost in each["fixed"].items():
-            lines.append(f"| {name} | {pair} | | | {cost['wer']:.1f} | {cost['tflops']:.4f} |")
+            rows.append((name, pair, "", "", f"{cost['wer']:.1f}", f"{cost['tflops']:.4f}"))
         for title, point in (("doubtful", each["cascade"]), ("by chance", each["chance"])):
-            lines.append(
-                f"| {name} | {found['coarse']} | {found['fine']}, {title} | {point['share']:.2f} | "
-                f"{point['wer']:.1f} | {point['tflops']:.4f} |"
-            )
-    return "\n".join(lines)
+            again, share = f"{found['fine']}, {title}", f"{point['share']:.2f}"
+            costs = f"{point['wer']:.1f}", f"{point['tflops']:.4f}"
+            rows.append((name, found["coarse"], again, share, *costs))
+    header = ["test set", "read at", "again at", "share", rate_name([found]), "TFLOPs"]
+    return markdown_table(header, rows, "<<<>")
 
 
 def draw(found: dict[str, Any], output: Path) -> None:

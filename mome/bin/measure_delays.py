@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.analysis.parameters import markdown
+from mome.common.markdown import markdown_table
 from mome.data.text import lowered
 from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
 from mome.transcribe.transcriber import Transcriber
@@ -100,7 +100,7 @@ def table(said: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
             for place in range(count)
         ]
         lines.append([name, *cells])
-    return markdown(["rate", *(f"word {place + 1}" for place in range(count))], lines)
+    return markdown_table(["rate", *(f"word {place + 1}" for place in range(count))], lines)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from mome.analysis.decoded import add_arguments, decode_folder, rate_order, sett
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
 from mome.common.json_files import read_json
+from mome.common.markdown import markdown_table
 from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
@@ -22,6 +23,10 @@ from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
+DETAILS = (
+    *("task", "test set", "rates", "WER", "CER", "sub", "del", "ins", "words", "utterances"),
+    *("cut off", "loops"),
+)
 
 
 def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
@@ -109,37 +114,32 @@ def markdown(
         pairs = sorted({pair for t, _, pair in scores if t == task}, key=rate_order)
         if not rows:
             continue
-        lines += [f"## {task.upper()}", "", "| test set | " + " | ".join(pairs) + " |"]
-        lines.append("| --- |" + " --- |" * len(pairs))
+        cells = []
         for name in rows:
-            cells = []
-            for pair in pairs:
-                cell = scores.get((task, name, pair))
-                cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
             of_characters = any(s.unit != "word" for (_, n, _), s in scores.items() if n == name)
-            row = test_sets.parse(name).describe() + " (CER)" * of_characters
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            row = [test_sets.parse(name).describe() + " (CER)" * of_characters]
+            for pair in pairs:
+                found = scores.get((task, name, pair))
+                row.append(interval(found) if found else "")
+            cells.append(row)
         for name, value in guesses.items():
-            guessed = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
-            lines.append(f"| guessing: {name} |" + f" {guessed} |" * len(pairs))
+            cells.append([f"guessing: {name}", *[interval(value)] * len(pairs)])
+        lines += [f"## {task.upper()}", "", *markdown_table(["test set", *pairs], cells, "<")]
         lines.append("")
-    lines += [
-        "## Details",
-        "",
-        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances | cut off "
-        "| loops |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    details = []
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
     ):
-        s = scores[task, name, pair]
-        lines.append(
-            f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.cer:.2f} | {s.substitutions} | "
-            f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} | "
-            # Decodings of earlier versions did not count.
-            f"{how[task, name, pair].get('unfinished', '?')} | {how[task, name, pair]['loops']} |"
+        s, of_condition = scores[task, name, pair], how[task, name, pair]
+        details.append(
+            [
+                *(task, name, pair, f"{s.wer:.2f}", f"{s.cer:.2f}"),
+                *(s.substitutions, s.deletions, s.insertions, s.words, s.utterances),
+                # Decodings of earlier versions did not count.
+                *(of_condition.get("unfinished", "?"), of_condition["loops"]),
+            ]
         )
+    lines += ["## Details", "", *markdown_table(DETAILS, details, "<<<>")]
     lines += [
         "",
         "Cut off: transcripts without an end within the limit of new tokens. Loops: transcripts",
@@ -150,6 +150,11 @@ def markdown(
     lines += ["## Commands", "", "```"]
     lines += sorted({each["command"] for each in how.values()})
     return "\n".join([*lines, "```", ""])
+
+
+def interval(value: Score) -> str:
+    """An error rate with its confidence interval."""
+    return f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
 
 
 def order(name: str) -> tuple:
