@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from mome.common.atomic_files import replacing
 from mome.tasks.packed import read_checkpoint
 
 
@@ -26,9 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     if not part:
         raise SystemExit(f"{args.weights} has no tensor below {args.prefix!r}")
-    temporary = args.output.with_suffix(".tmp")
-    save_file(part, temporary)
-    temporary.rename(args.output)
+    with replacing(args.output) as partial:
+        save_file(part, partial)
     print(f"{args.output}: {sum(t.numel() for t in part.values()):,} values")
 
 

