@@ -6,13 +6,13 @@ section for each rate pair has the errors by place in sentences of the usual len
 words that are confused, and, if references have words of one letter, what is recognised for these.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 from mome.analysis.confusions import Confusions, confusions
 from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
 from mome.analysis.wer import NORMALISATION, RATES, score
+from mome.common.command import in_one_line, parser_for
 from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.data.kaldi import write_text
@@ -105,11 +105,10 @@ def markdown(
     return "\n".join(lines)
 
 
+@in_one_line("mome-confusions")
 def main(argv: list[str] | None = None) -> None:
     """Print the tables or write them to a file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_arguments(parser)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
@@ -117,13 +116,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=30, help="confusions shown of each rate pair")
     parser.add_argument("--output", type=Path, help="a file; default: print")
     args = parser.parse_args(argv)
-    try:
-        references = read_prepared(args.dump, args.set, "text")
-        decode = decode_folder(args.expdir, args.decode_tag)
-        transcripts = read_transcripts(decode, args.task, args.set, args.rates)
-        table = markdown(args.task, args.set, references, transcripts, args.top)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    references = read_prepared(args.dump, args.set, "text")
+    decode = decode_folder(args.expdir, args.decode_tag)
+    transcripts = read_transcripts(decode, args.task, args.set, args.rates)
+    table = markdown(args.task, args.set, references, transcripts, args.top)
     if args.output is None:
         print(table)
     else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.analysis.expert_figure import show
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.models.rates import TASKS
 from mome.transcribe.prepared import add_crop_arguments, encoded, open_for_crops
@@ -23,9 +24,7 @@ from mome.transcribe.prepared import add_crop_arguments, encoded, open_for_crops
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--task", default="avsr", choices=TASKS)
@@ -46,16 +45,14 @@ def describe(found: dict[str, Any]) -> None:
     )
 
 
+@in_one_line("mome-plot-experts")
 def main(argv: list[str] | None = None) -> None:
     """Open the model and show its experts."""
     args = parse(argv)
     demand_installed("mome-plot-experts", "matplotlib")
-    try:
-        transcribe = open_for_crops(args)
-        clips = encoded(transcribe, args.dump / args.set, args.task, args.max_clips)
-        found = show(transcribe.model, clips, args.task, args.set, args.output)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-plot-experts: {error}") from None
+    transcribe = open_for_crops(args)
+    clips = encoded(transcribe, args.dump / args.set, args.task, args.max_clips)
+    found = show(transcribe.model, clips, args.task, args.set, args.output)
     print(args.output / "experts.png")
     describe(found)
 

@@ -6,19 +6,18 @@ Reads <expdir>/scores.json and writes wer_by_snr and wer_by_rate, as .png and .s
 confidence intervals that are in the scores. Without noisy test sets there is no wer_by_snr.
 """
 
-import argparse
 from pathlib import Path
 
 from mome.analysis.decoded import scores_by_condition
 from mome.analysis.result_figures import draw_by_rate, draw_by_snr
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 
 
+@in_one_line("mome-plot-results")
 def main(argv: list[str] | None = None) -> None:
     """Draw what the scores allow."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
     parser.add_argument("--test_set", default="test", help="clean set, also of the noisy copies")
@@ -27,15 +26,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     demand_installed("mome-plot-results", "matplotlib")
     output = args.output or args.expdir / "figures"
-    try:
-        scores = scores_by_condition(args.expdir, args.decode_tag)
-        draw_by_rate(scores, args.test_set, output)
-        print(output / "wer_by_rate.png")
-        if args.noise:
-            draw_by_snr(scores, args.test_set, args.noise, output)
-            print(output / "wer_by_snr.png")
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"mome-plot-results: {error}") from None
+    scores = scores_by_condition(args.expdir, args.decode_tag)
+    draw_by_rate(scores, args.test_set, output)
+    print(output / "wer_by_rate.png")
+    if args.noise:
+        draw_by_snr(scores, args.test_set, args.noise, output)
+        print(output / "wer_by_snr.png")
 
 
 if __name__ == "__main__":

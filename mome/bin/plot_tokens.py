@@ -12,15 +12,14 @@ import argparse
 from pathlib import Path
 
 from mome.analysis.token_figure import draw, tokens_of
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.transcribe.prepared import add_crop_arguments, encoded, open_for_crops
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--utterance", help="its id; default: the first of the set")
@@ -28,18 +27,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@in_one_line("mome-plot-tokens")
 def main(argv: list[str] | None = None) -> None:
     """Open the model and show what it reads."""
     args = parse(argv)
     demand_installed("mome-plot-tokens", "matplotlib")
     wanted = [args.utterance] if args.utterance else None
-    try:
-        transcribe = open_for_crops(args)
-        model = transcribe.model
-        clips = encoded(transcribe, args.dump / args.set, model.main_task, 1, wanted)
-        features, (text,) = next(clips)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-plot-tokens: {error}") from None
+    transcribe = open_for_crops(args)
+    model = transcribe.model
+    clips = encoded(transcribe, args.dump / args.set, model.main_task, 1, wanted)
+    features, (text,) = next(clips)
     draw(tokens_of(model, features), text, args.output)
     print(args.output / "tokens.png")
 

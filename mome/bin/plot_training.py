@@ -4,18 +4,17 @@
       --statistics "valid loss_avsr_a4_v2" "valid acc_avsr_a16_v5"
 """
 
-import argparse
 from pathlib import Path
 
 from mome.analysis.curves import draw_curves
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 
 
+@in_one_line("mome-plot-training")
 def main(argv: list[str] | None = None) -> None:
     """Read the logs and draw a panel for each statistic."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdirs", type=Path, nargs="+", required=True, help="trained models")
     parser.add_argument("--names", nargs="+", help="of these in the legend; default: the folders")
     parser.add_argument(
@@ -27,10 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     names = args.names or [folder.name for folder in args.expdirs]
     if len(names) != len(args.expdirs):
         parser.error(f"{len(names)} --names for {len(args.expdirs)} --expdirs")
-    try:
-        draw_curves(args.expdirs, names, args.statistics, args.output)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    draw_curves(args.expdirs, names, args.statistics, args.output)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from pathlib import Path
 import numpy as np
 
 from mome.common.atomic_files import remove_partial
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.marks import digest_of, stamp_of
 from mome.common.processes import map_items
@@ -613,9 +614,7 @@ def hand_on(data: Path, dump: Path) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="e.g. data/train")
     parser.add_argument("--dump", type=Path, required=True, help="e.g. dump/train")
     parser.add_argument(
@@ -664,15 +663,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@in_one_line("mome-prepare-media")
 def main(argv: list[str] | None = None) -> None:
     """Prepare one set."""
     args = parse(argv)
     streams = (args.lip_dir, args.audio_format, args.streams)
     if args.look_only == "true":
-        try:
-            look(args.dump, list_clips(args.data, args.dump, *streams)[0])
-        except (FileNotFoundError, ValueError) as error:
-            raise SystemExit(str(error)) from None
+        look(args.dump, list_clips(args.data, args.dump, *streams)[0])
         return
     if args.parallel:
         demand_installed("mome-prepare-media", "espnet3")

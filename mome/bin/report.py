@@ -21,6 +21,7 @@ from mome.analysis.decoded import Scores, decode_folder, rate_order, read_how, s
 from mome.analysis.report import Figure, page, read_clips, sets_to_show
 from mome.analysis.result_figures import draw_by_rate, draw_by_snr
 from mome.analysis.wer import rate_name
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
@@ -32,9 +33,7 @@ from mome.transcribe.prepared import encoded, open_for_crops
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
@@ -157,26 +156,24 @@ def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
     return " ".join([decoded, *copies])
 
 
+@in_one_line("mome-report")
 def main(argv: list[str] | None = None) -> None:
     """Draw the figures, collect clips, write the page."""
     args = parse(argv)
     demand_installed("mome-report", "matplotlib")
     args.output = args.output or args.expdir / "report"
     packed = packed_of(args)
-    try:
-        scores = scores_by_condition(args.expdir, args.decode_tag)
-        if not any(name == args.test_set for _, name, _ in scores):
-            sets = ", ".join(sorted({name for _, name, _ in scores})) or "nothing"
-            raise ValueError(f"{args.test_set} is not decoded, but {sets}; stage 5 does it")
-        decode = decode_folder(args.expdir, args.decode_tag)
-        clips = read_clips(decode, args.dump, scores, args.test_set, args.clips)
-        decoded = describe_decoding(decode, args.dump, [name for _, name, _ in scores])
-        about = "The model is not packed; stage 6 does it."
-        if packed.exists():
-            with opened(packed) as folder:
-                about = f"Trained on {read_info(folder, packed)['trained_on']}."
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-report: {error}") from None
+    scores = scores_by_condition(args.expdir, args.decode_tag)
+    if not any(name == args.test_set for _, name, _ in scores):
+        sets = ", ".join(sorted({name for _, name, _ in scores})) or "nothing"
+        raise ValueError(f"{args.test_set} is not decoded, but {sets}; stage 5 does it")
+    decode = decode_folder(args.expdir, args.decode_tag)
+    clips = read_clips(decode, args.dump, scores, args.test_set, args.clips)
+    decoded = describe_decoding(decode, args.dump, [name for _, name, _ in scores])
+    about = "The model is not packed; stage 6 does it."
+    if packed.exists():
+        with opened(packed) as folder:
+            about = f"Trained on {read_info(folder, packed)['trained_on']}."
     figures, missing = draw_figures(args, scores)
     html = page(args.expdir.resolve().name, about, decoded, scores, figures, missing, clips)
     write_text(args.output / "report.html", html)

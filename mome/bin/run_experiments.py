@@ -62,6 +62,7 @@ from mome.analysis.experiments import (
     trainings_left,
 )
 from mome.common.atomic_files import write_bytes
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
 from mome.common.marks import OtherSettings, differences, read_mark
@@ -79,9 +80,7 @@ NEUTRAL = NEUTRAL_SETTINGS | set(
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--recipe", type=Path, default=Path(), help="folder of run.sh")
     parser.add_argument("--list", type=Path, default=Path("conf/experiments.yaml"))
     parser.add_argument("--train_config", type=Path, default=Path("conf/train.yaml"))
@@ -328,22 +327,20 @@ def write_report(
     return args.folder / "RESULTS.md"
 
 
+@in_one_line("mome-run-experiments", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """Work off the list."""
     args = parse(argv)
     demand_installed("mome-run-experiments", "matplotlib")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        listed = read_list(args.list, args.train_config)
-        args.task = listed.task
-        chosen = listed.only(args.only)
-        check_unchanged(all_trainings(listed, chosen), args)
-        if args.report_only == "false":
-            with locked(args.folder) as lock:
-                work(listed, chosen, args, lock)
-        print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RuntimeError, OtherSettings) as error:
-        raise SystemExit(f"mome-run-experiments: {error}") from None
+    listed = read_list(args.list, args.train_config)
+    args.task = listed.task
+    chosen = listed.only(args.only)
+    check_unchanged(all_trainings(listed, chosen), args)
+    if args.report_only == "false":
+        with locked(args.folder) as lock:
+            work(listed, chosen, args, lock)
+    print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
 
 
 def environments(jobs: int, ngpu: int) -> list[dict[str, str]]:

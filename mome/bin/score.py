@@ -5,7 +5,6 @@ Reads <expdir>/decode/<task>/<set>/<rate pair>/{text,decode.json} and the refere
 With --decode_tag X the folder is decode_X, and the files are RESULTS_X.md and scores_X.json.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from mome.analysis.conditions import demand_alike, describe_copies, describe_sea
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order, settings_digest
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
+from mome.common.command import in_one_line, parser_for
 from mome.common.json_files import read_json
 from mome.common.markdown import markdown_table
-from mome.common.marks import OtherSettings
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
@@ -162,19 +161,15 @@ def order(name: str) -> tuple:
     return test_sets.parse(name).order
 
 
+@in_one_line("mome-score")
 def main(argv: list[str] | None = None) -> None:
     """Write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_arguments(parser)
     parser.add_argument("--train_text", type=Path, help="training transcripts, to score guessing")
     args = parser.parse_args(argv)
     tag = f"_{args.decode_tag}" if args.decode_tag else ""
-    try:
-        scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
-    except (OtherSettings, OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
     guesses = {}
     if args.train_text is not None:
         name = min((name for _, name, _ in scores), key=order)

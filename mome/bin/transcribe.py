@@ -27,6 +27,7 @@ from typing import get_args
 from tqdm import tqdm
 
 from mome.common.atomic_files import write_bytes
+from mome.common.command import parser_for
 from mome.data.video import MediaError, reason_of
 from mome.transcribe.arguments import add_model_arguments
 from mome.transcribe.confidence import UNKNOWN
@@ -50,9 +51,7 @@ SUFFIXES = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     defaults = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("recordings", nargs="+", metavar="RECORDING")
     parser.add_argument("--model", type=Path, required=True, help="packed model, folder or .zip")
     parser.add_argument(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mome.common.command import in_one_line
 from mome.common.extras import extra
-from mome.common.one_line import in_one_line
 from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader

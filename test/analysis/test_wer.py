@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_former_results(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
     try:
-        with pytest.raises(OSError, match="nothing is half-written"):
+        with pytest.raises(SystemExit, match="nothing is half-written"):
             score_bin.main(arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
