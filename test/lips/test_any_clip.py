@@ -14,6 +14,7 @@ from mome.bin import prepare_media
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import read_lips, video_info, write_lips
+from mome.lips import preparation
 from mome.lips.crop import MOUTH
 from mome.lips.extract import BLACK, FaceLost, crop_lips, find_jumps, read_frames
 from mome.lips.landmarks import Face, FaceTracker, main_tracks
@@ -134,14 +135,14 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         write_clip(path, frames)
     unknown = videos["anna_1"].read_bytes().replace(b"avc1", b"XXXX")
     videos["anna_1"].write_bytes(unknown)
-    real = prepare_media.read_audio
+    real = preparation.read_audio
 
     def read(path):
         if path == str(videos["anna_2"]):
             raise RuntimeError("of a kind\nthat nobody expects")
         return real(path)
 
-    monkeypatch.setattr(prepare_media, "read_audio", read)
+    monkeypatch.setattr(preparation, "read_audio", read)
     monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     prepare(data_folder(tmp_path / "data", videos), tmp_path / "dump", "--max_excluded", "0.7")
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_0"]
@@ -295,7 +296,7 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
     def load(model, detect_every, detect_side, detector):
         return (Blind if detector == "mediapipe" else FaceTracker)(MODEL, detect_every, detect_side)
 
-    monkeypatch.setattr(prepare_media, "load_tracker", load)
+    monkeypatch.setattr(preparation, "load_tracker", load)
     monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     videos = {name: tmp_path / f"{name}.mp4" for name in ("a_high", "a_none", "a_wide")}
     frames = talking_head(12, 224)
@@ -339,8 +340,8 @@ def test_the_detector_that_loses_fewer_frames_cuts_the_crop(tracker, lost, found
     frames = grey(talking_head(12, 224))
     names = ("dlib", "mediapipe")
     trackers = {name: losing(tracker, n) for name, n in zip(names, lost, strict=True)}
-    settings = prepare_media.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
-    lips, by = prepare_media.find_lips(frames, "a.mp4", trackers, settings)
+    settings = preparation.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
+    lips, by = preparation.find_lips(frames, "a.mp4", trackers, settings)
     assert (by, lips.lost) == (found_by, lost[by == "mediapipe"])
 
 
