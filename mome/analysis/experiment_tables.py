@@ -32,7 +32,7 @@ from mome.common.marks import MODULES
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.models.rates import TaskPair
-from mome.tasks.packed import namespace
+from mome.tasks.config import namespace
 
 ALL_PAIRS = "all pairs"
 COSTS = ("method", "adapter", "active", "TFLOPs for a clip", "stage 4, min", "memory, GB")

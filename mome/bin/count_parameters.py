@@ -12,8 +12,9 @@ from mome.analysis.parameters import table
 from mome.common.command import in_one_line, parser_for
 from mome.common.markdown import markdown_table
 from mome.common.yaml_files import read_yaml
+from mome.tasks.checkpoint import check_trained
+from mome.tasks.config import namespace
 from mome.tasks.data_folders import check_trained_on
-from mome.tasks.packed import check_trained, namespace
 
 
 @in_one_line("mome-count-parameters")

@@ -38,9 +38,9 @@ from mome.data.kaldi import read_scp, write_scp, write_text
 from mome.llm.beam import Hypothesis, UndefinedScores, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
+from mome.tasks.checkpoint import check_trained
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules, module_digests
-from mome.tasks.packed import check_trained
 from mome.tasks.transcript_length import default_max_new_tokens
 
 with extra("mome-decode"):

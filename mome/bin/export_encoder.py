@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from mome.common.atomic_files import replacing
 from mome.common.command import in_one_line, parser_for
-from mome.tasks.packed import read_checkpoint
+from mome.tasks.checkpoint import read_checkpoint
 
 
 @in_one_line("mome-export-encoder")

@@ -41,17 +41,10 @@ from mome.data.kaldi import read_scp
 from mome.data.text import normalise
 from mome.lips.provenance import read_crops
 from mome.models.rates import TaskPair
-from mome.tasks.packed import (
-    check_output,
-    check_trained,
-    describe_part,
-    folders_of,
-    load_packed,
-    namespace,
-    opened,
-    pack,
-    renew,
-)
+from mome.tasks.checkpoint import check_trained
+from mome.tasks.config import namespace
+from mome.tasks.frozen_parts import describe_part, folders_of
+from mome.tasks.packed import check_output, load_packed, opened, pack, renew
 from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (

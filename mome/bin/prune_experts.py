@@ -32,8 +32,8 @@ from mome.common.memory import naming_utterances
 from mome.common.yaml_files import read_yaml
 from mome.data.kaldi import read_scp, write_text
 from mome.models.avsr import AVSRModel
+from mome.tasks.checkpoint import check_trained, read_checkpoint
 from mome.tasks.data_folders import STREAMS, streams_of
-from mome.tasks.packed import check_trained, read_checkpoint
 
 with extra("mome-prune-experts"):
     from espnet2.train.dataset import ESPnetDataset

@@ -27,7 +27,8 @@ from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS
-from mome.tasks.packed import folders_of, opened, read_info
+from mome.tasks.frozen_parts import folders_of
+from mome.tasks.packed import opened, read_info
 from mome.transcribe.prepared import encoded, open_for_crops
 
 

@@ -22,7 +22,7 @@ from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from mome.models.avsr import AVSRModel
 from mome.tasks.build import DECODERS, MODELS, build_model
-from mome.tasks.packed import check_trained
+from mome.tasks.checkpoint import check_trained
 from mome.tasks.warm_start import check_warm_start
 
 with extra():

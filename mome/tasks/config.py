@@ -15,6 +15,23 @@ from mome.common.yaml_files import read_yaml
 from mome.tasks import data_folders
 from mome.tasks.extensions import import_modules
 
+# The keys of ESPnet's configuration that a model is built by.
+MODEL_KEYS = (
+    "model",
+    "model_conf",
+    "audio_encoder",
+    "audio_encoder_conf",
+    "video_encoder",
+    "video_encoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "token_list",
+    "freeze_video_encoder",
+    "imports",
+)
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration with its bases merged in.
@@ -76,6 +93,13 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
         else:
             settings[f"{prefix}{key}"] = value
     return settings
+
+
+def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
+    """A configuration as :func:`mome.tasks.build.build_model` takes it."""
+    args = argparse.Namespace(**{**dict.fromkeys(MODEL_KEYS), "use_preprocessor": True, **values})
+    args.imports = args.imports or []
+    return args
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,7 +15,8 @@ from mome.bin.score import main as score
 from mome.common.marks import file_digest, read_mark, write_mark
 from mome.data import test_sets
 from mome.data.kaldi import write_scp
-from mome.tasks.packed import folders_of, load_packed, opened
+from mome.tasks.frozen_parts import folders_of
+from mome.tasks.packed import load_packed, opened
 from mome.transcribe.card import card
 
 AVSR = Path(__file__).parents[2] / "egs/TEMPLATE/avsr1/avsr.sh"

@@ -13,7 +13,8 @@ from mome.data.kaldi import write_scp
 from mome.llm.beam import beam_search
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
-from mome.tasks.packed import load_packed, namespace
+from mome.tasks.config import namespace
+from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.options import Options
 from mome.transcribe.prepared import read_clips
