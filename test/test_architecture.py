@@ -53,6 +53,7 @@ def test_every_folder_of_the_package_has_its_tests():
             "def f():\n    from mome.encoders import b",
             "mome.lips.a imports mome.encoders.b: sideways",
         ),
+        ("bin/a.py", "from mome.bin.b import x", "mome.bin.a imports mome.bin.b: sideways"),
         ("common/a.py", "from mome import version", "mome.common.a imports mome: upwards"),
     ],
 )

@@ -404,7 +404,8 @@ COMPUTE = """if True:
     import torch, yaml, mome
     from transformers import AutoModelForCausalLM
     from mome.tasks.build import build_model
-    from mome.tasks.packed import load_packed, namespace
+    from mome.tasks.config import namespace
+    from mome.tasks.packed import load_packed
 
     config, packed, noise, lm = sys.argv[1:]
     found = {"espnet": find_spec("espnet2") is not None}

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from mome.encoders.visual import VisualEncoder
 from mome.tasks.build import build_model
-from mome.tasks.packed import namespace
+from mome.tasks.config import namespace
 
 LIPS = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
 

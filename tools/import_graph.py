@@ -74,14 +74,15 @@ def folder_of(module: str) -> str:
 
 
 def violations(graph: dict[str, set[str]]) -> list[str]:
-    """Imports that run upwards, or sideways between folders of one level."""
+    """Imports that run upwards, or sideways: between folders of one level, or between programs."""
     wrong = []
     for module, imported in graph.items():
         for other in imported:
             source, target = folder_of(module), folder_of(other)
             # The package's own __init__.py lies above all folders.
             levels = LEVEL.get(source, -1), LEVEL.get(target, -1)
-            if source != target and levels[0] >= levels[1] and (module, other) not in DEVIATIONS:
+            alone = source != target or source == "bin"
+            if alone and levels[0] >= levels[1] and (module, other) not in DEVIATIONS:
                 way = "sideways" if levels[0] == levels[1] else "upwards"
                 wrong.append(f"{module} imports {other}: {way}")
     return sorted(wrong)

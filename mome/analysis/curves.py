@@ -1,12 +1,15 @@
 """What a training reported, epoch by epoch, from the logs of ESPnet's trainer."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mome.analysis.figures import headless_pyplot, save
 from mome.common.training_log import epoch_results
 from mome.common.yaml_files import read_yaml
 
+STYLES = ("-", "--", ":", "-.")  # told apart in black and white too
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+")
 
 
@@ -69,3 +72,42 @@ def read_curves(expdir: Path) -> dict[str, Curve]:
         )
         for name in names
     }
+
+
+def draw_curves(
+    expdirs: Sequence[Path], names: Sequence[str], statistics: Sequence[str], output: Path
+) -> None:
+    """Draw a panel for each statistic, with a line for each training.
+
+    Args:
+        expdirs: folders of the trainings.
+        names: of these in the legend.
+        statistics: as the logs call them.
+        output: picture of any type.
+
+    Raises:
+        FileNotFoundError, ValueError: as of :func:`read_curves`; for a statistic that a log does
+            not report, naming those that it does.
+    """
+    trainings = [read_curves(folder) for folder in expdirs]
+    for folder, curves in zip(expdirs, trainings, strict=True):
+        for statistic in statistics:
+            if statistic not in curves:
+                raise ValueError(
+                    f"{folder}: its log reports no {statistic!r}, but {', '.join(sorted(curves))}"
+                )
+    figure, panels = headless_pyplot().subplots(
+        1, len(statistics), figsize=(3.4 * len(statistics), 2.6), squeeze=False
+    )
+    for panel, statistic in zip(panels[0], statistics, strict=True):
+        for number, (curves, name) in enumerate(zip(trainings, names, strict=True)):
+            curve = curves[statistic]
+            style = STYLES[number % len(STYLES)]
+            panel.plot(curve.steps, curve.values, style, marker="o", markersize=3, label=name)
+        panel.set_xlabel("steps")
+        panel.set_title(statistic, fontsize=9)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+    panels[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, output, dpi=150)

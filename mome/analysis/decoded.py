@@ -1,15 +1,18 @@
 """What stage 5 has decoded, and the references, for programs that look into errors."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mome.common.json_files import read_json
 from mome.common.marks import digest_of
 from mome.data import test_sets
 from mome.data.kaldi import read_scp
 from mome.models.rates import TASKS, fineness, parse_rate_pair
+
+Scores = Mapping[tuple[str, str, str], Mapping[str, float]]  # task, test set, rate pair -> score
+REMEDY = "remove it, run stage 5 again"  # of files that cannot be read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +51,7 @@ def load_scores(expdir: Path, tag: str = "") -> dict[str, dict[str, Any]]:
     path = expdir / f"scores{f'_{tag}' if tag else ''}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; stage 5 writes it")
-    scores = _read_json(path)
+    scores = read_json(path, REMEDY)
     decode = decode_folder(expdir, tag)
     for key, score in scores.items():
         scored = score.pop("settings", None)
@@ -60,6 +63,20 @@ def load_scores(expdir: Path, tag: str = "") -> dict[str, dict[str, Any]]:
     return scores
 
 
+def scores_by_condition(expdir: Path, tag: str = "") -> Scores:
+    """The scores that stage 5 wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: as of :func:`load_scores`.
+    """
+    scores = {}
+    for key, score in load_scores(expdir, tag).items():
+        task, *rest = key.split("/")
+        if task in TASKS and len(rest) == 2:
+            scores[task, rest[0], rest[1]] = score
+    return scores
+
+
 def read_how(folder: Path) -> dict[str, Any]:
     """How a condition was decoded, by the decode.json in its folder; empty without one.
 
@@ -67,7 +84,7 @@ def read_how(folder: Path) -> dict[str, Any]:
         ValueError: for a file that cannot be read; names it and the remedy.
     """
     path = folder / "decode.json"
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path, REMEDY) if path.is_file() else {}
 
 
 def read_scores(
@@ -107,13 +124,6 @@ def read_scores(
         return TASKS.index(row["task"]), test_sets.parse(row["set"]).order, rate_order(row["rates"])
 
     return sorted(rows, key=order), settings
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove it, run stage 5 again") from None
 
 
 def read_prepared(dump: Path, name: str, file: str) -> dict[str, str]:

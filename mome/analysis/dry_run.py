@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mome.analysis.parameters import markdown, table
+from mome.analysis.parameters import table
 from mome.common.frozen import Frozen, unwrap
+from mome.common.markdown import markdown_table
 from mome.data.video import LIP_RATE
 from mome.encoders import Encoder
 from mome.llm.prompt_tree import Node
@@ -261,7 +262,7 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     rows = [[name, *map(number, counts)] for name, *counts in table(model)]
     lm = args.decoder_conf.get("lm", "the default of mome_llm")
     text = [f"# Dry run of {args.config}", "", f"LLM: {lm}", ""]
-    text += markdown(["part", "trained", "active", "total"], rows)
+    text += markdown_table(["part", "trained", "active", "total"], rows)
 
     encoders = {kind: encoder_flops(model, kind, seconds) for kind in model.rates}
     rows = []
@@ -277,7 +278,7 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
         flops = [f"{x / 1e12:.2f}" for x in (of_encoders, llm, of_encoders + llm)]
         rows.append([f"{task}, not compressed", f"{frames:.1f}", *flops])
     text += ["", f"TFLOPs for a clip of {seconds:g} s, its transcript included:", ""]
-    text += markdown(["", "tokens/s", "encoders", "LLM", "sum"], rows)
+    text += markdown_table(["", "tokens/s", "encoders", "LLM", "sum"], rows)
 
     batch = clips_per_gpu(args, seconds)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -288,5 +289,5 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     rows = [[name, f"{size / GB:.2f}"] for name, size in (fixed | peaks).items()]
     rows.append(["sum, with the largest part of the step", f"{total / GB:.2f}"])
     text += ["", f"GPU memory of training in GB, {batch} clips of {seconds:g} s a GPU:", ""]
-    text += markdown(["", "GB"], rows)
+    text += markdown_table(["", "GB"], rows)
     return "\n".join(text)

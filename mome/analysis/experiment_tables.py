@@ -1,6 +1,5 @@
 """What experiments show: word error rates beside a baseline's, and what each method costs."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,16 +23,19 @@ from mome.analysis.experiments import (
     best_rate,
     is_decoded,
     losses_by_rate,
+    read_run,
     trainings,
 )
 from mome.analysis.wer import rate_name, unit_of
+from mome.common.markdown import markdown_table
 from mome.common.marks import MODULES
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.models.rates import TaskPair
-from mome.tasks.packed import namespace
+from mome.tasks.config import namespace
 
 ALL_PAIRS = "all pairs"
+COSTS = ("method", "adapter", "active", "TFLOPs for a clip", "stage 4, min", "memory, GB")
 
 
 def finished(listed: ExperimentList, experiment: Experiment, expdir: Path) -> dict[int, list[Path]]:
@@ -103,7 +105,7 @@ def costs(folders: Sequence[Path], task: str, seconds: float) -> dict[str, Any]:
             llm = dry_run.llm_flops(model, TaskPair(task, pair), seconds)
             flops[str(pair)] = float(f"{(llm + sum(encoders.values())) / 1e12:.3g}")
     adapter = {name: counts for name, *counts in parameters.table(model)}["adapter"]
-    runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    runs: list[Any] = [read_run(folder) for folder in folders]
     seconds_of, peaks = ([run.get(name) for run in runs] for name in ("seconds", "peak_gigabytes"))
     return {
         "trained": adapter[0] * len(folders),
@@ -221,37 +223,36 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name in sets_in(rows.values()):
         pairs = pairs_in(rows.values(), name)
         lines += [f"## {test_sets.parse(name).describe()}", ""]
-        lines += [
-            f"| method | seeds | {' | '.join([*pairs, ALL_PAIRS])} |",
-            "| --- | ---: |" + " --- |" * (len(pairs) + 1),
-        ]
+        cells = []
         for row in rows.values():
             if name in row["wer"]:
-                cells = [_cell(row["wer"][name].get(pair)) for pair in pairs]
-                cells.append(_cell(row["wer_of_all_pairs"][name]))
-                lines.append(f"| {row['title']} | {len(row['seeds'])} | {' | '.join(cells)} |")
-        lines.append("")
+                of_pairs = [_cell(row["wer"][name].get(pair)) for pair in pairs]
+                of_all = _cell(row["wer_of_all_pairs"][name])
+                cells.append([row["title"], len(row["seeds"]), *of_pairs, of_all])
+        lines += [*markdown_table(["method", "seeds", *pairs, ALL_PAIRS], cells, "<><"), ""]
     lines += ["## Costs", "", "Parameters of the adapter; memory of the host, not of a GPU.", ""]
-    lines += [
-        "| method | adapter | active | TFLOPs for a clip | stage 4, min | memory, GB |",
-        "| --- | ---: | ---: | --- | ---: | ---: |",
-    ]
+    costs = []
     for row in rows.values():
         if row["seeds"]:
             flops = ", ".join(f"{pair} {value:g}" for pair, value in row["tflops"].items())
             minutes, peak = row["training_seconds"], row["peak_gigabytes"]
-            lines.append(
-                f"| {row['title']} | {row['trained']:,} | {row['active']:,} | {flops} | "
-                f"{'?' if minutes is None else f'{minutes / 60:.0f}'} | "
-                f"{'?' if peak is None else f'{peak:.1f}'} |"
+            costs.append(
+                [
+                    *(row["title"], f"{row['trained']:,}", f"{row['active']:,}", flops),
+                    "?" if minutes is None else f"{minutes / 60:.0f}",
+                    "?" if peak is None else f"{peak:.1f}",
+                ]
             )
+    lines += markdown_table(COSTS, costs, "<>><>")
     rates = list(dict.fromkeys(rate for row in rows.values() for rate in row["validation_loss"]))
-    lines += ["", "## Validation loss by learning rate", ""]
-    lines += [f"| method | {' | '.join(rates)} |", "| --- |" + " ---: |" * len(rates)]
+    losses = []
     for row in rows.values():
-        losses = row["validation_loss"]
-        cells = [f"{losses[rate]:.4f}" if rate in losses else "" for rate in rates]
-        lines.append(f"| {row['title']} | {' | '.join(cells)} |")
+        of_row = row["validation_loss"]
+        losses.append(
+            [row["title"], *(f"{of_row[rate]:.4f}" if rate in of_row else "" for rate in rates)]
+        )
+    lines += ["", "## Validation loss by learning rate", ""]
+    lines += markdown_table(["method", *rates], losses)
     waiting = [row["title"] for row in rows.values() if not row["seeds"]]
     if waiting:
         lines += ["", f"Without results so far: {', '.join(waiting)}."]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.analysis.curves import read_curves
+from mome.common.json_files import read_json
 from mome.common.marks import read_mark
 from mome.common.yaml_files import read_yaml
 from mome.models.rates import TASKS, RatePair, rate_pairs
@@ -175,6 +176,15 @@ def is_trained(folder: Path) -> bool:
 def is_decoded(folder: Path) -> bool:
     """Whether a training is decoded and scored."""
     return (folder / "scores.json").is_file()
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a training was begun with and took, by its run.json.
+
+    Raises:
+        FileNotFoundError, ValueError: if it cannot be read; names the file.
+    """
+    return read_json(folder / "run.json", "remove its folder to train it again")
 
 
 def validation_loss(folder: Path) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment
 
 from mome.analysis.confusions import Step, align
-from mome.analysis.decoded import rate_order, read_prepared, read_transcripts
+from mome.analysis.decoded import Scores, rate_order, read_prepared, read_transcripts
 from mome.analysis.wer import count_errors, normalised_pairs
 from mome.common.data_url import data_url
 from mome.data import test_sets
@@ -24,7 +24,6 @@ from mome.data.video import LIP_RATE, read_lips
 from mome.models.rates import TASKS
 
 ZOOM = 2  # crops are shown twice as large as they are
-Scores = Mapping[tuple[str, str, str], Mapping[str, float]]  # task, test set, rate pair -> score
 
 
 @dataclass(frozen=True)

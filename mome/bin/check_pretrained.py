@@ -8,11 +8,11 @@ train in one call, as days may lie between.
   python -m mome.bin.check_pretrained --config conf/train.yaml --decoder_conf lm=me/my-llm
 """
 
-import argparse
 from pathlib import Path
 
 from transformers import AutoConfig
 
+from mome.common.command import in_one_line, parser_for
 from mome.encoders.avhubert import read_weights
 from mome.pretrained.hub import load
 from mome.tasks.config import merge, read_config
@@ -27,11 +27,7 @@ def named_parts(argv: list[str] | None) -> dict[str, dict]:
     Raises:
         FileNotFoundError, ValueError: if the configuration cannot be read.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_for(__doc__, allow_abbrev=False)
     sections = ("decoder", "audio_encoder", "video_encoder")
     parser.add_argument("--config", type=Path, required=True)
     for section in sections:
@@ -48,27 +44,25 @@ def named_parts(argv: list[str] | None) -> dict[str, dict]:
     return parts
 
 
+@in_one_line("mome-check-pretrained")
 def main(argv: list[str] | None = None) -> None:
     """Look for each part."""
-    try:
-        parts = named_parts(argv)
-        # Of others than these, such as a user's own encoder, it is not known what they take.
-        for section, known, key in KNOWN:
-            part = parts.get(section, {"class": ""})
-            unread = str(part.get("load_pretrained", "true")).lower() == "false"
-            if part["class"] == known and part.get(key) and not unread:
-                load(AutoConfig, part[key])
-        lips = parts.get("video_encoder", {})
-        if weights := lips.get("weights"):
-            if lips["class"] == "avhubert":
-                read_weights(Path(weights), lips.get("size"))
-            elif lips["class"] == "visual" and not Path(weights).exists():
-                raise FileNotFoundError(
-                    f"{weights} does not exist: name the weights of the video encoder by"
-                    " --video_weights"
-                )
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-check-pretrained: {error}") from None
+    parts = named_parts(argv)
+    # Of others than these, such as a user's own encoder, it is not known what they take.
+    for section, known, key in KNOWN:
+        part = parts.get(section, {"class": ""})
+        unread = str(part.get("load_pretrained", "true")).lower() == "false"
+        if part["class"] == known and part.get(key) and not unread:
+            load(AutoConfig, part[key])
+    lips = parts.get("video_encoder", {})
+    if weights := lips.get("weights"):
+        if lips["class"] == "avhubert":
+            read_weights(Path(weights), lips.get("size"))
+        elif lips["class"] == "visual" and not Path(weights).exists():
+            raise FileNotFoundError(
+                f"{weights} does not exist: name the weights of the video encoder by"
+                " --video_weights"
+            )
 
 
 if __name__ == "__main__":

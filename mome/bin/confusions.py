@@ -6,13 +6,14 @@ section for each rate pair has the errors by place in sentences of the usual len
 words that are confused, and, if references have words of one letter, what is recognised for these.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 from mome.analysis.confusions import Confusions, confusions
 from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
 from mome.analysis.wer import NORMALISATION, RATES, score
+from mome.common.command import in_one_line, parser_for
+from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS
@@ -23,21 +24,18 @@ EXAMPLES = 4  # words that say what stands at a place
 def place_table(found: Confusions) -> list[str]:
     """Errors by place, as lines of Markdown."""
     usual = len(found.places)
-    lines = [
-        f"By place, over the {found.usual_utterances} of {found.utterances} sentences whose usual"
-        f" length is {usual} words; {found.inserted_usual} words are inserted in these:",
-        "",
-        "| place | words there | errors in % | sub | del |",
-        "| ---: | --- | ---: | ---: | ---: |",
-    ]
+    rows = []
     for number, place in enumerate(found.places, start=1):
         frequent = sorted(place.words, key=lambda word: (-place.words[word], word))
         shown = " ".join(frequent[:EXAMPLES]) + " ..." * (len(frequent) > EXAMPLES)
-        lines.append(
-            f"| {number} | {shown} | {place.error_rate:.1f} | {place.substitutions} |"
-            f" {place.deletions} |"
-        )
-    return lines
+        rate = f"{place.error_rate:.1f}"
+        rows.append((number, shown, rate, place.substitutions, place.deletions))
+    return [
+        f"By place, over the {found.usual_utterances} of {found.utterances} sentences whose usual"
+        f" length is {usual} words; {found.inserted_usual} words are inserted in these:",
+        "",
+        *markdown_table(["place", "words there", "errors in %", "sub", "del"], rows, "><>"),
+    ]
 
 
 def pair_table(found: Confusions, top: int) -> list[str]:
@@ -46,13 +44,12 @@ def pair_table(found: Confusions, top: int) -> list[str]:
     if not ranked:
         return ["No word is taken for another."]
     shown = "" if len(ranked) <= top else f" (the {top} most frequent of {len(ranked)})"
-    lines = [
+    rows = [(word, said, count, f"{share:.1f}") for word, said, count, share in ranked[:top]]
+    return [
         f"Words taken for others{shown}; the share is that of the reference word's occurrences:",
         "",
-        "| reference | hypothesis | count | share in % |",
-        "| --- | --- | ---: | ---: |",
+        *markdown_table(["reference", "hypothesis", "count", "share in %"], rows, "<<>"),
     ]
-    return lines + [f"| {w} | {said} | {n} | {share:.1f} |" for w, said, n, share in ranked[:top]]
 
 
 def letter_table(found: Confusions) -> list[str]:
@@ -60,20 +57,15 @@ def letter_table(found: Confusions) -> list[str]:
     letters = sorted(word for word in found.words if len(word) == 1 and word.isalpha())
     if not letters:
         return []
-    lines = [
-        "",
-        "Single letters:",
-        "",
-        "| letter | occurrences | right in % | taken for |",
-        "| --- | ---: | ---: | --- |",
-    ]
+    rows = []
     for letter in letters:
         wrong = found.taken_for(letter)
         count = found.words[letter]
         right = 100 * (count - sum(n for _, n in wrong)) / count
         others = ", ".join(f"{said or '(deleted)'} {n}" for said, n in wrong)
-        lines.append(f"| {letter} | {count} | {right:.1f} | {others} |")
-    return lines
+        rows.append((letter, count, f"{right:.1f}", others))
+    header = ["letter", "occurrences", "right in %", "taken for"]
+    return ["", "Single letters:", "", *markdown_table(header, rows, "<>><")]
 
 
 def markdown(
@@ -113,11 +105,10 @@ def markdown(
     return "\n".join(lines)
 
 
+@in_one_line("mome-confusions")
 def main(argv: list[str] | None = None) -> None:
     """Print the tables or write them to a file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_arguments(parser)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
@@ -125,13 +116,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=30, help="confusions shown of each rate pair")
     parser.add_argument("--output", type=Path, help="a file; default: print")
     args = parser.parse_args(argv)
-    try:
-        references = read_prepared(args.dump, args.set, "text")
-        decode = decode_folder(args.expdir, args.decode_tag)
-        transcripts = read_transcripts(decode, args.task, args.set, args.rates)
-        table = markdown(args.task, args.set, references, transcripts, args.top)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    references = read_prepared(args.dump, args.set, "text")
+    decode = decode_folder(args.expdir, args.decode_tag)
+    transcripts = read_transcripts(decode, args.task, args.set, args.rates)
+    table = markdown(args.task, args.set, references, transcripts, args.top)
     if args.output is None:
         print(table)
     else:

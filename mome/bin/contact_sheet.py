@@ -3,12 +3,12 @@
 One row an utterance under its id, frames at equal steps in time from left to right.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mome.common.command import in_one_line, parser_for
 from mome.data.kaldi import read_scp
 from mome.data.pictures import caption, filmstrip, write_png
 from mome.data.video import read_video
@@ -23,11 +23,10 @@ def contact_sheet(clips: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
+@in_one_line("mome-contact-sheet")
 def main(argv: list[str] | None = None) -> None:
     """Draw utterances at random and write the sheet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with lip.scp")
     parser.add_argument("--output", type=Path, required=True, help="e.g. lips.png")
     parser.add_argument("--rows", type=int, default=10, help="utterances")

@@ -5,27 +5,23 @@ https://facebookresearch.github.io/av_hubert. Nothing that the file pickles is e
 folder is what `video_encoder_conf: {weights: <folder>}` takes.
 """
 
-import argparse
 import json
 from pathlib import Path
 
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.encoders.avhubert_conversion import convert
 
 
+@in_one_line("mome-convert-avhubert")
 def main(argv: list[str] | None = None) -> None:
     """Convert and print what was kept, left out and assumed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="e.g. large_vox_iter5.pt")
     parser.add_argument("--output", type=Path, required=True, help="e.g. downloads/avhubert-large")
     args = parser.parse_args(argv)
     demand_installed("mome-convert-avhubert", "espnet2")
-    try:
-        print(json.dumps(convert(args.checkpoint, args.output), indent=2))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-convert-avhubert: {error}") from None
+    print(json.dumps(convert(args.checkpoint, args.output), indent=2))
 
 
 if __name__ == "__main__":

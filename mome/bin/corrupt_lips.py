@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
-from mome.common.marks import OtherSettings
 from mome.common.processes import map_items
 from mome.data import corrupt, test_sets
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
@@ -76,7 +76,8 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
     """Write the copies of a set, of every kind at every strength.
 
     Raises:
-        SystemExit: for a set without lips, or copies that were made with other settings.
+        SystemExit: for a set without lips.
+        OtherSettings: for copies that were made with other settings.
     """
     if not (data / "lip.scp").is_file():
         raise SystemExit(
@@ -94,10 +95,7 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
         for strength in args.strengths
     ]
     wanted = dict.fromkeys(copies, settings)
-    try:
-        test_sets.claim(args.dump, wanted, args.force == "true")
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    test_sets.claim(args.dump, wanted, args.force == "true")
     folders = {
         (each.corruption, each.strength): args.dump / each.name
         for each in wanted
@@ -123,11 +121,10 @@ def corrupt_set(data: Path, args: argparse.Namespace) -> None:
     print(f"{data.name}: {len(lips)} utterances in {len(folders)} copies, {sum(new)} crops new")
 
 
+@in_one_line("mome-corrupt-lips")
 def main(argv: list[str] | None = None) -> None:
     """Write the copies of all sets."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--sets", nargs="+", default=["test"], help="may be noisy copies too")
     parser.add_argument("--kinds", nargs="+", choices=list(CORRUPTIONS), default=list(CORRUPTIONS))

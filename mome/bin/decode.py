@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import extra
 from mome.common.marks import MODULES, OtherSettings, demand_same, file_digest
 from mome.common.memory import naming_utterances
@@ -37,9 +38,9 @@ from mome.data.kaldi import read_scp, write_scp, write_text
 from mome.llm.beam import Hypothesis, UndefinedScores, beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair, parse_rate_pair
+from mome.tasks.checkpoint import check_trained
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules, module_digests
-from mome.tasks.packed import check_trained
 from mome.tasks.transcript_length import default_max_new_tokens
 
 with extra("mome-decode"):
@@ -53,9 +54,7 @@ ELSEWHERE = "--decode_tag, --expdir or --tag"
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of the training")
     parser.add_argument(
         "--import",
@@ -247,40 +246,35 @@ def search(
     )
 
 
+@in_one_line("mome-decode")
 def main(argv: list[str] | None = None) -> None:
     """Decode what is not decoded yet."""
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    start_log()
     if args.no_repeat_ngram_size < 0:
-        raise SystemExit(f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more")
+        raise ValueError(f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more")
     number, count = args.part
     output = args.output if count == 1 else args.output / f"split{count}" / str(number)
-    try:
-        check_trained(args.config, args.weights)
-        config = read_yaml(args.config)
-        tasks = config["model_conf"].get("tasks", ["avsr"])
-        if args.max_new_tokens is None:
-            args.max_new_tokens = default_max_new_tokens(config)
-        wanted = test_sets.select(args, tasks)
-        settings = {
-            "weights": file_digest(args.weights),
-            "beam": args.beam,
-            "max_new_tokens": args.max_new_tokens,
-            "length_penalty": args.length_penalty,
-        }
-        if args.no_repeat_ngram_size:
-            settings["no_repeat_ngram_size"] = args.no_repeat_ngram_size
-        if imported := [*(config.get("imports") or []), *args.imports]:
-            settings[MODULES] = module_digests(imported)
-        for folder in {args.output, output}:
-            check_decoded(folder, settings, args.dump, args.force == "true")
-    except (OtherSettings, FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    check_trained(args.config, args.weights)
+    config = read_yaml(args.config)
+    tasks = config["model_conf"].get("tasks", ["avsr"])
+    if args.max_new_tokens is None:
+        args.max_new_tokens = default_max_new_tokens(config)
+    wanted = test_sets.select(args, tasks)
+    settings = {
+        "weights": file_digest(args.weights),
+        "beam": args.beam,
+        "max_new_tokens": args.max_new_tokens,
+        "length_penalty": args.length_penalty,
+    }
+    if args.no_repeat_ngram_size:
+        settings["no_repeat_ngram_size"] = args.no_repeat_ngram_size
+    if imported := [*(config.get("imports") or []), *args.imports]:
+        settings[MODULES] = module_digests(imported)
+    for folder in {args.output, output}:
+        check_decoded(folder, settings, args.dump, args.force == "true")
     command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
-    try:
-        decode_sets(args, wanted, settings, output, command)
-    except (MemoryError, FloatingPointError) as error:
-        raise SystemExit(str(error) or "out of memory") from None
+    decode_sets(args, wanted, settings, output, command)
 
 
 @torch.inference_mode()

@@ -19,10 +19,11 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mome.bin.transcribe import add_model_arguments
+from mome.common.command import parser_for
 from mome.data.video import reason_of
 from mome.demo.reading import find_noises, warm_up
 from mome.pretrained.places import download_folders
+from mome.transcribe.arguments import add_model_arguments
 from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
@@ -32,9 +33,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="packed model, folder or .zip")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in"

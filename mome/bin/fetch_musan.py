@@ -7,11 +7,11 @@ An archive that was brought along as <downloads>/musan.tar.gz is used in place o
 Licence: Creative Commons Attribution 4.0 for the corpus; single recordings name their own.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mome.common.command import in_one_line, parser_for
 from mome.common.download import download, unpack_tar
 from mome.data.noise import MUSAN_FOLDERS
 
@@ -49,12 +49,11 @@ def fetch_musan(
     return folder
 
 
+@in_one_line("mome-fetch-musan", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """Fetch it."""
     default = os.environ.get("MOME_DOWNLOADS", "downloads")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--downloads", type=Path, default=Path(default))
     parser.add_argument(
         "--mirror",
@@ -64,10 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         help="of musan.tar.gz, tried in turn; default: OpenSLR and its mirrors",
     )
     args = parser.parse_args(argv)
-    try:
-        folder = fetch_musan(args.downloads, args.mirror)
-    except (RuntimeError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    folder = fetch_musan(args.downloads, args.mirror)
     print(f"{folder}: MUSAN is there")
 
 

@@ -39,9 +39,9 @@ import numpy as np
 import soundfile
 
 from mome.common.atomic_files import write_bytes
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import demand_installed
 from mome.common.marks import (
-    OtherSettings,
     differences,
     fingerprint,
     is_done,
@@ -61,7 +61,7 @@ from mome.data.audio import (
     read_audio,
     write_flac,
 )
-from mome.data.augment import add_noise, power
+from mome.data.augment import add_noise, power, snr_of
 from mome.data.exclusions import FILE, print_reasons, write_excluded
 from mome.data.kaldi import copy_data_dir, keep_only_same, read_scp, spk2utt_of, write_scp
 from mome.data.noise import (
@@ -150,7 +150,7 @@ def _encode_mixture(
     content = encode(output, scaled)
     gain = np.sqrt(power(scaled) / power(mixed))
     stored = soundfile.read(io.BytesIO(content))[0] / gain
-    return content, float(10 * np.log10(power(speech) / power(stored - speech)))
+    return content, snr_of(speech, stored)
 
 
 def _finished(output: str, sources: tuple[str, ...], length: int) -> bool:
@@ -319,10 +319,7 @@ def prepare_noisex(
 ) -> dict[str, dict[str, str]]:
     """Cut NOISEX's recordings in two: split -> id -> path."""
     keep_only_same(folder, settings, folder.glob("*/noisex-*.flac"), args.force == "true")
-    try:
-        return split_noisex(files, args.test_share, folder)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    return split_noisex(files, args.test_share, folder)
 
 
 def found_from(folder: Path, path: str) -> str:
@@ -459,9 +456,7 @@ def make_noisy_sets(
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--train_set", default="train", help="its speakers make the babble")
     parser.add_argument("--test_sets", nargs="*", default=["test"], help="sets to make noisy")
@@ -500,12 +495,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@in_one_line("mome-make-noise")
 def main(argv: list[str] | None = None) -> None:
     """Make noise, then the noisy test sets."""
     args = parse(argv)
     if args.parallel:
         demand_installed("mome-make-noise", "espnet3")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    start_log()
     folder = args.dump / "noise"
     force = args.force == "true"
     musan: dict[str, dict[str, dict[str, str]]] = {}
@@ -513,10 +509,7 @@ def main(argv: list[str] | None = None) -> None:
         musan = split_musan(args.musan, args.test_share, np.random.default_rng([args.seed, 3]))
     of_musan = musan_settings(args, musan)
     left_out = leave_out_flawed(musan, folder, args) if musan else {}
-    try:
-        noisex = noisex_recordings(args.noisex) if args.noisex else []
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    noisex = noisex_recordings(args.noisex) if args.noisex else []
     kinds = ["babble", *musan, *(["noisex"] if noisex else [])]
     if missing := set(args.test_kinds or []) - set(kinds):
         options = " and ".join(sorted({test_sets.option_for(kind) for kind in missing}))
@@ -541,14 +534,11 @@ def main(argv: list[str] | None = None) -> None:
             made_with = {**settings.get(each.noise, {}), "source": source}
             if not force or differences(test_sets.settings_of(args.dump, each.name), made_with):
                 claimed[each] = made_with
-    try:
-        # The lists of noise are those of training: without --musan they would lose its kinds.
-        of_lists = {**of_musan, **without(set().union(*left_out.values()))}
-        noise_settings = {**settings["babble"], **of_lists, **settings["noisex"]}
-        is_done(folder / ".done", noise_settings, "--dumpdir", force)
-        test_sets.claim(args.dump, claimed, force)
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    # The lists of noise are those of training: without --musan they would lose its kinds.
+    of_lists = {**of_musan, **without(set().union(*left_out.values()))}
+    noise_settings = {**settings["babble"], **of_lists, **settings["noisex"]}
+    is_done(folder / ".done", noise_settings, "--dumpdir", force)
+    test_sets.claim(args.dump, claimed, force)
     noises_of = {"babble": prepare_babble(args, folder / "babble"), **musan}
     if noisex:
         noises_of["noisex"] = prepare_noisex(noisex, args, settings["noisex"], folder / "noisex")

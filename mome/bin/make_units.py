@@ -7,7 +7,6 @@ Writes <output>/<set>.units (utterance, units) for each data folder; the cluster
 first folder.
 """
 
-import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import extra
 from mome.common.precision import built_for
 from mome.common.progress import Bar
@@ -107,11 +107,10 @@ def sample(lengths: Mapping[str, int], max_frames: int, rng: np.random.Generator
     return [name for name in lengths if name in drawn]
 
 
+@in_one_line("mome-make-units")
 def main(argv: list[str] | None = None) -> None:
     """Learn the clusters on the first folder and label all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, train first")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--features", choices=sorted(FRAMES_PER_UNIT), default="whisper")
@@ -122,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ngpu", type=int, default=0, help="1 runs Whisper on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    start_log()
     encoder = None
     if args.features == "whisper":
         if args.ngpu and not torch.cuda.is_available():

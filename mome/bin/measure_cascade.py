@@ -27,23 +27,22 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.decoded import read_prepared
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_name, unit_of
-from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_crop_arguments, open_for_crops
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import demand_installed
+from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
 from mome.transcribe.options import Options
+from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
 from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_crop_arguments(parser)
     parser.add_argument("--task", default="avsr", choices=TASKS)
     parser.add_argument("--valid_set", default="valid", help="chooses the threshold")
@@ -109,67 +108,62 @@ def read_set(
     return reads, counts[:, 3], costs(None, clips)
 
 
+@in_one_line("mome-measure-cascade")
 def main(argv: list[str] | None = None) -> None:
     """Read the sets, choose the threshold, report."""
     args = parse(argv)
     demand_installed("mome-measure-cascade", "matplotlib")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    try:
-        transcribe = open_for_crops(args)
-        pairs = transcribe.model.pairs.get(args.task)
-        if not pairs or len(pairs) < 2:
-            raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")
-        costs = Costs(dry_run.build(transcribe.conf), args.task)
-        chosen = [TaskPair(args.task, pair) for pair in sorted(pairs, key=fineness)]
-        fine, coarse = str(chosen[0].pair), str(chosen[-1].pair)
-        reads, words, encoders = read_set(
-            transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], costs, args.beam
-        )
-        wanted = error_rate(reads[fine].errors, words)
-        on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), wanted)
-        found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
-        found["unit"] = unit_of(read_prepared(args.dump, args.valid_set, "text").values())
-        found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
-        for name in args.test_sets:
-            reads, words, encoders = read_set(
-                transcribe, args.dump / name, chosen, costs, args.beam
-            )
-            one, other = reads[coarse], reads[fine]
-            point = cascade(one, other, words, encoders, on_valid.threshold)
-            fixed = {
-                pair: {
-                    "wer": error_rate(read.errors, words),
-                    "tflops": float((encoders + read.tflops).mean()),
-                }
-                for pair, read in reads.items()
+    start_log()
+    transcribe = open_for_crops(args)
+    pairs = transcribe.model.pairs.get(args.task)
+    if not pairs or len(pairs) < 2:
+        raise ValueError(f"{args.model} does not read {args.task} at two rate pairs or more")
+    costs = Costs(dry_run.build(transcribe.conf), args.task)
+    chosen = [TaskPair(args.task, pair) for pair in sorted(pairs, key=fineness)]
+    fine, coarse = str(chosen[0].pair), str(chosen[-1].pair)
+    reads, words, encoders = read_set(
+        transcribe, args.dump / args.valid_set, [chosen[0], chosen[-1]], costs, args.beam
+    )
+    wanted = error_rate(reads[fine].errors, words)
+    on_valid = choose(curve(reads[coarse], reads[fine], words, encoders), wanted)
+    found: dict[str, Any] = {"task": args.task, "beam": args.beam, "coarse": coarse}
+    found["unit"] = unit_of(read_prepared(args.dump, args.valid_set, "text").values())
+    found |= {"fine": fine, "chosen_on_validation": asdict(on_valid), "sets": {}}
+    for name in args.test_sets:
+        reads, words, encoders = read_set(transcribe, args.dump / name, chosen, costs, args.beam)
+        one, other = reads[coarse], reads[fine]
+        point = cascade(one, other, words, encoders, on_valid.threshold)
+        fixed = {
+            pair: {
+                "wer": error_rate(read.errors, words),
+                "tflops": float((encoders + read.tflops).mean()),
             }
-            found["sets"][name] = {
-                "fixed": fixed,
-                "cascade": asdict(point),
-                "chance": asdict(by_chance(one, other, words, encoders, point.share)),
-                "curve": [asdict(each) for each in curve(one, other, words, encoders)],
-            }
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"mome-measure-cascade: {error}") from None
+            for pair, read in reads.items()
+        }
+        found["sets"][name] = {
+            "fixed": fixed,
+            "cascade": asdict(point),
+            "chance": asdict(by_chance(one, other, words, encoders, point.share)),
+            "curve": [asdict(each) for each in curve(one, other, words, encoders)],
+        }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    print("\n".join(table(found)))
     draw(found, args.output.with_suffix(".png"))
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> list[str]:
     """Fixed rate pairs, the cascade and one by chance, a row for each and each set."""
-    lines = [f"| test set | read at | again at | share | {rate_name([found])} | TFLOPs |"]
-    lines.append("| --- | --- | --- | ---: | ---: | ---: |")
+    rows = []
     for name, each in found["sets"].items():
         for pair, cost in each["fixed"].items():
-            lines.append(f"| {name} | {pair} | | | {cost['wer']:.1f} | {cost['tflops']:.4f} |")
+            rows.append((name, pair, "", "", f"{cost['wer']:.1f}", f"{cost['tflops']:.4f}"))
         for title, point in (("doubtful", each["cascade"]), ("by chance", each["chance"])):
-            lines.append(
-                f"| {name} | {found['coarse']} | {found['fine']}, {title} | {point['share']:.2f} | "
-                f"{point['wer']:.1f} | {point['tflops']:.4f} |"
-            )
-    return "\n".join(lines)
+            again, share = f"{found['fine']}, {title}", f"{point['share']:.2f}"
+            costs = f"{point['wer']:.1f}", f"{point['tflops']:.4f}"
+            rows.append((name, found["coarse"], again, share, *costs))
+    header = ["test set", "read at", "again at", "share", rate_name([found]), "TFLOPs"]
+    return markdown_table(header, rows, "<<<>")
 
 
 def draw(found: dict[str, Any], output: Path) -> None:

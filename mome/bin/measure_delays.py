@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.analysis.parameters import markdown
-from mome.bin.pack import read_clips
-from mome.bin.transcribe import add_crop_arguments, open_for_crops
+from mome.common.command import in_one_line, parser_for
+from mome.common.markdown import markdown_table
 from mome.data.text import lowered
+from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8
@@ -30,9 +30,7 @@ Said = dict[str, tuple[np.ndarray, np.ndarray]]
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_crop_arguments(parser)
     parser.add_argument("--set", default="test")
     parser.add_argument("--max_clips", type=int, default=100, help="of the set")
@@ -101,17 +99,15 @@ def table(said: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
             for place in range(count)
         ]
         lines.append([name, *cells])
-    return markdown(["rate", *(f"word {place + 1}" for place in range(count))], lines)
+    return markdown_table(["rate", *(f"word {place + 1}" for place in range(count))], lines)
 
 
+@in_one_line("mome-measure-delays")
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     args = parse(argv)
-    try:
-        transcribe = open_for_crops(args)
-        said = measure(transcribe, args.dump / args.set, args.max_clips)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-measure-delays: {error}") from None
+    transcribe = open_for_crops(args)
+    said = measure(transcribe, args.dump / args.set, args.max_clips)
     count = len(next(iter(said.values()))[0])
     print(f"{count} sentences of {args.set}: s after {next(iter(said))} (IQR), posterior\n")
     print("\n".join(table(said)))

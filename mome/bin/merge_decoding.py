@@ -4,10 +4,11 @@ Reads <decode>/split<n>/<i>/<task>/<set>/<rate pair>/{text,decode.json} of every
 <decode>/<task>/<set>/<rate pair>/{text,decode.json}. Conditions that were decoded whole stay.
 """
 
-import argparse
 import json
 from pathlib import Path
 
+from mome.common.command import in_one_line, parser_for
+from mome.common.json_files import read_json
 from mome.common.marks import differences
 from mome.data.kaldi import read_scp, write_scp, write_text
 
@@ -29,7 +30,7 @@ def merge(folders: list[Path], output: Path) -> int:
         if found.keys() & texts.keys():
             raise ValueError(f"{folder}: utterances of another part; remove {folder.parents[3]}")
         texts |= found
-        settings.append(json.loads((folder / "decode.json").read_text()))
+        settings.append(read_json(folder / "decode.json", "run stage 5 again"))
         if differences(settings[0]["settings"], settings[-1]["settings"]):
             raise ValueError(f"{folder} was decoded with other settings than {folders[0]}")
     missing = read_scp(settings[0]["reference"]).keys() - texts.keys()
@@ -52,11 +53,10 @@ def merge(folders: list[Path], output: Path) -> int:
     return len(texts)
 
 
+@in_one_line("mome-merge-decoding")
 def main(argv: list[str] | None = None) -> None:
     """Join every condition of which a part is there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--decode", type=Path, required=True, help="e.g. exp/mome/decode")
     parser.add_argument("--nj", type=int, required=True, help="number of parts")
     args = parser.parse_args(argv)
@@ -64,10 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     names = {path.parent.relative_to(part) for part in parts for path in part.glob("*/*/*/text")}
     for name in sorted(names):
         if not (args.decode / name / "text").exists():
-            try:
-                count = merge([part / name for part in parts], args.decode / name)
-            except (OSError, ValueError) as error:
-                raise SystemExit(str(error)) from None
+            count = merge([part / name for part in parts], args.decode / name)
             print(f"{args.decode / name}: {count} utterances of {args.nj} parts")
 
 

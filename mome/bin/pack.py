@@ -26,32 +26,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from mome.analysis import dry_run
+from mome.analysis.conditions import describe_search
 from mome.analysis.decoded import read_scores
 from mome.analysis.wer import RATES, score, spell, unit_of
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import demand_installed
 from mome.common.marks import file_digest
 from mome.common.yaml_files import read_yaml
-from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.text import normalise
-from mome.data.video import LIP_RATE, read_lips
 from mome.lips.provenance import read_crops
-from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
-from mome.tasks.packed import (
-    check_output,
-    check_trained,
-    describe_part,
-    folders_of,
-    load_packed,
-    namespace,
-    opened,
-    pack,
-    renew,
-)
+from mome.tasks.checkpoint import check_trained
+from mome.tasks.config import namespace
+from mome.tasks.frozen_parts import describe_part, folders_of
+from mome.tasks.packed import check_output, load_packed, opened, pack, renew
 from mome.tasks.transcript_length import longest_allowed
 from mome.transcribe.card import card
 from mome.transcribe.confidence import (
@@ -64,15 +57,14 @@ from mome.transcribe.confidence import (
     words_right,
 )
 from mome.transcribe.options import Options
+from mome.transcribe.prepared import read_clips
 from mome.transcribe.transcriber import Clip, Transcriber, check_device
 from mome.transcribe.transcript import Segment
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--weights", default="valid.acc.best.pth", help="checkpoint in it")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
@@ -125,40 +117,6 @@ def language(text: str) -> str:
     if not re.fullmatch("[a-z]{2,3}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no ISO 639 code such as en")
     return text
-
-
-def read_clips(
-    data: Path, count: int | None, model: AVSRModel, wanted: Sequence[str] | None = None
-) -> tuple[list[Clip], list[str]]:
-    """Clips of a set that stage 2 has made, and their transcripts.
-
-    Args:
-        data: folder of the set.
-        count: of the clips, evenly spaced; None takes all.
-        model: which streams are read.
-        wanted: ids of the clips, in the place of ``count``.
-
-    Raises:
-        ValueError: for a set without clips, without a stream that the model reads, or without a
-            clip that is wanted.
-    """
-    read = {"audio": ("speech", "wav.scp", read_audio), "video": ("lips", "lip.scp", read_lips)}
-    texts = read_scp(data / "text")
-    files = {kind: read_scp(data / read[kind][1]) for kind in model.rates}
-    chosen = wanted or list(texts)[:: max(1, len(texts) // count) if count else 1][:count]
-    if unknown := [utterance for utterance in chosen if utterance not in texts]:
-        raise ValueError(f"{data / 'text'} has no utterance {', '.join(unknown)}")
-    if not chosen:
-        raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
-    clips = []
-    for utterance in chosen:
-        streams = {read[kind][0]: read[kind][2](of[utterance]) for kind, of in files.items()}
-        if "lips" in streams:
-            seconds = len(streams["lips"]) / LIP_RATE
-        else:
-            seconds = len(streams["speech"]) / RATE
-        clips.append(Clip(0.0, seconds, streams, []))
-    return clips, [texts[utterance] for utterance in chosen]
 
 
 def backwards(clip: Clip) -> Clip:
@@ -347,12 +305,7 @@ def add_tests(info: dict[str, Any], args: argparse.Namespace, digest: str) -> No
         )
         return
     info["tests"] = tests
-    info["tested"] = (
-        f"beam {how['beam']}, length penalty {how['length_penalty']:g} and at most "
-        f"{how['max_new_tokens']} new tokens"
-    )
-    if size := how.get("no_repeat_ngram_size"):
-        info["tested"] += f", no {size}-gram of them twice"
+    info["tested"] = describe_search(how).lower()  # within a sentence
 
 
 def for_card(args: argparse.Namespace) -> dict[str, Any]:
@@ -391,77 +344,81 @@ def renew_card(args: argparse.Namespace, weights: Path) -> bool:
     return renew(args.output, change)
 
 
+@in_one_line("mome-pack")
 def main(argv: list[str] | None = None) -> None:
     """Pack, measure, pack again with what was measured."""
     args = parse(argv)
     demand_installed("mome-pack", "sklearn")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+    start_log()
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
-    try:
-        check_trained(config, weights)
-        check_device(args.device)
-        check_output(args.output)
-        if args.no_repeat_ngram_size < 0:
-            raise ValueError(
-                f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more"
-            )
-        if args.push_to:
-            validate_repo_id(args.push_to)  # hours of measuring before it would be noticed
-        if args.card_only:
-            if renew_card(args, weights):
-                print(f"{args.output}: its card is new")
-            push_to_hub(args)
-            return
-        for name in args.base_models:
-            validate_repo_id(name)
-        durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
-        info: dict[str, Any] = {
-            **for_card(args),
-            "checkpoint": file_digest(weights),
-            "max_seconds": max(durations),
-            "training_hours": round(sum(durations) / 3600, 2),
-            "length_penalty": args.length_penalty,
-            "no_repeat_ngram_size": args.no_repeat_ngram_size,
-        }
-        add_tests(info, args, info["checkpoint"])
-        with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
-            bare = pack(config, weights, Path(temporary, "bare"), info, "")
-            allowed = read_yaml(config).get("imports") or ()
-            # Faces need not be found: lips are cut already.
-            model, conf, described = load_packed(
-                bare, args.device, imports=allowed, downloads=folders_of(config)
-            )
-        # Before the model is measured, so that it is with the limit that its users will have.
-        spoken = read_scp(args.dump / args.train_set / "text").values()
-        info["max_new_tokens"] = longest_allowed(spoken, model.tokenizer)
-        transcribe = Transcriber(model, conf, {**described, **info})
-        # What was not at hand is since the model was loaded.
-        info["frozen"] = frozen = {
-            place: part if part["sha256"] else describe_part(part["name"])
-            for place, part in transcribe.info["frozen"].items()
-        }
-        if transcribe.reads("video"):
-            info["crops"] = crops = read_crops(args.dump / args.train_set)
-            if not crops:
-                logging.warning(
-                    "%s does not say what cut its lips: those of recordings will be cut by dlib's "
-                    "landmarks, and nobody will know whether the model learned from such",
-                    args.dump / args.train_set,
-                )
-        clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
-        measured = measure(transcribe, clips, texts, args.beam)
-        info["calibration"] = calibrate(measured)
-        add_flops(measured.rows, config, float(np.median(durations)))
-        info["rates"] = measured.rows
-        info["measured"] = (
-            f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
+    check_trained(config, weights)
+    check_device(args.device)
+    check_output(args.output)
+    if args.no_repeat_ngram_size < 0:
+        raise ValueError(f"--no_repeat_ngram_size {args.no_repeat_ngram_size} must be 0 or more")
+    for name in filter(None, [args.push_to, *args.base_models]):
+        check_repository(name)  # hours of measuring before it would be noticed
+    if args.card_only:
+        if renew_card(args, weights):
+            print(f"{args.output}: its card is new")
+        push_to_hub(args)
+        return
+    durations = [float(v) for v in read_scp(args.dump / args.train_set / "utt2dur").values()]
+    info: dict[str, Any] = {
+        **for_card(args),
+        "checkpoint": file_digest(weights),
+        "max_seconds": max(durations),
+        "training_hours": round(sum(durations) / 3600, 2),
+        "length_penalty": args.length_penalty,
+        "no_repeat_ngram_size": args.no_repeat_ngram_size,
+    }
+    add_tests(info, args, info["checkpoint"])
+    with tempfile.TemporaryDirectory(prefix="mome-") as temporary:
+        bare = pack(config, weights, Path(temporary, "bare"), info, "")
+        allowed = read_yaml(config).get("imports") or ()
+        # Faces need not be found: lips are cut already.
+        model, conf, described = load_packed(
+            bare, args.device, imports=allowed, downloads=folders_of(config)
         )
-        text = card(args.name or args.expdir.name, info, frozen, args.license)
-        pack(config, weights, args.output, info, text)
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"mome-pack: {error}") from None
+    # Before the model is measured, so that it is with the limit that its users will have.
+    spoken = read_scp(args.dump / args.train_set / "text").values()
+    info["max_new_tokens"] = longest_allowed(spoken, model.tokenizer)
+    transcribe = Transcriber(model, conf, {**described, **info})
+    # What was not at hand is since the model was loaded.
+    info["frozen"] = frozen = {
+        place: part if part["sha256"] else describe_part(part["name"])
+        for place, part in transcribe.info["frozen"].items()
+    }
+    if transcribe.reads("video"):
+        info["crops"] = crops = read_crops(args.dump / args.train_set)
+        if not crops:
+            logging.warning(
+                "%s does not say what cut its lips: those of recordings will be cut by dlib's "
+                "landmarks, and nobody will know whether the model learned from such",
+                args.dump / args.train_set,
+            )
+    clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
+    measured = measure(transcribe, clips, texts, args.beam)
+    info["calibration"] = calibrate(measured)
+    add_flops(measured.rows, config, float(np.median(durations)))
+    info["rates"] = measured.rows
+    info["measured"] = f"{len(clips)} clips of {args.valid_set}, beam {args.beam}, {args.device}"
+    text = card(args.name or args.expdir.name, info, frozen, args.license)
+    pack(config, weights, args.output, info, text)
     print(f"{args.output}: {json.dumps(info['calibration'])}")
     push_to_hub(args)
+
+
+def check_repository(name: str) -> None:
+    """See that the hub can have a repository of this name.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 def push_to_hub(args: argparse.Namespace) -> None:

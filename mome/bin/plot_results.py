@@ -6,104 +6,18 @@ Reads <expdir>/scores.json and writes wer_by_snr and wer_by_rate, as .png and .s
 confidence intervals that are in the scores. Without noisy test sets there is no wer_by_snr.
 """
 
-import argparse
 from pathlib import Path
-from typing import Any
 
-from mome.analysis.decoded import load_scores, rate_order
-from mome.analysis.figures import headless_pyplot, save
-from mome.analysis.wer import rate_name
+from mome.analysis.decoded import scores_by_condition
+from mome.analysis.result_figures import draw_by_rate, draw_by_snr
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
-from mome.data import test_sets
-from mome.models.rates import TASKS, parse_rate_pair
-
-STYLES = {"avsr": ("o", "-"), "asr": ("s", "--"), "vsr": ("^", ":")}  # told apart without colour
-FRAMES = {"audio": 50, "video": 25}  # of Whisper and of lip encoders in a second
-Points = list[tuple[float, dict[str, float]]]  # place on the axis, score
 
 
-def read_scores(expdir: Path, tag: str = "") -> dict[tuple[str, str, str], dict[str, float]]:
-    """The scores that stage 5 wrote: (task, test set, rate pair) -> score.
-
-    Raises:
-        FileNotFoundError, ValueError: as of :func:`mome.analysis.decoded.load_scores`.
-    """
-    scores = {}
-    for key, score in load_scores(expdir, tag).items():
-        task, *rest = key.split("/")
-        if task in TASKS and len(rest) == 2:
-            scores[task, rest[0], rest[1]] = score
-    return scores
-
-
-def by_snr(scores: dict, base: str, noise: str) -> tuple[dict[tuple[str, str], Points], list[str]]:
-    """WER against SNR: (task, rate pair) -> points, and the names of the axis' places.
-
-    The last place is the clean set. Lips do not hear noise, so VSR is the same at all of them.
-
-    Raises:
-        ValueError: if no set with this noise is decoded; names what there is.
-    """
-    sets = {name: test_sets.parse(name) for _, name, _ in scores}
-    noisy: dict[float, str] = {}
-    for name, each in sets.items():
-        plain = each.base == base and not (each.swap or each.corruption)
-        if plain and each.noise == noise and each.snr is not None:
-            noisy[each.snr] = name
-    if not noisy:
-        raise ValueError(
-            f"no set of {base} with {noise} is decoded; decoded are {', '.join(sorted(sets))}"
-        )
-    places = [*(noisy[snr] for snr in sorted(noisy)), base]
-    names = [*(f"{snr:g}" for snr in sorted(noisy)), "clean"]
-    lines: dict[tuple[str, str], Points] = {}
-    read = {(task, pair) for task, _, pair in scores}
-    for task, pair in sorted(read, key=lambda each: rate_order(each[1])):
-        points = []
-        for place, name in enumerate(places):
-            found = scores.get((task, base if task == "vsr" else name, pair))
-            if found is not None:
-                points.append((float(place), found))
-        lines[task, pair] = points
-    return lines, names
-
-
-def by_rate(scores: dict, base: str) -> dict[str, Points]:
-    """WER of a clean set against tokens a second that the LLM reads: name of a line -> points.
-
-    ASR and VSR are a line each; AVSR is one for each audio rate.
-    """
-    lines: dict[str, Points] = {}
-    for task, name, pair in sorted(
-        scores, key=lambda key: (TASKS.index(key[0]), rate_order(key[2]))
-    ):
-        if name != base:
-            continue
-        rates = parse_rate_pair(pair)
-        title = f"{task.upper()}, audio {rates.audio}" if task == "avsr" else task.upper()
-        tokens = sum(FRAMES[kind] / rate for kind, rate in rates.rates.items())
-        lines.setdefault(title, []).append((tokens, scores[task, name, pair]))
-    return {title: sorted(points, key=lambda point: point[0]) for title, points in lines.items()}
-
-
-def draw_line(panel: Any, points: Points, marker: str, style: str, name: str) -> None:
-    """A line with the scores' confidence intervals as bars."""
-    places = [place for place, _ in points]
-    wers = [score["wer"] for _, score in points]
-    bars = [
-        [score["wer"] - score["low"] for _, score in points],
-        [score["high"] - score["wer"] for _, score in points],
-    ]
-    panel.errorbar(
-        places, wers, yerr=bars, marker=marker, linestyle=style, markersize=4, capsize=2, label=name
-    )
-
-
+@in_one_line("mome-plot-results")
 def main(argv: list[str] | None = None) -> None:
     """Draw what the scores allow."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
     parser.add_argument("--test_set", default="test", help="clean set, also of the noisy copies")
@@ -112,46 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     demand_installed("mome-plot-results", "matplotlib")
     output = args.output or args.expdir / "figures"
-    try:
-        scores = read_scores(args.expdir, args.decode_tag)
-        rates = by_rate(scores, args.test_set)
-        if not rates:
-            raise ValueError(f"{args.test_set} is not decoded; stage 5 does it")
-        noisy = by_snr(scores, args.test_set, args.noise) if args.noise else None
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"mome-plot-results: {error}") from None
-
-    pyplot = headless_pyplot()
-    figure, panel = pyplot.subplots(figsize=(3.5, 2.8))
-    dashes = iter(["-", "--", "-.", ":"])  # AVSR's lines, one for each audio rate
-    for title, points in rates.items():
-        marker, style = STYLES[title.split(",")[0].lower()]
-        draw_line(panel, points, marker, next(dashes, style) if marker == "o" else style, title)
-    panel.set_xlabel("audio and video tokens a second")
-    panel.set_ylabel(f"{rate_name(scores.values())} (%)")
-    panel.set_ylim(bottom=0)
-    panel.legend(fontsize=7)
-    figure.tight_layout()
-    save(figure, output / "wer_by_rate.png", output / "wer_by_rate.svg")
+    scores = scores_by_condition(args.expdir, args.decode_tag)
+    draw_by_rate(scores, args.test_set, output)
     print(output / "wer_by_rate.png")
-    if noisy is not None:
-        lines, names = noisy
-        pairs = {task: [p for t, p in lines if t == task] for task in TASKS}
-        # A panel each for the finest and the coarsest rates.
-        figure, panels = pyplot.subplots(1, 2, figsize=(7.0, 2.8), sharey=True)
-        for panel, index in zip(panels, (0, -1), strict=True):
-            for task in TASKS:
-                if pairs[task]:
-                    pair = pairs[task][index]
-                    title = f"{task.upper()} {pair.replace('_', ' ')}"
-                    draw_line(panel, lines[task, pair], *STYLES[task], title)
-            panel.set_xticks(range(len(names)), names)
-            panel.set_xlabel(f"SNR, {args.noise} (dB)")
-            panel.legend(fontsize=7)
-        panels[0].set_ylabel(f"{rate_name(scores.values())} (%)")
-        panels[0].set_ylim(bottom=0)  # of both
-        figure.tight_layout()
-        save(figure, output / "wer_by_snr.png", output / "wer_by_snr.svg")
+    if args.noise:
+        draw_by_snr(scores, args.test_set, args.noise, output)
         print(output / "wer_by_snr.png")
 
 

@@ -13,7 +13,6 @@ shares of assignments that each layer has lost.
 
 import argparse
 import json
-import logging
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ from mome.adapters.experts import MoME, is_stock
 from mome.adapters.mome import MoMEAdapter
 from mome.adapters.pruning import most_asked, without_experts
 from mome.analysis.routing import expert_shares
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import extra
 from mome.common.memory import naming_utterances
 from mome.common.yaml_files import read_yaml
 from mome.data.kaldi import read_scp, write_text
 from mome.models.avsr import AVSRModel
+from mome.tasks.checkpoint import check_trained, read_checkpoint
 from mome.tasks.data_folders import STREAMS, streams_of
-from mome.tasks.packed import check_trained, read_checkpoint
 
 with extra("mome-prune-experts"):
     from espnet2.train.dataset import ESPnetDataset
@@ -45,9 +45,7 @@ PREFIX = "decoder.adapter.layers"
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--weights", default="valid.acc.best.pth", help="checkpoint in it")
     parser.add_argument("--data", type=Path, required=True, help="set of stage 2, not of a test")
@@ -154,14 +152,12 @@ def prune(args: argparse.Namespace) -> None:
     )
 
 
+@in_one_line("mome-prune-experts")
 def main(argv: list[str] | None = None) -> None:
     """Prune a model."""
     args = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
-    try:
-        prune(args)
-    except (OSError, ValueError, MemoryError) as error:
-        raise SystemExit(f"mome-prune-experts: {error}") from None
+    start_log()
+    prune(args)
 
 
 if __name__ == "__main__":

@@ -14,25 +14,27 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from mome.analysis import expert_figure, token_figure
 from mome.analysis.conditions import describe_copies, describe_search
-from mome.analysis.decoded import decode_folder, rate_order, read_how
-from mome.analysis.report import Figure, Scores, page, read_clips, sets_to_show
+from mome.analysis.curves import draw_curves
+from mome.analysis.decoded import Scores, decode_folder, rate_order, read_how, scores_by_condition
+from mome.analysis.report import Figure, page, read_clips, sets_to_show
+from mome.analysis.result_figures import draw_by_rate, draw_by_snr
 from mome.analysis.wer import rate_name
-from mome.bin import plot_experts, plot_results, plot_tokens, plot_training
-from mome.bin.transcribe import open_for_crops
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.rates import TASKS
-from mome.tasks.packed import folders_of, opened, read_info
+from mome.tasks.frozen_parts import folders_of
+from mome.tasks.packed import opened, read_info
+from mome.transcribe.prepared import encoded, open_for_crops
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
@@ -49,69 +51,72 @@ def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure]
     task = next(task for task in TASKS if any(task == each for each, _, _ in scores))
     pairs = sorted({pair for each, _, pair in scores if each == task}, key=rate_order)
     losses = [f"valid loss_{task}_{pair}" for pair in pairs]
-    noisy = [test_sets.parse(name).noise for name in sets_to_show(scores, args.test_set)[1:]]
-    data = args.dump / args.test_set
+    shown = map(test_sets.parse, sets_to_show(scores, args.test_set))
+    noises = [each.noise for each in shown if each.noise]
+    data, output = args.dump / args.test_set, args.output
     model = cache(lambda: open_for_crops(of_training(args)))
 
     def draw_results() -> None:
-        options = ["--expdir", args.expdir, "--decode_tag", args.decode_tag]
-        options += ["--test_set", args.test_set, "--output", args.output]
-        options += ["--noise", *noisy] if noisy else []
-        plot_results.main([str(option) for option in options])
+        draw_by_rate(scores, args.test_set, output)
+
+    def draw_noise() -> None:
+        draw_by_snr(scores, args.test_set, noises[0], output)
 
     def draw_training() -> None:
-        output = args.output / "training.png"
-        options = ["--expdirs", args.expdir, "--statistics", *losses, "--output", output]
-        plot_training.main([str(option) for option in options])
+        draw_curves([args.expdir], [args.expdir.name], losses, output / "training.png")
 
     def draw_experts() -> None:
-        plot_experts.show(model(), data, task, args.max_clips, args.output)
+        clips = encoded(model(), data, task, args.max_clips)
+        expert_figure.show(model().model, clips, task, args.test_set, output)
 
     def draw_tokens() -> None:
-        plot_tokens.show(model(), data, None, args.output)
+        trained = model().model
+        features, (text,) = next(encoded(model(), data, trained.main_task, 1))
+        token_figure.draw(token_figure.tokens_of(trained, features), text, output)
 
     rate = rate_name(scores.values())
-    by_tokens = (
+    by_tokens = Figure(
         f"{rate} against tokens",
         "Clean test set; the LLM reads fewer tokens at coarser rates.",
-        "wer_by_rate.png",
+        output / "wer_by_rate.png",
     )
-    by_noise = (
+    by_noise = Figure(
         f"{rate} against noise",
         "At the finest rates, and at the coarsest.",
-        "wer_by_snr.png",
+        output / "wer_by_snr.png",
     )
-    training = (
+    training = Figure(
         "Training",
         f"Loss on the validation set by steps, {task.upper()}, one panel for each rate pair.",
-        "training.png",
+        output / "training.png",
     )
-    experts = (
+    experts = Figure(
         "Experts",
         "Share of each routed expert in the assignments of a layer, by rate pair and kind of "
         f"token, over {args.max_clips} clips.",
-        "experts.png",
+        output / "experts.png",
     )
-    tokens = (
+    tokens = Figure(
         "Tokens",
         "Cosine similarity of the tokens that the LLM reads of one sentence, across rates and "
         "modalities: a for audio, v for video, and the rate.",
-        "tokens.png",
+        output / "tokens.png",
     )
     figures, missing = [], []
-    for program, draw, drawn in (
-        ("mome-plot-results", draw_results, [by_tokens, by_noise] if noisy else [by_tokens]),
-        ("mome-plot-training", draw_training, [training]),
-        ("mome-plot-experts", draw_experts, [experts]),
-        ("mome-plot-tokens", draw_tokens, [tokens]),
+    for program, draw, figure in (
+        ("mome-plot-results", draw_results, by_tokens),
+        *([("mome-plot-results", draw_noise, by_noise)] if noises else []),
+        ("mome-plot-training", draw_training, training),
+        ("mome-plot-experts", draw_experts, experts),
+        ("mome-plot-tokens", draw_tokens, tokens),
     ):
         try:
             draw()
-        except (SystemExit, OSError, ValueError) as error:
-            reason = str(error) if isinstance(error, SystemExit) else f"{program}: {error}"
-            missing += [f"Not drawn: {title}. {reason}" for title, _, _ in drawn]
+        except (OSError, ValueError) as error:
+            missing.append(f"Not drawn: {figure.title}. {program}: {error}")
         else:
-            figures += [Figure(title, said, args.output / file) for title, said, file in drawn]
+            figures.append(figure)
+            print(figure.path)
     for line in missing:
         print(line)
     return figures, missing
@@ -152,26 +157,24 @@ def describe_decoding(decode: Path, dump: Path, names: Iterable[str]) -> str:
     return " ".join([decoded, *copies])
 
 
+@in_one_line("mome-report")
 def main(argv: list[str] | None = None) -> None:
     """Draw the figures, collect clips, write the page."""
     args = parse(argv)
     demand_installed("mome-report", "matplotlib")
     args.output = args.output or args.expdir / "report"
     packed = packed_of(args)
-    try:
-        scores = plot_results.read_scores(args.expdir, args.decode_tag)
-        if not any(name == args.test_set for _, name, _ in scores):
-            sets = ", ".join(sorted({name for _, name, _ in scores})) or "nothing"
-            raise ValueError(f"{args.test_set} is not decoded, but {sets}; stage 5 does it")
-        decode = decode_folder(args.expdir, args.decode_tag)
-        clips = read_clips(decode, args.dump, scores, args.test_set, args.clips)
-        decoded = describe_decoding(decode, args.dump, [name for _, name, _ in scores])
-        about = "The model is not packed; stage 6 does it."
-        if packed.exists():
-            with opened(packed) as folder:
-                about = f"Trained on {read_info(folder, packed)['trained_on']}."
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"mome-report: {error}") from None
+    scores = scores_by_condition(args.expdir, args.decode_tag)
+    if not any(name == args.test_set for _, name, _ in scores):
+        sets = ", ".join(sorted({name for _, name, _ in scores})) or "nothing"
+        raise ValueError(f"{args.test_set} is not decoded, but {sets}; stage 5 does it")
+    decode = decode_folder(args.expdir, args.decode_tag)
+    clips = read_clips(decode, args.dump, scores, args.test_set, args.clips)
+    decoded = describe_decoding(decode, args.dump, [name for _, name, _ in scores])
+    about = "The model is not packed; stage 6 does it."
+    if packed.exists():
+        with opened(packed) as folder:
+            about = f"Trained on {read_info(folder, packed)['trained_on']}."
     figures, missing = draw_figures(args, scores)
     html = page(args.expdir.resolve().name, about, decoded, scores, figures, missing, clips)
     write_text(args.output / "report.html", html)

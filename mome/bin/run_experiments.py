@@ -58,14 +58,16 @@ from mome.analysis.experiments import (
     is_trained,
     left,
     read_list,
+    read_run,
     trainings_left,
 )
-from mome.bin.run_once import config_settings
 from mome.common.atomic_files import write_bytes
+from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
 from mome.common.marks import OtherSettings, differences, read_mark
 from mome.common.processes import default_jobs
+from mome.tasks.config import config_settings
 
 REPORT_SECONDS = 60  # between two reports on the way
 GRACE_SECONDS = 20  # for what is stopped to end by itself
@@ -78,9 +80,7 @@ NEUTRAL = NEUTRAL_SETTINGS | set(
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--recipe", type=Path, default=Path(), help="folder of run.sh")
     parser.add_argument("--list", type=Path, default=Path("conf/experiments.yaml"))
     parser.add_argument("--train_config", type=Path, default=Path("conf/train.yaml"))
@@ -160,7 +160,7 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
         begun = (folder / "checkpoint.pth").is_file() or is_trained(folder)
         if not begun or not (folder / "run.json").is_file():
             continue
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        before = read_run(folder)["settings"]
         now = settings_of(training, args)
         if args.report_only == "true":  # which needs no options of run.sh
             now["run_opts"] = before["run_opts"]
@@ -249,7 +249,7 @@ def run(
     what: dict[str, Any] = {"settings": settings_of(training, args), "revisions": []}
     resumed = (folder / "checkpoint.pth").is_file() and notes.is_file()
     if resumed:
-        what["revisions"] = json.loads(notes.read_text(encoding="utf-8"))["revisions"]
+        what["revisions"] = read_run(folder)["revisions"]
     what["revisions"].append(revision(args.recipe))
     (folder / "scores.json").unlink(missing_ok=True)  # of an older training
     write_bytes(notes, (json.dumps(what) + "\n").encode())
@@ -327,22 +327,20 @@ def write_report(
     return args.folder / "RESULTS.md"
 
 
+@in_one_line("mome-run-experiments", RuntimeError)
 def main(argv: list[str] | None = None) -> None:
     """Work off the list."""
     args = parse(argv)
     demand_installed("mome-run-experiments", "matplotlib")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        listed = read_list(args.list, args.train_config)
-        args.task = listed.task
-        chosen = listed.only(args.only)
-        check_unchanged(all_trainings(listed, chosen), args)
-        if args.report_only == "false":
-            with locked(args.folder) as lock:
-                work(listed, chosen, args, lock)
-        print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RuntimeError, OtherSettings) as error:
-        raise SystemExit(f"mome-run-experiments: {error}") from None
+    listed = read_list(args.list, args.train_config)
+    args.task = listed.task
+    chosen = listed.only(args.only)
+    check_unchanged(all_trainings(listed, chosen), args)
+    if args.report_only == "false":
+        with locked(args.folder) as lock:
+            work(listed, chosen, args, lock)
+    print(write_report(listed, chosen, args).read_text(encoding="utf-8"))
 
 
 def environments(jobs: int, ngpu: int) -> list[dict[str, str]]:

@@ -16,7 +16,6 @@ With --valid FOLDER... the work is finished when these data folders are valid. I
 next call looks whether they have been repaired, and otherwise does the work again.
 """
 
-import argparse
 import logging
 import os
 import shlex
@@ -31,10 +30,10 @@ from pathlib import Path
 
 import psutil
 
+from mome.common.command import in_one_line, parser_for
 from mome.common.marks import (
     MODULES,
     SOURCE,
-    OtherSettings,
     fingerprint,
     is_done,
     is_made,
@@ -44,7 +43,7 @@ from mome.common.marks import (
 )
 from mome.common.training_log import Follower
 from mome.common.yaml_files import read_yaml
-from mome.tasks.config import read_config
+from mome.tasks.config import config_settings, read_config
 from mome.tasks.extensions import module_digests
 
 LAST_LINES = 30  # of a training that failed, which are shown
@@ -89,17 +88,6 @@ def command_settings(command: list[str]) -> dict[str, object]:
 def _relative(text: str) -> str:
     text = text.replace(f"{Path.cwd()}/", "")
     return text.replace(f"{ROOT}/", f"{os.path.relpath(ROOT)}/")
-
-
-def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, object]:
-    """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
-    settings: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            settings |= config_settings(value, f"{prefix}{key}.")
-        else:
-            settings[f"{prefix}{key}"] = value
-    return settings
 
 
 def kept_sources(mark: Path, settings: Mapping[str, object]) -> dict[str, object]:
@@ -176,11 +164,10 @@ def steps_of(settings: Mapping[str, object]) -> int | None:
     return int(str(steps)) if str(steps).isdecimal() else None
 
 
+@in_one_line("mome-run-once")
 def main(argv: list[str] | None = None) -> None:
     """Compare, run and mark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--mark", type=Path, required=True, help="e.g. dump/test/.done")
     parser.add_argument("--needs", nargs="*", default=[], help="marks or files of its inputs")
     parser.add_argument(
@@ -224,17 +211,14 @@ def main(argv: list[str] | None = None) -> None:
     what = args.mark.name.removesuffix(".done").lstrip(".")
     log = args.mark.with_name(f"{what}.log" if what else "log")
     force = args.force == "true"
-    try:
-        settings = command_settings(command)
-        named = args.modules_of and args.modules_of.is_file()
-        if named and (names := read_yaml(args.modules_of).get("imports")):
-            settings[MODULES] = module_digests(names)
-        for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
-            settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
-        settings |= kept_sources(args.mark, settings)
-        done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
-    except (OtherSettings, FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    settings = command_settings(command)
+    named = args.modules_of and args.modules_of.is_file()
+    if named and (names := read_yaml(args.modules_of).get("imports")):
+        settings[MODULES] = module_digests(names)
+    for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
+        settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
+    settings |= kept_sources(args.mark, settings)
+    done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
     if done:
         logging.info("done already: %s", args.mark)
     elif not force and is_made(args.mark, settings) and are_valid(args.valid, log):

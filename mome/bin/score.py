@@ -5,7 +5,6 @@ Reads <expdir>/decode/<task>/<set>/<rate pair>/{text,decode.json} and the refere
 With --decode_tag X the folder is decode_X, and the files are RESULTS_X.md and scores_X.json.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,13 +13,19 @@ from mome.analysis.conditions import demand_alike, describe_copies, describe_sea
 from mome.analysis.decoded import add_arguments, decode_folder, rate_order, settings_digest
 from mome.analysis.repetition import LONGEST, TIMES, count_loops
 from mome.analysis.wer import NORMALISATION, Score, guess, rate_name, score
-from mome.common.marks import OtherSettings
+from mome.common.command import in_one_line, parser_for
+from mome.common.json_files import read_json
+from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.data.exclusions import FILE, OF_STAGE_1, OFFICIAL_SIZE, WHOLE_PICTURE, count_excluded
 from mome.data.kaldi import read_scp, write_text
 from mome.models.rates import TASKS
 
 Key = tuple[str, str, str]  # task, set, rate pair
+DETAILS = (
+    *("task", "test set", "rates", "WER", "CER", "sub", "del", "ins", "words", "utterances"),
+    *("cut off", "loops"),
+)
 
 
 def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]]:
@@ -37,7 +42,7 @@ def collect(decode: Path, dump: Path) -> tuple[dict[Key, Score], dict[Key, dict]
     paths = sorted(decode.glob("*/*/*/text"))
     if not paths:
         raise FileNotFoundError(f"{decode} holds no transcripts; run stage 5")
-    decoded = {path: json.loads((path.parent / "decode.json").read_text()) for path in paths}
+    decoded = {path: read_json(path.parent / "decode.json", "run stage 5 again") for path in paths}
     demand_alike({path.parent: each.get("settings", {}) for path, each in decoded.items()}, dump)
     for path, found in decoded.items():
         task, name, pair = path.parts[-4:-1]
@@ -108,37 +113,32 @@ def markdown(
         pairs = sorted({pair for t, _, pair in scores if t == task}, key=rate_order)
         if not rows:
             continue
-        lines += [f"## {task.upper()}", "", "| test set | " + " | ".join(pairs) + " |"]
-        lines.append("| --- |" + " --- |" * len(pairs))
+        cells = []
         for name in rows:
-            cells = []
-            for pair in pairs:
-                cell = scores.get((task, name, pair))
-                cells.append(f"{cell.wer:.1f} [{cell.low:.1f}, {cell.high:.1f}]" if cell else "")
             of_characters = any(s.unit != "word" for (_, n, _), s in scores.items() if n == name)
-            row = test_sets.parse(name).describe() + " (CER)" * of_characters
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            row = [test_sets.parse(name).describe() + " (CER)" * of_characters]
+            for pair in pairs:
+                found = scores.get((task, name, pair))
+                row.append(interval(found) if found else "")
+            cells.append(row)
         for name, value in guesses.items():
-            guessed = f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
-            lines.append(f"| guessing: {name} |" + f" {guessed} |" * len(pairs))
+            cells.append([f"guessing: {name}", *[interval(value)] * len(pairs)])
+        lines += [f"## {task.upper()}", "", *markdown_table(["test set", *pairs], cells, "<")]
         lines.append("")
-    lines += [
-        "## Details",
-        "",
-        "| task | test set | rates | WER | CER | sub | del | ins | words | utterances | cut off "
-        "| loops |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    details = []
     for task, name, pair in sorted(
         scores, key=lambda k: (TASKS.index(k[0]), order(k[1]), rate_order(k[2]))
     ):
-        s = scores[task, name, pair]
-        lines.append(
-            f"| {task} | {name} | {pair} | {s.wer:.2f} | {s.cer:.2f} | {s.substitutions} | "
-            f"{s.deletions} | {s.insertions} | {s.words} | {s.utterances} | "
-            # Decodings of earlier versions did not count.
-            f"{how[task, name, pair].get('unfinished', '?')} | {how[task, name, pair]['loops']} |"
+        s, of_condition = scores[task, name, pair], how[task, name, pair]
+        details.append(
+            [
+                *(task, name, pair, f"{s.wer:.2f}", f"{s.cer:.2f}"),
+                *(s.substitutions, s.deletions, s.insertions, s.words, s.utterances),
+                # Decodings of earlier versions did not count.
+                *(of_condition.get("unfinished", "?"), of_condition["loops"]),
+            ]
         )
+    lines += ["## Details", "", *markdown_table(DETAILS, details, "<<<>")]
     lines += [
         "",
         "Cut off: transcripts without an end within the limit of new tokens. Loops: transcripts",
@@ -151,24 +151,25 @@ def markdown(
     return "\n".join([*lines, "```", ""])
 
 
+def interval(value: Score) -> str:
+    """An error rate with its confidence interval."""
+    return f"{value.wer:.1f} [{value.low:.1f}, {value.high:.1f}]"
+
+
 def order(name: str) -> tuple:
     """Sort sets as tables list them."""
     return test_sets.parse(name).order
 
 
+@in_one_line("mome-score")
 def main(argv: list[str] | None = None) -> None:
     """Write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_arguments(parser)
     parser.add_argument("--train_text", type=Path, help="training transcripts, to score guessing")
     args = parser.parse_args(argv)
     tag = f"_{args.decode_tag}" if args.decode_tag else ""
-    try:
-        scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
-    except (OtherSettings, OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)
     guesses = {}
     if args.train_text is not None:
         name = min((name for _, name, _ in scores), key=order)

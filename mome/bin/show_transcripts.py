@@ -8,7 +8,6 @@ the word error rates. Reads <expdir>/decode/<task>/<set>/<rate pair>/text and
 that, the program says so.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mome.analysis.confusions import Step, align
 from mome.analysis.decoded import add_arguments, decode_folder, read_prepared, read_transcripts
 from mome.analysis.wer import normalised_pairs
 from mome.common.atomic_files import write_bytes
+from mome.common.command import in_one_line, parser_for
 from mome.data.pictures import BLACK, caption, encode_png, filmstrip, put_text, text_width
 from mome.data.text import normalise
 from mome.data.video import read_lips
@@ -209,11 +209,10 @@ def collect(
     ]
 
 
+@in_one_line("mome-show-transcripts")
 def main(argv: list[str] | None = None) -> None:
     """Draw the picture, write it, and say what it shows."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     add_arguments(parser)
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
     parser.add_argument("--conditions", nargs="+", required=True, help='e.g. "vsr v2" "avsr a4_v2"')
@@ -224,17 +223,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--columns", type=int, default=8, help="crops of each")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        conditions = [parse_condition(text) for text in args.conditions]
-        if min(args.rows, args.columns) < 1:
-            raise ValueError("--rows and --columns are at least 1")
-        lips = read_prepared(args.dump, args.set, "lip.scp")
-        chosen = choose(lips, args.utterances, args.rows, args.seed)
-        decode = decode_folder(args.expdir, args.decode_tag)
-        shown = collect(decode, args.dump, args.set, conditions, chosen)
-        data, columns, scale = draw_within(shown, args.columns, args.title)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    conditions = [parse_condition(text) for text in args.conditions]
+    if min(args.rows, args.columns) < 1:
+        raise ValueError("--rows and --columns are at least 1")
+    lips = read_prepared(args.dump, args.set, "lip.scp")
+    chosen = choose(lips, args.utterances, args.rows, args.seed)
+    decode = decode_folder(args.expdir, args.decode_tag)
+    shown = collect(decode, args.dump, args.set, conditions, chosen)
+    data, columns, scale = draw_within(shown, args.columns, args.title)
     write_bytes(args.output, data)
     print(f"{args.output}, {len(data) / 1000:.0f} kB: " + " ".join(chosen))
     if (columns, scale) != (args.columns, 1):

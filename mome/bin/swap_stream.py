@@ -6,9 +6,9 @@ are exchanged between utterances of similar length and different text. Writes da
 set with one stream, or with one text, there is nothing to exchange, and no copy is made.
 """
 
-import argparse
 from pathlib import Path
 
+from mome.common.command import in_one_line, parser_for
 from mome.data import test_sets
 from mome.data.kaldi import copy_data_dir, read_scp
 
@@ -54,11 +54,10 @@ def swap_streams(data: Path, dump: Path) -> None:
         print(f"{dump / copy.name}: {len(other)} utterances with the {stream} of another one")
 
 
+@in_one_line("mome-swap-stream")
 def main(argv: list[str] | None = None) -> None:
     """Write the folders of all sets."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--sets", nargs="+", default=["test"])
     args = parser.parse_args(argv)

@@ -9,23 +9,23 @@ and the GPU memory that training will take.
 from torch.multiprocessing import ProcessExitedException
 
 from mome.analysis.dry_run import report
+from mome.common.command import in_one_line
 from mome.common.extras import extra
-from mome.common.one_line import in_one_line
 from mome.tasks.config import parse
 
 with extra("mome-train"):
     from mome.tasks.avsr import AVSRTask
 
 
+@in_one_line("mome-train")
 def main(argv: list[str] | None = None) -> None:
     """Train, or report what would be trained."""
     args = parse(argv)
     try:
-        with in_one_line("mome-train"):
-            if args.dry_run:
-                print(report(args))
-            else:
-                AVSRTask.main(args=args)
+        if args.dry_run:
+            print(report(args))
+        else:
+            AVSRTask.main(args=args)
     except ProcessExitedException as error:
         # Of a GPU's process PyTorch knows no more than that; it has said itself what failed.
         raise SystemExit(

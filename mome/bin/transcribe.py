@@ -27,14 +27,14 @@ from typing import get_args
 from tqdm import tqdm
 
 from mome.common.atomic_files import write_bytes
+from mome.common.command import parser_for
 from mome.data.video import MediaError, reason_of
-from mome.lips.detectors import DETECTORS
-from mome.tasks.packed import load_packed
+from mome.transcribe.arguments import add_model_arguments
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.faces import find_tracker
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import Progress, Transcriber, check_device
+from mome.transcribe.transcriber import Progress, Transcriber
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
@@ -51,9 +51,7 @@ SUFFIXES = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     defaults = Options()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("recordings", nargs="+", metavar="RECORDING")
     parser.add_argument("--model", type=Path, required=True, help="packed model, folder or .zip")
     parser.add_argument(
@@ -102,59 +100,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
     return parser.parse_args(argv)
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of programs that read recordings: what finds faces, and the parts of the model."""
-    parser.add_argument(
-        "--detector",
-        choices=DETECTORS,
-        help="finds faces, alone; default: the one that cut the lips of the model's training, by "
-        "the same landmark model, and where that finds no face, the other, if its model is there. "
-        "If another than that of the training is named, transcripts note it",
-    )
-    add_part_arguments(parser)
-
-
-def add_part_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of programs that load a packed model: where its parts are, and what it may import."""
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder with the model's frozen parts and the models that find faces; may be repeated "
-        "and is searched before $MOME_DOWNLOADS and ./downloads",
-    )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module of the model's author that it may import; may be repeated",
-    )
-
-
-def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of programs that read clips of stage 2 by a packed model; see `open_for_crops`."""
-    parser.add_argument("--model", type=Path, required=True, help="packed model")
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    add_part_arguments(parser)
-
-
-def open_for_crops(args: argparse.Namespace) -> Transcriber:
-    """The packed model of a program that reads lips which are cut already: no face is to be found.
-
-    Args:
-        args: the options of `add_crop_arguments`.
-
-    Raises:
-        FileNotFoundError, PackedModelError, ValueError: as `Transcriber.load`.
-    """
-    check_device(args.device)
-    return Transcriber(*load_packed(args.model, args.device, args.imports, args.downloads))
 
 
 def budget(text: str) -> Budget:

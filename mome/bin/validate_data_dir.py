@@ -6,17 +6,16 @@ video of different length. --fix first drops utterances that a file lacks, sorts
 spk2utt.
 """
 
-import argparse
 from pathlib import Path
 
+from mome.common.command import in_one_line, parser_for
 from mome.data.kaldi import fix_data_dir, validate_data_dir
 
 
+@in_one_line("mome-validate-data-dir")
 def main(argv: list[str] | None = None) -> None:
     """Validate each folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="e.g. data/train")
     parser.add_argument("--fix", action="store_true", help="repair what can be")
     parser.add_argument("--check_media", action="store_true", help="open every recording")
@@ -29,10 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     count = 0
     for folder in args.folders:
         if args.fix:
-            try:
-                print(f"{folder}: {fix_data_dir(folder)} utterances kept")
-            except (OSError, ValueError) as error:
-                raise SystemExit(str(error)) from None
+            print(f"{folder}: {fix_data_dir(folder)} utterances kept")
         problems = validate_data_dir(
             folder, args.check_media, args.frame_rate, args.tolerance, args.nj
         )

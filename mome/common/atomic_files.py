@@ -1,10 +1,13 @@
-"""Write files atomically.
+"""Write files and folders atomically.
 
-A file is written to a temporary name and renamed when it is complete. If the process is killed or
-the disk is full, no incomplete file has the final name.
+They are written to a temporary name and renamed when they are complete. If the process is killed or
+the disk is full, nothing incomplete has the final name.
 """
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,6 +30,33 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             f"{error.strerror}; nothing is half-written: mend it and run the same command again"
         )
         raise OSError(error.errno, reason, str(path)) from error
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name for a file or folder, which takes the place of ``path`` after the context.
+
+    What an error leaves there is deleted, and so is what a killed process has left: one process at
+    a time may write a path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    _delete(partial)
+    try:
+        yield partial
+        if path.is_dir():
+            _delete(path)
+        partial.replace(path)
+    finally:
+        _delete(partial)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_partial(folder: str | Path) -> None:

@@ -7,18 +7,18 @@ from typing import Any
 from mome.common.text_files import read_text
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
+def read_json(path: str | Path, remedy: str = "get it anew") -> dict[str, Any]:
     """The keys and values of a JSON file.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: for what is no JSON, or no object with keys; names the file.
+        ValueError: for what is no JSON, or no object with keys; names the file and the remedy.
     """
     text = read_text(path)
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}); get it anew") from None
+        raise ValueError(f"{path} cannot be read (no JSON: {error}); {remedy}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is no JSON with keys and values; get it anew")
+        raise ValueError(f"{path} cannot be read (no JSON with keys and values); {remedy}")
     return values

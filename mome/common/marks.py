@@ -35,7 +35,7 @@ NEUTRAL = frozenset(
 )
 
 
-class OtherSettings(Exception):
+class OtherSettings(ValueError):
     """Work is there that was made with other settings than those asked for."""
 
 

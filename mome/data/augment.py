@@ -17,7 +17,7 @@ def power(samples: np.ndarray) -> float:
 
 def snr_of(speech: np.ndarray, noisy: np.ndarray) -> float:
     """Signal-to-noise ratio in dB of a mixture, given its clean speech."""
-    return 10 * np.log10(power(speech) / power(noisy.astype(np.float64) - speech))
+    return float(10 * np.log10(power(speech) / power(noisy.astype(np.float64) - speech)))
 
 
 def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

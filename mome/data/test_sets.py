@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mome.common.atomic_files import write_bytes
+from mome.common.json_files import read_json
 from mome.common.marks import Settings, demand_same, fingerprint
 from mome.data.corrupt import CORRUPTIONS, STRENGTHS
 from mome.data.corrupt import describe as describe_corruption
@@ -168,15 +169,8 @@ def read_list(dump: Path) -> dict[str, dict[str, object]]:
         ValueError: if the list cannot be read.
     """
     path = list_path(dump)
-    try:
-        return {name: dict(settings) for name, settings in json.loads(path.read_text()).items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); remove it and run stage 3 again, which keeps what is"
-            " finished"
-        ) from error
+    remedy = "remove it and run stage 3 again, which keeps what is finished"
+    return read_json(path, remedy) if path.is_file() else {}
 
 
 def settings_of(dump: Path, name: str) -> dict[str, object]:

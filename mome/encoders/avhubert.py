@@ -101,7 +101,6 @@ class AVHubertEncoder(Encoder):
     As in the published code, the audio half of the fused features is zero when only lips are read.
 
     Args:
-        input_size: for ESPnet's interface; the input is the crops themselves.
         size: ``base`` or ``large``; None takes the size of the weights, or large without weights.
         weights: folder (or the safetensors file in it) that ``mome.bin.convert_avhubert`` wrote,
             or None for random weights.
@@ -118,7 +117,6 @@ class AVHubertEncoder(Encoder):
 
     def __init__(
         self,
-        input_size: int = 1,
         size: str | None = None,
         weights: str | None = None,
         dtype: str = "float32",

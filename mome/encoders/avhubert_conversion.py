@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from mome.common.atomic_files import replacing
 from mome.encoders.avhubert import CONFIG, SIZES, WEIGHTS, build
 
 # Where the encoder's tensors lie: pretrained, fine-tuned sequence-to-sequence, fine-tuned CTC.
@@ -201,7 +202,7 @@ def convert(checkpoint_path: Path, output: Path) -> dict[str, Any]:
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / CONFIG).unlink(missing_ok=True)  # comes last: its presence says that all is there
-    save_file(tensors, output / (WEIGHTS + ".tmp"))
-    (output / (WEIGHTS + ".tmp")).rename(output / WEIGHTS)
+    with replacing(output / WEIGHTS) as partial:
+        save_file(tensors, partial)
     (output / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return config

@@ -45,7 +45,6 @@ class VisualEncoder(Encoder):
     """Narrow lip encoder: 25 frames a second in, 25 frames a second out.
 
     Args:
-        input_size: for ESPnet's interface; the input is the crops themselves.
         shrink: average the crops over squares of so many pixels first; 2 makes all up to the
             transformer 4 times as cheap.
         width: channels of the stem and of the first stage; each later stage doubles them.
@@ -65,7 +64,6 @@ class VisualEncoder(Encoder):
 
     def __init__(
         self,
-        input_size: int = 1,
         shrink: int = 2,
         width: int = 16,
         blocks: tuple[int, ...] | list[int] = (1, 1, 1, 1),

@@ -28,7 +28,6 @@ class WhisperEncoder(Encoder):
     than 30 s is read in windows of 30 s, each by itself.
 
     Args:
-        input_size: for ESPnet's interface; the input is the waveform itself.
         model: hub name (``openai/whisper-small``) or folder of a Transformers Whisper model.
         pad_to_30s: give Whisper its 30 s window, as trained; costs 30 s of computation a clip.
         dtype: of the weights: ``float32``, ``bfloat16``, ``float16`` or ``auto``, the
@@ -43,7 +42,6 @@ class WhisperEncoder(Encoder):
 
     def __init__(
         self,
-        input_size: int = 1,
         model: str = "openai/whisper-small",
         pad_to_30s: bool = False,
         dtype: str = "float32",

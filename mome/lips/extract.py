@@ -1,4 +1,4 @@
-"""Extract the mouth crop of a video file."""
+"""Read the frames of a video and crop the mouth of the face in them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,25 +44,6 @@ class Lips:
     def often_lost(self) -> bool:
         """Whether so much is interpolated that another detector should be asked."""
         return self.lost > OFTEN_LOST * self.seen
-
-
-def extract_lips(
-    path: str | Path,
-    tracker: FaceTracker,
-    landmark_every: int = 3,
-    window: int = 12,
-    max_lost: float = 0.5,
-) -> Lips:
-    """Find the face in a video and crop its mouth; arguments and errors as of `crop_lips`.
-
-    Args:
-        path: video of any size and frame rate.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        MediaError: for a corrupt video or one without video stream.
-    """
-    return crop_lips(read_frames(path), path, tracker, landmark_every, window, max_lost)
 
 
 def crop_lips(

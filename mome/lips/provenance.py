@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mome.common.json_files import read_json
 from mome.data.kaldi import write_text
 from mome.data.video import LIP_RATE, LIP_SIZE
 from mome.lips.crop import CROP_SIDE, MEAN_FACE
@@ -96,16 +97,13 @@ def read_crops(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     settings = folder / "settings.json"
-    try:
-        if path.is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        if not settings.is_file():
-            return {}
-        path = settings
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("lip_dir"):
-            return elsewhere()
-        known = ("detector", "landmark_every", "window")
-        return {key: values[key] for key in known if key in values}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); run stage 2 again") from None
+    remedy = "run stage 2 again"
+    if path.is_file():
+        return read_json(path, remedy)
+    if not settings.is_file():
+        return {}
+    values = read_json(settings, remedy)
+    if values.get("lip_dir"):
+        return elsewhere()
+    known = ("detector", "landmark_every", "window")
+    return {key: values[key] for key in known if key in values}

@@ -6,7 +6,6 @@ the data; then aliases. Strings are a u16 length that counts a closing zero. All
 """
 
 import math
-import shutil
 import struct
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
+from mome.common.atomic_files import replacing
 from mome.common.json_files import read_json
 
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -197,10 +197,7 @@ def convert_whisper(folder: Path, output: Path) -> None:
         return_timestamps=False,
         max_length=448,
     )
-    temporary = output.with_name(output.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.half().save_pretrained(temporary)
-    WhisperFeatureExtractor().save_pretrained(temporary)
-    WhisperTokenizer(tokenizer_file=str(folder / "tokenizer.json")).save_pretrained(temporary)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    tokenizer = WhisperTokenizer(tokenizer_file=str(folder / "tokenizer.json"))
+    with replacing(output) as partial:
+        for part in (model.half(), WhisperFeatureExtractor(), tokenizer):
+            part.save_pretrained(partial)

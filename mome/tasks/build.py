@@ -42,7 +42,7 @@ def build_model(args: argparse.Namespace) -> Any:
     """Build the model that a configuration describes.
 
     Args:
-        args: ESPnet's configuration; see :func:`mome.tasks.packed.namespace`.
+        args: ESPnet's configuration; see :func:`mome.tasks.config.namespace`.
 
     Returns:
         an :class:`AVSRModel` or another of ``MODELS``, with random weights where no file or

@@ -15,6 +15,23 @@ from mome.common.yaml_files import read_yaml
 from mome.tasks import data_folders
 from mome.tasks.extensions import import_modules
 
+# The keys of ESPnet's configuration that a model is built by.
+MODEL_KEYS = (
+    "model",
+    "model_conf",
+    "audio_encoder",
+    "audio_encoder_conf",
+    "video_encoder",
+    "video_encoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "token_list",
+    "freeze_video_encoder",
+    "imports",
+)
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration with its bases merged in.
@@ -65,6 +82,24 @@ def numbers(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         return float(value)
     return value
+
+
+def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, object]:
+    """Flatten a configuration: ``configuration optim_conf.lr`` -> value."""
+    settings: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            settings |= config_settings(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings
+
+
+def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
+    """A configuration as :func:`mome.tasks.build.build_model` takes it."""
+    args = argparse.Namespace(**{**dict.fromkeys(MODEL_KEYS), "use_preprocessor": True, **values})
+    args.imports = args.imports or []
+    return args
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

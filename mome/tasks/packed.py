@@ -10,17 +10,13 @@ A packed model is a folder, or a zip archive of one, with
                             its confidence was calibrated
   README.md                 a model card in the format of the Hugging Face hub
 
-Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it, nor is where they lay: they are named as
-their folder, or as on the hub with the revision that was packed with. They are looked for by that
-name in $MOME_DOWNLOADS or ./downloads, then at that revision in the hub's cache and on the hub, and
-their weights, tokenizer and configuration are checked. Nothing in it is unpickled.
+Frozen parts (the LLM, Whisper, AV-HuBERT) are not in it: they are named, looked for where it is
+opened, and checked; see :mod:`mome.tasks.frozen_parts`. Nothing in it is unpickled.
 """
 
 import argparse
 import errno
-import hashlib
 import json
-import logging
 import shutil
 import tempfile
 import zipfile
@@ -31,19 +27,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mome.common.atomic_files import write_bytes
+from mome.common.atomic_files import replacing, write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
 from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
-from mome.pretrained.places import avhubert_remedy, download_folders, is_hub_name, lies_on_hub
+from mome.tasks.checkpoint import read_checkpoint
+from mome.tasks.config import MODEL_KEYS, namespace
+from mome.tasks.frozen_parts import (
+    PackedModelError,
+    describe_part,
+    dotted,
+    find_part,
+    parts_of,
+    put,
+    texts,
+)
 
 # 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
 FORMAT = 2
@@ -57,60 +60,12 @@ CONFIG, WEIGHTS, LIPS, INFO, CARD = (
 FILES = (CONFIG, WEIGHTS, LIPS, INFO, CARD)
 # What is raised of a damaged archive; of names that are no UTF-8 it is a UnicodeDecodeError.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
-# The keys of ESPnet's configuration that a model is built by.
-KEYS = (
-    "model",
-    "model_conf",
-    "audio_encoder",
-    "audio_encoder_conf",
-    "video_encoder",
-    "video_encoder_conf",
-    "decoder",
-    "decoder_conf",
-    "preprocessor",
-    "preprocessor_conf",
-    "token_list",
-    "freeze_video_encoder",
-    "imports",
-)
-# Where a configuration names its frozen parts. What else names a file or folder is one, too.
-FROZEN = (
-    ("decoder_conf", "lm"),
-    ("audio_encoder_conf", "model"),
-    ("video_encoder_conf", "weights"),
-    ("token_list",),
-)
 LIPS_PLACE = ("video_encoder_conf", "weights")
-# What of a Transformers model's folder decides what the model computes, beside its weights.
-SETTINGS = (
-    "config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-)
-# Configurations, and what in them tells of the program and the folder that wrote them.
-CONFIGURATIONS = ("config.json", "tokenizer_config.json")
-WRITER = (
-    "transformers_version",
-    "_name_or_path",
-    "name_or_path",
-    "is_local",
-    "local_files_only",
-)
 # How many times its size an archive may hold. Weights hardly get smaller by compression, so that
 # more is no model but made to fill a disk.
 MOST_COMPRESSED = 4
-
-type Place = tuple[str | int, ...]
 # Noise is for training.
 TRAINING_ONLY = ("noise_scp", "noise_kinds", "noise_snrs")
-
-
-class PackedModelError(ValueError):
-    """A packed model that cannot be opened; the message names the file and the remedy."""
 
 
 def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], card: str) -> Path:
@@ -135,7 +90,7 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
     """
     check_output(output)
     values = read_yaml(config)
-    kept = {key: values[key] for key in KEYS if key in values}
+    kept = {key: values[key] for key in MODEL_KEYS if key in values}
     for key in TRAINING_ONLY:
         (kept.get("preprocessor_conf") or {}).pop(key, None)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -180,12 +135,9 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
 
 def write_archive(folder: Path, output: Path) -> None:
     """Write a packed model's folder as an archive, which replaces one that is there."""
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        archive = Path(temporary, "packed.zip")
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as into:
-            for path in sorted(folder.iterdir()):
-                into.write(path, path.name)
-        archive.replace(output)
+    with replacing(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as into:
+        for path in sorted(folder.iterdir()):
+            into.write(path, path.name)
 
 
 def renew(path: Path, change: Callable[[dict[str, Any]], str | None]) -> bool:
@@ -246,89 +198,6 @@ def check_output(output: Path) -> None:
         raise FileExistsError(f"{output} holds other files than a packed model; name a new folder")
 
 
-def namespace(values: Mapping[str, Any]) -> argparse.Namespace:
-    """A configuration as :func:`mome.tasks.build.build_model` takes it."""
-    args = argparse.Namespace(**{**dict.fromkeys(KEYS), "use_preprocessor": True, **values})
-    args.imports = args.imports or []
-    return args
-
-
-def texts(values: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Every text in a configuration, and where it stands: keys, and numbers in lists."""
-    if isinstance(values, str):
-        yield place, values
-    items: Any = ()
-    if isinstance(values, Mapping):
-        items = values.items()
-    elif isinstance(values, list):
-        items = enumerate(values)
-    for key, value in items:
-        yield from texts(value, (*place, key))
-
-
-def dotted(place: Place) -> str:
-    """A place as mome.json writes it, such as ``decoder_conf.lm``."""
-    return ".".join(map(str, place))
-
-
-def put(values: Any, place: Place, text: str) -> None:
-    """Set the text at a place of a configuration."""
-    for key in place[:-1]:
-        values = values[key]
-    values[place[-1]] = text
-
-
-def parts_of(values: Mapping[str, Any]) -> list[tuple[Place, str]]:
-    """The frozen parts that a configuration names, and where: LLM, encoders, and any path."""
-    return [
-        (place, text)
-        for place, text in texts(values)
-        if place in FROZEN or text.startswith(("/", "~/", "./", "../"))
-    ]
-
-
-def folders_of(config: Path) -> list[Path]:
-    """The folders in which the frozen parts of a training lie on this machine."""
-    values = read_yaml(config)
-    parts = (known_by(Path(name).expanduser()) for _, name in parts_of(values))
-    return list(dict.fromkeys(part.parent for part in parts))
-
-
-def check_trained(*paths: str | Path) -> None:
-    """See that the files of a training are there.
-
-    Raises:
-        FileNotFoundError: if one is missing; the message names the weights that are there.
-    """
-    for path in map(Path, paths):
-        if path.exists():
-            continue
-        others = sorted(each.name for each in path.parent.glob("valid.*.pth"))
-        if path.suffix == ".pth" and others:
-            raise FileNotFoundError(
-                f"{path} does not exist; there are {', '.join(others)}: name one of them, or let "
-                "best_model_criterion of the training's configuration keep what you want"
-            )
-        raise FileNotFoundError(f"{path} does not exist; train the model first (stage 4)")
-
-
-def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint of ESPnet's trainer, by name.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-        ValueError: for a file that holds something else, or was cut off.
-    """
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        return {name: tensor.contiguous() for name, tensor in state.items()}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # of a damaged file PyTorch raises almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{weights} is no checkpoint ({reason}); name one by --weights") from None
-
-
 def trained_here(path: Path, model: Path) -> bool:
     """Whether weights are those of a lip encoder that was trained beside the model.
 
@@ -341,68 +210,6 @@ def trained_here(path: Path, model: Path) -> bool:
     if expdir.parent.name == "experiments":
         expdir = expdir.parents[1]
     return path.is_file() and exported and expdir in path.resolve().parents
-
-
-def known_by(path: Path) -> Path:
-    """The folder of a model's weights, as their file has the same name in all; other paths as they
-    are."""
-    if path.name == WEIGHTS and path.is_file() and path.with_name("config.json").is_file():
-        return path.absolute().parent
-    return path
-
-
-def describe_part(name: str) -> dict[str, Any]:
-    """A frozen part: its ``name`` and the ``sha256`` of its files (of none if it is not at hand).
-
-    A model that is given away does not tell where parts lay on the machine that packed it, nor
-    would that help anybody: of a path the last name is kept. Of a file in a model's folder that is
-    the folder's, and ``file`` its own. Of a name of the hub there is the ``revision`` as well that
-    lies in the hub's cache on this machine.
-    """
-    path = Path(name).expanduser()
-    if (folder := known_by(path)) != path:
-        return {"name": folder.name, "file": path.name, "sha256": digests(folder)}
-    if path.exists() or not is_hub_name(name):
-        return {"name": path.name, "sha256": digests(path)}
-    cached = try_to_load_from_cache(name, "config.json")
-    if not isinstance(cached, str):
-        return {"name": name, "sha256": {}}
-    snapshot = Path(cached).parent
-    return {"name": name, "revision": snapshot.name, "sha256": digests(snapshot)}
-
-
-def digests(path: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the files that decide what a model's folder computes, or of one file.
-
-    Those are weights, with their index, tokenizer and configuration; see :func:`part_digest`.
-    """
-    if path.is_file():
-        return {path.name: file_digest(path)}
-    weights = [*path.glob("*.safetensors*")] or [*path.glob("pytorch_model*.bin*")]
-    settings = [file for pattern in SETTINGS for file in path.glob(pattern)]
-    files = sorted({*weights, *settings})
-    return {file.name: part_digest(file) for file in files if file.is_file()}
-
-
-def part_digest(path: Path) -> str:
-    """SHA-256 of a file of a frozen part; of a configuration's values, without who wrote it.
-
-    A part that two machines convert from the same source differs in nothing but that.
-    """
-    if path.name not in CONFIGURATIONS:
-        return file_digest(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in values.items() if key not in WRITER}
-    except (ValueError, AttributeError):
-        return file_digest(path)  # whatever it is, it is another file than one that can be read
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def differing(path: Path, recorded: Mapping[str, str]) -> list[str]:
-    """The files of a frozen part that are others than recorded, or missing."""
-    found = digests(path)
-    return [file for file, digest in recorded.items() if found.get(file) != digest]
 
 
 @contextmanager
@@ -483,85 +290,6 @@ def read_info(folder: Path, name: Path) -> dict[str, Any]:
         if file_digest(folder / file) != digest:
             raise PackedModelError(f"{name}: {file} is not what was packed; copy it again")
     return info
-
-
-def find_part(part: Mapping[str, Any], name: Path, downloads: Collection[str | Path] = ()) -> str:
-    """The folder or file of a frozen part on this machine.
-
-    A part of the hub that is in none of the folders is taken from the hub's cache, or downloaded
-    into it, at the revision that the model was packed with. Models that earlier versions packed do
-    not name one: then it is the hub's name, and what is loaded by that is not checked.
-
-    Args:
-        part: as `describe_part` gives it and mome.json has it. Files that are not recorded are not
-            compared.
-        name: of the packed model, for errors.
-        downloads: folders to look in before ``$MOME_DOWNLOADS`` and ``./downloads``.
-
-    Raises:
-        PackedModelError: if it is missing or another one than the model was trained with.
-        OSError: if it cannot be had from the hub; says what to do.
-    """
-    given = str(part["name"])
-    base = Path(given).name  # earlier versions wrote the path on the machine that packed it
-    places = [folder / base for folder in download_folders(downloads)]
-    others = []
-    for place in places:
-        if not place.exists():
-            continue
-        wrong = differing(place, part["sha256"])
-        if not wrong:
-            return str(place / part.get("file", ""))
-        others.append(f"{place} ({', '.join(wrong)})")
-    if lies_on_hub(part):
-        return find_on_hub(part, name)
-    if others:
-        raise PackedModelError(
-            f"{name} was trained with another {base} than {' and '.join(others)}: the files in "
-            f"brackets differ; name the folder that holds the right one in MOME_DOWNLOADS"
-        )
-    remedy = "(the parts of the recipes come by `mome-fetch-models --downloads <folder>`)"
-    if "avhubert" in base.lower():
-        remedy = f"({avhubert_remedy(f'downloads/{base}')})"
-    raise PackedModelError(
-        f"{name} needs {base}, and there is no {' nor '.join(str(p) for p in places)}: put it "
-        f"into ./downloads or name the folder that holds it in MOME_DOWNLOADS {remedy}"
-    )
-
-
-def find_on_hub(part: Mapping[str, Any], name: Path) -> str:
-    """A part in the hub's cache, downloaded if need be and checked; arguments and errors as of
-    :func:`find_part`."""
-    given, revision = part["name"], part.get("revision")
-    if not (revision and part["sha256"]):
-        logging.warning(
-            "%s does not say which revision of %s it was packed with: what the hub has now is "
-            "taken, and not checked. Models that are packed again say it",
-            *(name, given),
-        )
-        return given
-    # Transformers takes a second to load, which looking into a packed model need not wait for.
-    from mome.pretrained.hub import explain
-
-    try:
-        files = [hf_hub_download(given, file, revision=revision) for file in part["sha256"]]
-    except Exception as error:
-        if (explained := explain(given, error)) is not None:
-            raise type(explained)(f"{name} needs revision {revision} of it: {explained}") from error
-        if isinstance(error, RevisionNotFoundError | EntryNotFoundError):
-            raise PackedModelError(
-                f"{name} needs revision {revision} of {given}, which the hub has no longer: "
-                f"whoever packed the model has it in a cache; put it into "
-                f"./downloads/{Path(given).name}"
-            ) from error
-        raise
-    snapshot = Path(files[0]).parent
-    if wrong := differing(snapshot, part["sha256"]):
-        raise PackedModelError(
-            f"{name} was trained with another {given} than {snapshot}: {', '.join(wrong)} differ; "
-            f"delete {snapshot.parents[1]}, so that it is downloaded again"
-        )
-    return str(snapshot)
 
 
 def load_packed(

@@ -8,13 +8,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class WarmupCosineLR(LRScheduler, AbsBatchStepScheduler):
-    """Linear warm-up over ``warmup_steps``, then half a cosine down to ``min_ratio`` of the rate.
+    """Linear warm-up over ``warmup_steps``, then half a cosine down to zero.
 
     Args:
         optimizer: its learning rates are the peak.
         warmup_steps: optimiser steps of the warm-up.
-        total_steps: optimiser steps of the whole training; the rate stays at its end after that.
-        min_ratio: last rate over the peak.
+        total_steps: optimiser steps of the whole training; the rate is zero after that.
     """
 
     def __init__(
@@ -22,12 +21,10 @@ class WarmupCosineLR(LRScheduler, AbsBatchStepScheduler):
         optimizer: torch.optim.Optimizer,
         warmup_steps: int = 100,
         total_steps: int = 1000,
-        min_ratio: float = 0.0,
         last_epoch: int = -1,
     ):
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
-        self.min_ratio = min_ratio
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | torch.Tensor]:
@@ -38,5 +35,5 @@ class WarmupCosineLR(LRScheduler, AbsBatchStepScheduler):
         else:
             span = max(1, self.total_steps - self.warmup_steps)
             done = min(1.0, (step - self.warmup_steps) / span)
-            factor = self.min_ratio + (1 - self.min_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+            factor = 0.5 * (1 + math.cos(math.pi * done))
         return [rate * factor for rate in self.base_lrs]

@@ -15,6 +15,7 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
+from mome.common.atomic_files import replacing
 from mome.common.distributed import of_all_processes, sum_over_processes
 from mome.common.memory import lacks_memory, naming_utterances
 
@@ -210,12 +211,11 @@ def keep(folder: Path, epoch: int) -> None:
     A checkpoint that is there before the first epoch is of another training.
     """
     checkpoint, copy = folder / CHECKPOINT, folder / COMPLETE
-    partial = copy.with_suffix(".tmp")
-    if epoch > 1 and checkpoint.is_file():
-        shutil.copyfile(checkpoint, partial)
-    else:
-        partial.write_bytes(b"")
-    os.replace(partial, copy)
+    with replacing(copy) as partial:
+        if epoch > 1 and checkpoint.is_file():
+            shutil.copyfile(checkpoint, partial)
+        else:
+            partial.write_bytes(b"")
 
 
 def restore(folder: Path, resume: bool) -> None:

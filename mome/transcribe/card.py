@@ -6,8 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mome.analysis.parameters import markdown
 from mome.analysis.wer import rate_name
+from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
 from mome.pretrained.places import HUB_NAMES, lies_on_hub
@@ -159,7 +159,7 @@ def rates_table(info: Mapping[str, Any]) -> list[str]:
         ]
         for row in info["rates"]
     ]
-    return markdown([*header, *COLUMNS.values()], rows)
+    return markdown_table([*header, *COLUMNS.values()], rows)
 
 
 def copies_table(info: Mapping[str, Any]) -> list[str]:
@@ -183,7 +183,7 @@ def copies_table(info: Mapping[str, Any]) -> list[str]:
         ]
         for name in names
     ]
-    return markdown(["test set", *(f"{task} at {finest[task]}" for task in tasks)], rows)
+    return markdown_table(["test set", *(f"{task} at {finest[task]}" for task in tasks)], rows)
 
 
 def card(name: str, info: Mapping[str, Any], frozen: Mapping[str, Any], license_: str) -> str:

@@ -12,7 +12,7 @@ from mome.lips.detectors import DETECTORS, LANDMARKS, load_tracker
 from mome.lips.landmarks import FaceTracker
 from mome.lips.provenance import GEOMETRY, Crops
 from mome.pretrained.places import find_download
-from mome.tasks.packed import PackedModelError
+from mome.tasks.frozen_parts import PackedModelError
 
 LANDMARK_EVERY = 3  # frames, and frames of smoothing, as stage 2 has them by default
 WINDOW = 12

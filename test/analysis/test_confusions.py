@@ -1,5 +1,6 @@
 """Confusions against hand-counted sentences and against a slow search of all alignments."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_tables_of_a_folder(tmp_path, capsys):
     arguments = folders(tmp_path, ["v10", "v2"])
     output = tmp_path / "out/confusions.md"
     main([*arguments, "--output", str(output)])
-    table = output.read_text()
+    table = re.sub(" +", " ", output.read_text())
     assert capsys.readouterr().out == f"{output}: vsr v2, v10 of test\n"
     assert table.startswith("# Confusions: VSR, test, clean\n")
     assert table.index("## v2\n") < table.index("## v10\n")
@@ -156,7 +157,7 @@ def test_tables_of_a_folder(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "## v2" not in printed
     assert "(the 1 most frequent of 3)" in printed
-    assert "| blue | red |" not in printed
+    assert not re.search(r"\| blue +\| red", printed)
 
 
 def test_without_errors_or_letters_tables_are_left_out(tmp_path, capsys):

@@ -5,6 +5,8 @@ import json
 import cv2
 import pytest
 
+from mome.analysis import result_figures
+from mome.analysis.decoded import scores_by_condition
 from mome.bin import plot_results
 
 
@@ -34,8 +36,8 @@ def expdir(tmp_path):
 
 
 def test_lines_hold_the_scores_of_their_sets(expdir):
-    scores = plot_results.read_scores(expdir)
-    lines, names = plot_results.by_snr(scores, "test", "babble")
+    scores = scores_by_condition(expdir)
+    lines, names = result_figures.by_snr(scores, "test", "babble")
     assert names == ["-5", "10", "clean"]
     wers = {key: [(place, each["wer"]) for place, each in line] for key, line in lines.items()}
     assert wers == {
@@ -45,7 +47,7 @@ def test_lines_hold_the_scores_of_their_sets(expdir):
         ("vsr", "v2"): [(0, 20), (1, 20), (2, 20)],
     }
     assert [pair for task, pair in lines if task == "avsr"] == ["a4_v2", "a16_v5"]
-    rates = plot_results.by_rate(scores, "test")
+    rates = result_figures.by_rate(scores, "test")
     assert list(rates) == ["AVSR, audio 4", "AVSR, audio 16", "ASR", "VSR"]
     assert [tokens for tokens, _ in rates["AVSR, audio 16"]] == [50 / 16 + 5]
 
@@ -68,7 +70,7 @@ def test_axes_say_which_error_rate_it_is(expdir, monkeypatch, unit, name):
     scores = {key: each | {"unit": unit} for key, each in SCORES.items()}
     (expdir / "scores.json").write_text(json.dumps(scores))
     drawn = []
-    monkeypatch.setattr(plot_results, "save", lambda figure, *_: drawn.append(figure))
+    monkeypatch.setattr(result_figures, "save", lambda figure, *_: drawn.append(figure))
     plot_results.main(["--expdir", str(expdir), "--noise", "babble"])
     assert [figure.axes[0].get_ylabel() for figure in drawn] == [name, name]
 

@@ -1,6 +1,7 @@
 """Word error rates against jiwer on the whole set, and the guessing baselines."""
 
 import json
+import re
 import resource
 
 import jiwer
@@ -181,7 +182,7 @@ def test_tables_of_a_folder(tmp_path):
     assert scores["avsr/test/a16_v5"]["deletions"] == 1
     assert scores["avsr/test/a16_v5"]["wer"] == 50
     assert scores["avsr/test/a16_v5"]["cer"] == pytest.approx(100 * 3 / 6)
-    table = (tmp_path / "exp/RESULTS.md").read_text()
+    table = re.sub(" +", " ", (tmp_path / "exp/RESULTS.md").read_text())
     assert table.index("a4_v2") < table.index("a16_v5")
     assert table.index("test, clean") < table.index("test, babble at -5 dB")
     assert "| avsr | test | a16_v5 | 50.00 | 50.00 | 0 | 1 | 0 | 2 | 2 | 1 | 0 |" in table
@@ -247,7 +248,7 @@ def test_the_table_of_a_set_without_blanks_shows_character_error_rates(tmp_path)
     score_bin.main(arguments)
     table = (tmp_path / "exp/RESULTS.md").read_text()
     assert table.startswith("# Character error rates\n\nCER in %, with the 95 %")
-    assert "| test, clean (CER) | 12.5 [0.0, 16.7] |\n" in table
+    assert re.search(r"\| test, clean \(CER\) +\| 12\.5 \[0\.0, 16\.7\] +\|\n", table)
     assert json.loads((tmp_path / "exp/scores.json").read_text())["avsr/test/a4_v2"]["unit"] == (
         "character"
     )
@@ -263,7 +264,7 @@ def test_a_full_disk_leaves_the_former_results(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
     try:
-        with pytest.raises(OSError, match="nothing is half-written"):
+        with pytest.raises(SystemExit, match="nothing is half-written"):
             score_bin.main(arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

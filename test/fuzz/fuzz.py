@@ -90,8 +90,9 @@ def readers() -> dict[str, Reader]:
     from mome.encoders.avhubert import SIZES, read_weights
     from mome.encoders.avhubert_conversion import read_checkpoint as read_fairseq
     from mome.pretrained.ctranslate2 import read_model, read_suppressed
+    from mome.tasks.checkpoint import read_checkpoint
     from mome.tasks.config import read_config
-    from mome.tasks.packed import opened, read_checkpoint, read_info
+    from mome.tasks.packed import opened, read_info
 
     rng = np.random.default_rng(0)
     tone = 0.1 * np.sin(np.arange(1600) * 0.2)

@@ -14,8 +14,9 @@ from mome.bin import prepare_media
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import read_lips, video_info, write_lips
+from mome.lips import preparation
 from mome.lips.crop import MOUTH
-from mome.lips.extract import BLACK, FaceLost, crop_lips, extract_lips, find_jumps
+from mome.lips.extract import BLACK, FaceLost, crop_lips, find_jumps, read_frames
 from mome.lips.landmarks import Face, FaceTracker, main_tracks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,14 +135,14 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         write_clip(path, frames)
     unknown = videos["anna_1"].read_bytes().replace(b"avc1", b"XXXX")
     videos["anna_1"].write_bytes(unknown)
-    real = prepare_media.read_audio
+    real = preparation.read_audio
 
     def read(path):
         if path == str(videos["anna_2"]):
             raise RuntimeError("of a kind\nthat nobody expects")
         return real(path)
 
-    monkeypatch.setattr(prepare_media, "read_audio", read)
+    monkeypatch.setattr(preparation, "read_audio", read)
     monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     prepare(data_folder(tmp_path / "data", videos), tmp_path / "dump", "--max_excluded", "0.7")
     assert list(read_scp(tmp_path / "dump/lip.scp")) == ["anna_0"]
@@ -295,7 +296,7 @@ def test_what_one_detector_loses_the_other_finds(tmp_path, monkeypatch):
     def load(model, detect_every, detect_side, detector):
         return (Blind if detector == "mediapipe" else FaceTracker)(MODEL, detect_every, detect_side)
 
-    monkeypatch.setattr(prepare_media, "load_tracker", load)
+    monkeypatch.setattr(preparation, "load_tracker", load)
     monkeypatch.setattr(prepare_media, "map_items", in_this_process)
     videos = {name: tmp_path / f"{name}.mp4" for name in ("a_high", "a_none", "a_wide")}
     frames = talking_head(12, 224)
@@ -339,8 +340,8 @@ def test_the_detector_that_loses_fewer_frames_cuts_the_crop(tracker, lost, found
     frames = grey(talking_head(12, 224))
     names = ("dlib", "mediapipe")
     trackers = {name: losing(tracker, n) for name, n in zip(names, lost, strict=True)}
-    settings = prepare_media.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
-    lips, by = prepare_media.find_lips(frames, "a.mp4", trackers, settings)
+    settings = preparation.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, False)
+    lips, by = preparation.find_lips(frames, "a.mp4", trackers, settings)
     assert (by, lips.lost) == (found_by, lost[by == "mediapipe"])
 
 
@@ -386,11 +387,12 @@ def test_a_face_that_jumps_at_a_cut_is_followed(tracker, tmp_path, cut):
     frames[cut:, :, 376:] = head[cut:]
     write_clip(tmp_path / "jump.mp4", frames, audio=False)
     write_clip(tmp_path / "still.mp4", head, audio=False)
-    lips = extract_lips(tmp_path / "jump.mp4", tracker)
+    jump, still = (read_frames(tmp_path / name) for name in ("jump.mp4", "still.mp4"))
+    lips = crop_lips(jump, "jump.mp4", tracker)
     assert lips.lost == 0
-    still = extract_lips(tmp_path / "still.mp4", tracker).frames
+    whole = crop_lips(still, "still.mp4", tracker).frames
     # Every crop, also beside the cut, shows the mouth that it shows without a cut.
-    for one, other in zip(lips.frames, still, strict=True):
+    for one, other in zip(lips.frames, whole, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
 
 

@@ -23,7 +23,7 @@ from mome.data.pictures import CAPTION_HEIGHT
 from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips import provenance
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, similarity, smooth
-from mome.lips.extract import REMEDY, extract_lips
+from mome.lips.extract import REMEDY, crop_lips, read_frames
 from mome.lips.landmarks import Face, FaceTracker, fill_missing, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
 
@@ -37,6 +37,10 @@ MEDIAPIPE = DOWNLOADS / "mediapipe"
 @pytest.fixture(scope="module")
 def tracker() -> FaceTracker:
     return FaceTracker(MODEL)
+
+
+def crop_video(path, tracker, **options):
+    return crop_lips(read_frames(path), path, tracker, **options)
 
 
 def grey(frames):
@@ -117,7 +121,7 @@ def test_large_videos_are_reduced_before_the_crop(tmp_path, tracker):
     crops = {}
     for size in (224, 900):
         write_clip(tmp_path / f"{size}.mp4", talking_head(16, size))
-        lips = extract_lips(tmp_path / f"{size}.mp4", tracker)
+        lips = crop_video(tmp_path / f"{size}.mp4", tracker)
         assert lips.lost == 0
         crops[size] = cv2.GaussianBlur(lips.frames.mean(0), (0, 0), 3)
     (x, y), _ = cv2.phaseCorrelate(crops[224], crops[900])
@@ -128,8 +132,8 @@ def test_large_videos_are_reduced_before_the_crop(tmp_path, tracker):
 def test_skipping_frames_does_not_move_the_crop(tmp_path):
     """Detection about every 30 frames and landmarks in every third, against both in every frame."""
     write_clip(tmp_path / "a.mp4", talking_head(50, 224))
-    plain = extract_lips(tmp_path / "a.mp4", FaceTracker(MODEL, detect_every=1), landmark_every=1)
-    fast = extract_lips(tmp_path / "a.mp4", FaceTracker(MODEL))
+    plain = crop_video(tmp_path / "a.mp4", FaceTracker(MODEL, detect_every=1), landmark_every=1)
+    fast = crop_video(tmp_path / "a.mp4", FaceTracker(MODEL))
     assert fast.seen == 18
     assert plain.seen == 50
     for one, two in zip(plain.frames, fast.frames, strict=True):
@@ -183,14 +187,14 @@ def test_reasons_for_exclusion_name_the_file(tmp_path, tracker):
     noise = tmp_path / "noise.mp4"
     write_clip(noise, rng.integers(0, 255, (10, 120, 120, 3), dtype=np.uint8))
     with pytest.raises(MediaError, match=r"noise\.mp4: no face in any frame"):
-        extract_lips(noise, tracker)
+        crop_video(noise, tracker)
     half = tmp_path / "half.mp4"
     frames = talking_head(16, 224)
     frames[5:] = 0
     write_clip(half, frames)
     with pytest.raises(MediaError, match=r"half\.mp4: no face in \d of 6 frames; .*--max_lost"):
-        extract_lips(half, tracker)
-    assert extract_lips(half, tracker, max_lost=0.9).lost > 0
+        crop_video(half, tracker)
+    assert crop_video(half, tracker, max_lost=0.9).lost > 0
 
 
 def test_missing_or_wrong_model(tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from recipe_options import recipe_options
 
 from mome.bin.train import main as train
-from mome.common.one_line import explains_itself
+from mome.common.command import explains_itself
 from mome.data.augment import mix
 from mome.tasks.config import parse, read_config
 

@@ -12,7 +12,8 @@ from media import talking_head, write_clip
 from mome.bin import transcribe as command
 from mome.lips.detectors import load_tracker
 from mome.lips.provenance import describe, elsewhere
-from mome.tasks.packed import PackedModelError, pack
+from mome.tasks.frozen_parts import PackedModelError
+from mome.tasks.packed import pack
 from mome.transcribe.options import Options
 from mome.transcribe.recording import Piece
 from mome.transcribe.transcriber import Transcriber

@@ -15,7 +15,8 @@ from local_hub import LocalHub, running_hub
 from tiny import make_lm
 from tiny_avsr import collate, utterances
 
-from mome.tasks.packed import PackedModelError, load_packed, pack
+from mome.tasks.frozen_parts import PackedModelError
+from mome.tasks.packed import load_packed, pack
 
 ROOT = Path(__file__).parents[2]
 LM = "me/tiny-lm"

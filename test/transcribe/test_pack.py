@@ -13,9 +13,11 @@ from mome.data.kaldi import write_scp
 from mome.llm.beam import beam_search
 from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
-from mome.tasks.packed import load_packed, namespace
+from mome.tasks.config import namespace
+from mome.tasks.packed import load_packed
 from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.options import Options
+from mome.transcribe.prepared import read_clips
 from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment, Word
 
@@ -96,7 +98,7 @@ def test_loops_are_forbidden_to_the_users_of_a_packed_model(training, dump, tmp_
     assert json.loads((tmp_path / "packed/mome.json").read_text())["no_repeat_ngram_size"] == 1
     sizes.clear()
     transcribe = Transcriber.load(tmp_path / "packed", downloads=[training.parent / "lips"])
-    clips, _ = command.read_clips(dump / "valid", 1, transcribe.model)
+    clips, _ = read_clips(dump / "valid", 1, transcribe.model)
     transcribe.transcribe(clips, Options(beam=1, task="asr"))
     assert sizes == [1]
     transcribe.info.pop("no_repeat_ngram_size")  # of models that were packed before
@@ -124,12 +126,12 @@ def test_characters_are_right_where_there_are_no_blanks_between_words():
 
 def test_clips_are_taken_evenly(dump, training):
     model, _ = load_model(training / "config.yaml", training / "model.pth")
-    clips, texts = command.read_clips(dump / "valid", 2, model)
+    clips, texts = read_clips(dump / "valid", 2, model)
     assert [round(clip.end, 2) for clip in clips] == [1.0, 1.04]
     assert len(texts) == 2
     (dump / "valid" / "text").write_text("")
     with pytest.raises(ValueError, match="has no utterances"):
-        command.read_clips(dump / "valid", 2, model)
+        read_clips(dump / "valid", 2, model)
 
 
 def test_what_is_in_the_way_is_said_before_anything_is_measured(training, dump, tmp_path):

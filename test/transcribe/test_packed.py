@@ -13,7 +13,8 @@ import yaml
 from tiny_avsr import collate, utterances
 
 from mome.tasks.avsr import load_model
-from mome.tasks.packed import PackedModelError, find_part, folders_of, load_packed, pack, renew
+from mome.tasks.frozen_parts import PackedModelError, find_part, folders_of
+from mome.tasks.packed import load_packed, pack, renew
 
 INFO = {"trained_on": "noise", "max_seconds": 4.0}
 

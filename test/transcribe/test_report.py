@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mome.analysis import token_figure
 from mome.analysis.report import playable
 from mome.bin import plot_tokens, report
 from mome.data import test_sets
@@ -162,7 +163,7 @@ def test_a_clip_without_a_stream_is_played_with_the_other():
 
 def test_similarity_is_that_of_each_two_tokens():
     one, other = torch.randn(3, 8), torch.randn(4, 8)
-    found = plot_tokens.similarity(one, other)
+    found = token_figure.similarity(one, other)
     for row in range(3):
         for column in range(4):
             wanted = torch.cosine_similarity(one[row], other[column], dim=0)
@@ -179,13 +180,13 @@ def test_tokens_of_a_sentence_are_drawn_and_others_named(expdir, dump, tmp_path)
 
 
 def test_tokens_have_the_rates_lengths(training, dump):
-    from mome.bin.pack import read_clips
+    from mome.transcribe.prepared import read_clips
     from mome.transcribe.transcriber import Transcriber
 
     packed = pack(training / "config.yaml", training / "model.pth", dump / "packed", INFO, "")
     transcribe = Transcriber.load(packed)
     clips, _ = read_clips(dump / "valid", None, transcribe.model, ["u2"])  # 27 pictures, 1.08 s
-    tokens = plot_tokens.tokens_of(transcribe.model, transcribe.encode(clips, "avsr"))
+    tokens = token_figure.tokens_of(transcribe.model, transcribe.encode(clips, "avsr"))
     assert {name: len(each) for name, (each, _) in tokens.items()} == {
         "a4": 14,
         "a16": 4,

@@ -13,16 +13,16 @@ from timing import clocks, machine
 
 from mome.bin import prepare_media
 from mome.data.kaldi import read_scp, write_scp
-from mome.lips import extract, landmarks, mediapipe
+from mome.lips import extract, landmarks, mediapipe, preparation
 
 PARTS = {
-    "decode video": [(prepare_media, "read_frames")],
+    "decode video": [(preparation, "read_frames")],
     "detect": [(landmarks.FaceTracker, "detect"), (mediapipe.MediaPipeTracker, "detect")],
     "landmarks": [(landmarks.FaceTracker, "__call__")],
     "warp": [(extract, "crop_mouth")],
-    "encode": [(prepare_media, "write_lips")],
-    "audio": [(prepare_media, "read_audio"), (prepare_media, "write_flac")],
-    "other": [(prepare_media, "prepare_recording")],
+    "encode": [(preparation, "write_lips")],
+    "audio": [(preparation, "read_audio"), (preparation, "write_flac")],
+    "other": [(preparation, "prepare_recording")],
 }
 
 

@@ -456,7 +456,7 @@ if wants 6; then
             mapfile -t clips < <(head -n 2 "${datadir}/${test_sets%% *}/video.scp" | cut -d' ' -f2-)
             # A packed model does not tell where its frozen parts are; the training's files do.
             mapfile -t folders < <(python -c 'import sys; from pathlib import Path
-from mome.tasks.packed import folders_of
+from mome.tasks.frozen_parts import folders_of
 for folder in folders_of(Path(sys.argv[1])): print("--downloads", folder, sep="\n")' "${dir}/config.yaml")
             python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/${packed}" --beam "${beam}" \
                 --detector "${detector}" --downloads "${MOME_DOWNLOADS}" "${folders[@]}" || {

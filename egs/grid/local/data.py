@@ -13,12 +13,12 @@ import argparse
 import json
 import random
 import re
-import shutil
 import urllib.request
 import zipfile
 from functools import partial
 from pathlib import Path
 
+from mome.common.atomic_files import replacing
 from mome.common.download import download as download_file
 from mome.common.processes import map_items
 from mome.data.exclusions import leave_out
@@ -64,15 +64,12 @@ def fetch_speaker(file: dict, out: Path) -> int:
     if not folder.is_dir():
         archive = out / file["key"]
         download_file([file["links"]["self"]], archive, file["checksum"], file["size"])
-        temporary = out / f".{folder.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        with zipfile.ZipFile(archive) as contents:
+        with replacing(folder) as partial, zipfile.ZipFile(archive) as contents:
+            partial.mkdir()
             for name in contents.namelist():
                 # Besides, there are __MACOSX/ and the like.
                 if re.fullmatch(rf"{folder.name}/\w+\.mpg", name):
-                    (temporary / Path(name).name).write_bytes(contents.read(name))
-        temporary.rename(folder)
+                    (partial / Path(name).name).write_bytes(contents.read(name))
         archive.unlink()
     return sum(1 for _ in folder.glob("*.mpg"))
 

@@ -28,6 +28,7 @@ from face import FPS, random_identity, render
 from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
+from mome.common.atomic_files import replacing
 from mome.common.processes import default_jobs, map_items
 from mome.data.exclusions import write_excluded
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
@@ -108,10 +109,8 @@ def make_clip(clip: Clip, out: Path, espeak_folder: Path, seed: int) -> int:
     times = (np.arange(frames) + 0.5) / FPS - start / RATE
     identity = random_identity(np.random.default_rng(clip.identity_seed))
     pictures = render(identity, mouth_shapes(phonemes, times), rng)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(f".{os.getpid()}.tmp")
-    write_mp4(partial_path, pictures, wave)
-    partial_path.rename(path)
+    with replacing(path) as partial_path:
+        write_mp4(partial_path, pictures, wave)
     text = f"Text:  {clip.sentence.upper()}\nConf:  5\nRef:   {clip.speaker}\n"
     write_text(path.with_suffix(".txt"), text)
     return 1

@@ -1,0 +1,67 @@
+"""What programs have in common: their parser, their log, and how an error ends them."""
+
+import argparse
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# Errors of these types say what to do. Of others are errors of a module that does not keep to a
+# contract: they need a traceback.
+KINDS = (ValueError, OSError, MemoryError, FloatingPointError)
+
+
+def parser_for(documentation: str | None, **options: Any) -> argparse.ArgumentParser:
+    """A parser whose help begins with a program's documentation, as it is written.
+
+    Args:
+        documentation: docstring of the program's module.
+        options: further ones of :class:`argparse.ArgumentParser`.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=documentation, formatter_class=raw, **options)
+
+
+def start_log() -> None:
+    """Show what is logged, from now on, on standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s")
+
+
+@contextmanager
+def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
+    """End with the message of an error that explains itself, raised inside the context.
+
+    Around the ``main`` of a program it stands as a decorator.
+
+    Args:
+        command: name of the program, which the line begins with.
+        further: types of errors, beside ``KINDS``, that say what to do.
+
+    Raises:
+        SystemExit: in the place of such an error, for status 1; others are raised as they are.
+    """
+    kinds: tuple[type[Exception], ...] = (*KINDS, *further)
+    try:
+        yield
+    except kinds as error:
+        if not explains_itself(error):
+            raise
+        raise SystemExit(f"{command}: error: {error}") from None
+
+
+def explains_itself(error: BaseException) -> bool:
+    """Whether the message of an error says what is wrong.
+
+    It does if this package has raised it, or if the system names a file. One that a library or a
+    module of the user's raises needs its traceback. So does one of a function in C, such as
+    NumPy's, which has no frame of its own: the last one is that of its caller, where no ``raise``
+    stands.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    raised = (last.line or "").startswith("raise ")
+    return raised and Path(last.filename).resolve().is_relative_to(PACKAGE)
