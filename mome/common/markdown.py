@@ -16,7 +16,7 @@ def markdown_table(
     """
     texts = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    signs = align.ljust(len(widths), align[-1])
+    signs = align.ljust(len(widths), align[-1])[: len(widths)]
 
     def line(cells: Sequence[str]) -> str:
         columns = zip(cells, signs, widths, strict=True)

@@ -12,3 +12,4 @@ def test_columns_are_as_wide_as_their_widest_cells_and_lie_to_their_sides():
         "| a    |  20 |      | 1  |",
     ]
     assert markdown_table(["set", "n"], []) == ["| set | n |", "|-----|--:|"]
+    assert markdown_table(["set"], [], "<>") == ["| set |", "|-----|"]
