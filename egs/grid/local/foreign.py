@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "mini_av/local"))
 
 from espeak import RATE, Voice, speak
 
-from mome.analysis.parameters import markdown
+from mome.common.markdown import markdown_table
 from mome.data.video import LIP_RATE, read_video
 from mome.transcribe.confidence import LOW
 from mome.transcribe.options import Options
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             ]
         )
     header = ["recordings", "said to be doubtful", f"words below {LOW:g}", "mean", "highest"]
-    print("\n".join(markdown(header, rows)))
+    print("\n".join(markdown_table(header, rows)))
 
 
 if __name__ == "__main__":

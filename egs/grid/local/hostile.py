@@ -25,8 +25,8 @@ import av
 import cv2
 import numpy as np
 
-from mome.analysis.parameters import markdown
 from mome.analysis.wer import score
+from mome.common.markdown import markdown_table
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, MediaError, read_video
@@ -343,7 +343,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         people = len({path.parent.name for path in strangers})
         table.add(f"{people} people it never saw", both, recordings)
-    print("\n".join(markdown(list(table.header), table.rows)))
+    print("\n".join(markdown_table(list(table.header), table.rows)))
 
 
 if __name__ == "__main__":
