@@ -87,7 +87,7 @@ from mome.lips.extract import (
     read_spans,
     whole_picture,
 )
-from mome.lips.landmarks import FaceTracker
+from mome.lips.landmarks import FaceTracker, WrongModel
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 STREAMS = ("audio", "video")
@@ -182,8 +182,8 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
     An exception that a clip raises, whatever it is, excludes that clip, as a crash of the process
-    does (:func:`exclude`). One that concerns all clips, such as a full disk or a missing model, is
-    raised.
+    does (:func:`exclude`). One that concerns all clips, such as a full disk or a model that is
+    missing or is none, is raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -192,6 +192,8 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
     for clip, frames in frames_of(todo):
         try:
             made = make_clip(clip, frames, sound, trackers, settings)
+        except WrongModel:
+            raise
         except Exception as error:
             outcomes[clip] = Outcome(reason=explain(error, clip))
             continue
@@ -695,7 +697,7 @@ def main(argv: list[str] | None = None) -> None:
             raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
         crops = provenance.elsewhere() if sight else {}
     elif sight:
-        trackers = trackers_of(settings)  # fails early
+        trackers = trackers_of(settings)  # fails early if models are missing
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(args.data, args.dump, *streams)
     # Where models are changes nothing; which of them found a crop is said in the crop, and what
