@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 
 from mome.analysis import dry_run
-from mome.analysis.parameters import markdown, table
+from mome.analysis.parameters import in_markdown
 from mome.common.yaml_files import read_yaml
-from mome.tasks.data_folders import check_trained_on
 from mome.tasks.packed import namespace
 
 
@@ -21,20 +20,15 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of a training")
-    parser.add_argument("--train_set", help="a model that was trained on another set is an error")
     args = parser.parse_args(argv)
     if not args.config.exists():
         parser.error(f"{args.config} does not exist; train the model first (stage 4)")
     try:
         config = read_yaml(args.config)
-        if args.train_set is not None:
-            check_trained_on(args.config, args.train_set)
     except ValueError as error:
         parser.error(str(error))
     # Sizes need no values: nothing is read but configurations.
-    model = dry_run.build(namespace(config))
-    rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
-    print("\n".join(markdown(["part", "trained", "active", "total"], rows)))
+    print("\n".join(in_markdown(dry_run.build(namespace(config)))))
 
 
 if __name__ == "__main__":

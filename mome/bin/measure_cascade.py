@@ -27,13 +27,13 @@ from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.analysis.decoded import read_prepared
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_name, unit_of
-from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
+from mome.transcribe.measurement import read_clips
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Clip, Transcriber
 from mome.transcribe.transcript import Segment

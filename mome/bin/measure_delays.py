@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mome.analysis.parameters import markdown
-from mome.bin.pack import read_clips
+from mome.analysis.tables import markdown
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.data.text import lowered
+from mome.transcribe.measurement import read_clips
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8

@@ -27,12 +27,12 @@ from mome.analysis.routing import (
     overlap,
     overlap_by_chance,
 )
-from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.data.kaldi import write_text
 from mome.data.text import lowered
 from mome.models.rates import TASKS, TaskPair, fineness
+from mome.transcribe.measurement import read_clips
 from mome.transcribe.transcriber import Transcriber
 
 BATCH = 8

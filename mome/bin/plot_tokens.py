@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from mome.analysis.figures import headless_pyplot, save
-from mome.bin.pack import read_clips
 from mome.bin.transcribe import add_crop_arguments, open_for_crops
 from mome.common.extras import demand_installed
 from mome.models.avsr import AVSRModel, Features
+from mome.transcribe.measurement import read_clips
 from mome.transcribe.transcriber import Transcriber
 
 Tokens = dict[str, tuple[torch.Tensor, float]]  # a4, a16, v2, v5 -> tokens (T, D), seconds of each
@@ -106,7 +106,7 @@ def show(transcribe: Transcriber, data: Path, utterance: str | None, output: Pat
         output: folder of the figure.
 
     Raises:
-        OSError, ValueError: as :func:`mome.bin.pack.read_clips`.
+        OSError, ValueError: as :func:`mome.transcribe.measurement.read_clips`.
     """
     model = transcribe.model
     clips, texts = read_clips(data, 1, model, [utterance] if utterance else None)

@@ -16,6 +16,8 @@ name in $MOME_DOWNLOADS or ./downloads, then at that revision in the hub's cache
 their weights, tokenizer and configuration are checked. Nothing in it is unpickled.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import hashlib
@@ -29,21 +31,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from mome.common.atomic_files import write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
-from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
 from mome.pretrained.places import avhubert_remedy, download_folders, is_hub_name, lies_on_hub
+
+# Whoever looks into a packed model, or renews its card, does not wait for PyTorch: functions that
+# read or write tensors import it.
+if TYPE_CHECKING:
+    import torch
 
 # 1 had SHA-256 of nothing but the weights of parts in folders, and not what cut the lips.
 FORMAT = 2
@@ -133,6 +137,8 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         OSError: if the output cannot be written.
         ValueError: for a configuration or a checkpoint that cannot be read.
     """
+    from safetensors.torch import save_file
+
     check_output(output)
     values = read_yaml(config)
     kept = {key: values[key] for key in KEYS if key in values}
@@ -319,6 +325,8 @@ def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
         FileNotFoundError: if it does not exist.
         ValueError: for a file that holds something else, or was cut off.
     """
+    import torch
+
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         return {name: tensor.contiguous() for name, tensor in state.items()}
@@ -587,7 +595,9 @@ def load_packed(
             does not know, or a part that is ESPnet's where that is missing, or tensors do not fit.
         OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
     """
-    # Looking into a packed model needs neither Transformers nor the encoders.
+    from safetensors.torch import load_file
+
+    from mome.common.precision import built_for
     from mome.tasks.build import build_model
 
     path = Path(path)

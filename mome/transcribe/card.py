@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mome.analysis.parameters import markdown
+from mome.analysis.tables import markdown
 from mome.analysis.wer import rate_name
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair

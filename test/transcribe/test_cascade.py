@@ -9,9 +9,9 @@ import torch
 
 from mome.analysis.cascade import Read, by_chance, cascade, choose, curve
 from mome.bin import measure_cascade
-from mome.bin.pack import read_clips
 from mome.data.kaldi import read_scp, write_scp
 from mome.tasks.packed import pack
+from mome.transcribe.measurement import read_clips
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber, select
 from mome.transcribe.transcript import Segment

@@ -179,7 +179,7 @@ def test_tokens_of_a_sentence_are_drawn_and_others_named(expdir, dump, tmp_path)
 
 
 def test_tokens_have_the_rates_lengths(training, dump):
-    from mome.bin.pack import read_clips
+    from mome.transcribe.measurement import read_clips
     from mome.transcribe.transcriber import Transcriber
 
     packed = pack(training / "config.yaml", training / "model.pth", dump / "packed", INFO, "")

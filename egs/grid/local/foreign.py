@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "mini_av/local"))
 
 from espeak import RATE, Voice, speak
 
-from mome.analysis.parameters import markdown
+from mome.analysis.tables import markdown
 from mome.data.video import LIP_RATE, read_video
 from mome.transcribe.confidence import LOW
 from mome.transcribe.options import Options

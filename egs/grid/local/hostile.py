@@ -25,7 +25,7 @@ import av
 import cv2
 import numpy as np
 
-from mome.analysis.parameters import markdown
+from mome.analysis.tables import markdown
 from mome.analysis.wer import score
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
