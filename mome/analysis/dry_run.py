@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mome.analysis.parameters import table
+from mome.analysis.parameters import in_markdown
 from mome.common.frozen import Frozen, unwrap
 from mome.common.markdown import markdown_table
 from mome.data.video import LIP_RATE
@@ -258,11 +258,9 @@ def report(args: argparse.Namespace, seconds: float = 10.0) -> str:
     if args.model != "avsr":
         raise ValueError(f"{args.config}: a dry run needs `model: avsr`, not {args.model}")
     model = build(args)
-    number = "{:,}".format
-    rows = [[name, *map(number, counts)] for name, *counts in table(model)]
     lm = args.decoder_conf.get("lm", "the default of mome_llm")
     text = [f"# Dry run of {args.config}", "", f"LLM: {lm}", ""]
-    text += markdown_table(["part", "trained", "active", "total"], rows)
+    text += in_markdown(model)
 
     encoders = {kind: encoder_flops(model, kind, seconds) for kind in model.rates}
     rows = []

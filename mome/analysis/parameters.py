@@ -3,6 +3,7 @@
 from torch import nn
 
 from mome.common.frozen import Frozen
+from mome.common.markdown import markdown_table
 from mome.models.avsr import AVSRModel
 
 
@@ -43,3 +44,9 @@ def table(model: AVSRModel) -> list[tuple[str, int, int, int]]:
     _, trained_sizes, active_sizes, sizes_in_all = zip(*rows, strict=True)
     sums = (sum(trained_sizes), sum(active_sizes), sum(sizes_in_all))
     return [*rows, ("sum", *sums)]
+
+
+def in_markdown(model: AVSRModel) -> list[str]:
+    """The lines of :func:`table` in Markdown."""
+    rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
+    return markdown_table(["part", "trained", "active", "total"], rows)

@@ -10,10 +10,7 @@ train in one call, as days may lie between.
 
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from mome.common.command import in_one_line, parser_for
-from mome.encoders.avhubert import read_weights
 from mome.pretrained.hub import load
 from mome.tasks.config import merge, read_config
 
@@ -53,10 +50,14 @@ def main(argv: list[str] | None = None) -> None:
         part = parts.get(section, {"class": ""})
         unread = str(part.get("load_pretrained", "true")).lower() == "false"
         if part["class"] == known and part.get(key) and not unread:
+            from transformers import AutoConfig  # takes seconds to load, as encoders do below
+
             load(AutoConfig, part[key])
     lips = parts.get("video_encoder", {})
     if weights := lips.get("weights"):
         if lips["class"] == "avhubert":
+            from mome.encoders.avhubert import read_weights
+
             read_weights(Path(weights), lips.get("size"))
         elif lips["class"] == "visual" and not Path(weights).exists():
             raise FileNotFoundError(

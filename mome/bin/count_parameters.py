@@ -8,13 +8,11 @@ everything that is in memory, frozen parts included.
 from pathlib import Path
 
 from mome.analysis import dry_run
-from mome.analysis.parameters import table
+from mome.analysis.parameters import in_markdown
 from mome.common.command import in_one_line, parser_for
-from mome.common.markdown import markdown_table
 from mome.common.yaml_files import read_yaml
 from mome.tasks.checkpoint import check_trained
 from mome.tasks.config import namespace
-from mome.tasks.data_folders import check_trained_on
 
 
 @in_one_line("mome-count-parameters")
@@ -22,16 +20,10 @@ def main(argv: list[str] | None = None) -> None:
     """Build the model of a configuration and print its table."""
     parser = parser_for(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="config.yaml of a training")
-    parser.add_argument("--train_set", help="a model that was trained on another set is an error")
     args = parser.parse_args(argv)
     check_trained(args.config)
-    config = read_yaml(args.config)
-    if args.train_set is not None:
-        check_trained_on(args.config, args.train_set)
     # Sizes need no values: nothing is read but configurations.
-    model = dry_run.build(namespace(config))
-    rows = [[name, *(f"{size:,}" for size in sizes)] for name, *sizes in table(model)]
-    print("\n".join(markdown_table(["part", "trained", "active", "total"], rows)))
+    print("\n".join(in_markdown(dry_run.build(namespace(read_yaml(args.config))))))
 
 
 if __name__ == "__main__":

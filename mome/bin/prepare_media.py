@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
             raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
         crops = provenance.elsewhere() if sight else {}
     elif sight:
-        trackers = trackers_of(settings)  # fails early
+        trackers = trackers_of(settings)  # fails early if models are missing
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(args.data, args.dump, *streams)
     # Where models are changes nothing; which of them found a crop is said in the crop, and what

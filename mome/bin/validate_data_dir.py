@@ -6,10 +6,17 @@ video of different length. --fix first drops utterances that a file lacks, sorts
 spk2utt.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mome.common.command import in_one_line, parser_for
 from mome.data.kaldi import fix_data_dir, validate_data_dir
+
+
+def findings(folder: Path, problems: Sequence[str]) -> str:
+    """What is said of a folder with these problems, in lines."""
+    count = f"{len(problems)} problems" if problems else "valid"
+    return "\n".join([*problems, f"{folder}: {count}"])
 
 
 @in_one_line("mome-validate-data-dir")
@@ -32,10 +39,8 @@ def main(argv: list[str] | None = None) -> None:
         problems = validate_data_dir(
             folder, args.check_media, args.frame_rate, args.tolerance, args.nj
         )
-        for problem in problems:
-            print(problem)
+        print(findings(folder, problems))
         count += len(problems)
-        print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: valid")
     if count:
         raise SystemExit(1)
 

@@ -12,7 +12,6 @@ import timeit
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 PART = "MOME_PART"  # what the run is at, such as "stage 2 of 6, lip regions and audio"
@@ -129,6 +128,8 @@ class Bar(tqdm):
 
 def product_milliseconds() -> int:
     """What this machine takes for a product of large matrices, to tell it from others."""
+    import numpy as np  # which bars of other programs do not wait for
+
     side = np.ones((1536, 1536), np.float32)
     return max(1, round(1000 * min(timeit.repeat(lambda: side @ side, number=2, repeat=5))))
 

@@ -14,7 +14,7 @@ DETECTORS = tuple(LANDMARKS)
 def load_tracker(
     model: str, detect_every: int = 12, detect_side: int = 480, detector: str = "dlib"
 ) -> FaceTracker:
-    """Load a tracker, once in each process, since that takes half a second.
+    """A tracker, one in each process for the same arguments.
 
     Args:
         model: dlib's landmark model, or the folder with those of MediaPipe.

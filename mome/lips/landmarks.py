@@ -7,7 +7,7 @@ which those of the next frame are predicted.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -70,8 +70,29 @@ class Face:
         return self.distance(other) < min(0.2 + 0.1 * steps, 1.0) * size and growth < 1.5
 
 
+class WrongModel(ValueError):
+    """A file that should hold a landmark model and does not; the message names it and a remedy."""
+
+
+@lru_cache(maxsize=2)
+def read_predictor(model: Path) -> dlib.shape_predictor:
+    """dlib's landmark predictor; read once in each process, since that takes half a second.
+
+    Raises:
+        WrongModel: for a file that is no such model.
+    """
+    try:
+        return dlib.shape_predictor(str(model))
+    except RuntimeError as error:
+        raise WrongModel(
+            f"{model} is not a dlib landmark model ({error}); delete it and run mome-fetch-models"
+        ) from error
+
+
 class FaceTracker:
     """Tracks a face by dlib's detector and landmark predictor; a subclass may use others.
+
+    The predictor is read when it is first needed, or by :meth:`read`.
 
     Args:
         model: dlib's ``shape_predictor_68_face_landmarks.dat``.
@@ -80,7 +101,6 @@ class FaceTracker:
 
     Raises:
         FileNotFoundError: if the model file does not exist.
-        ValueError: for a file that is not a model of 68 points.
     """
 
     name = "dlib"
@@ -91,17 +111,18 @@ class FaceTracker:
             raise FileNotFoundError(f"landmark model {model} does not exist; run mome-fetch-models")
         if detect_every < 1:
             raise ValueError(f"detect_every={detect_every} is not positive")
-        try:
-            self.predictor = dlib.shape_predictor(str(model))
-        except RuntimeError as error:
-            raise ValueError(
-                f"{model} is not a dlib landmark model ({error}); delete it and run"
-                " mome-fetch-models"
-            ) from error
         self.files = [Path(model)]
         self.detector = dlib.get_frontal_face_detector()
         self.detect_every = detect_every
         self.detect_side = detect_side
+
+    def read(self) -> None:
+        """Read the models now.
+
+        Raises:
+            WrongModel: for a file that is no such model.
+        """
+        read_predictor(self.files[0])
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -128,12 +149,17 @@ class FaceTracker:
         ]
 
     def predict(self, frame: np.ndarray, face: Face) -> np.ndarray:
-        """Landmarks of a face: float64 (68, 2), x and y in pixels."""
+        """Landmarks of a face: float64 (68, 2), x and y in pixels.
+
+        Raises:
+            WrongModel: for a file that is no landmark model.
+            ValueError: for a model of another number of points.
+        """
         half = face.side / 2
         box = dlib.rectangle(
             round(face.x - half), round(face.y - half), round(face.x + half), round(face.y + half)
         )
-        points = self.predictor(frame, box)
+        points = read_predictor(self.files[0])(frame, box)
         if points.num_parts != NUM_POINTS:
             raise ValueError(f"the landmark model has {points.num_parts} points, not {NUM_POINTS}")
         return np.array([(point.x, point.y) for point in points.parts()], dtype=np.float64)

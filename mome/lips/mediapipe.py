@@ -72,6 +72,9 @@ class MediaPipeTracker(FaceTracker):
         self.detect_every = detect_every
         self.detect_side = detect_side
 
+    def read(self) -> None:
+        """Nothing: the networks are small, and have been read."""
+
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces of a grey frame (H, W).
 

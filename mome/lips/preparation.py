@@ -30,7 +30,7 @@ from mome.lips.extract import (
     read_spans,
     whole_picture,
 )
-from mome.lips.landmarks import FaceTracker
+from mome.lips.landmarks import FaceTracker, WrongModel
 
 SAMPLES_PER_FRAME = RATE // LIP_RATE
 # Share of the frames of a crop made elsewhere that may be black, as where a scene fades.
@@ -80,8 +80,8 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
     An exception that a clip raises, whatever it is, excludes that clip, as a crash of the process
-    does (:func:`exclude`). One that concerns all clips, such as a full disk or a missing model, is
-    raised.
+    does (:func:`exclude`). One that concerns all clips, such as a full disk or a model that is
+    missing or is none, is raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -90,6 +90,8 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
     for clip, frames in frames_of(todo):
         try:
             made = make_clip(clip, frames, sound, trackers, settings)
+        except WrongModel:
+            raise
         except Exception as error:
             outcomes[clip] = Outcome(reason=explain(error, clip))
             continue

@@ -16,7 +16,7 @@ from mome.llm.prompt_tree import Node
 from mome.models.distillation import fine_to_coarse
 from mome.models.matryoshka import check_compression, compress
 from mome.models.projector import EmbeddingReadout, FeatureNorm, Projector
-from mome.models.rates import READS, TASKS, TaskPair, rate_pairs
+from mome.models.rates import AUDIO_RATES, READS, TASKS, VIDEO_RATES, TaskPair, rate_pairs
 from mome.pretrained.hub import load
 
 PROMPTS = {
@@ -75,8 +75,8 @@ class AVSRModel(AbsESPnetModel):
         audio_encoder: Encoder | None,
         video_encoder: Encoder | None,
         tasks: Sequence[str] = ("avsr",),
-        audio_rates: Sequence[int] = (4, 16),
-        video_rates: Sequence[int] = (2, 5),
+        audio_rates: Sequence[int] = AUDIO_RATES,
+        video_rates: Sequence[int] = VIDEO_RATES,
         compression: str = "average",
         last_window: str = "keep",
         projector: str = "per_rate",

@@ -4,12 +4,15 @@ A rate of 4 turns four consecutive encoder frames into one token. A Matryoshka m
 every pair of an audio and a video rate and read at any of them.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 # The modalities that each task reads.
 READS = {"avsr": ("audio", "video"), "asr": ("audio",), "vsr": ("video",)}
 TASKS = tuple(READS)
+# The paper's rates, where a configuration names no others.
+AUDIO_RATES = (4, 16)
+VIDEO_RATES = (2, 5)
 
 
 class RatePair(NamedTuple):
@@ -57,6 +60,31 @@ def rate_pairs(task: str, audio: Sequence[int], video: Sequence[int]) -> list[Ra
     if any(rate is not None and rate < 1 for rate in audio_rates + video_rates):
         raise ValueError(f"compression rates start at 1: audio {audio_rates}, video {video_rates}")
     return [RatePair(a, v) for a in audio_rates for v in video_rates]
+
+
+def task_pairs_of(conf: Mapping[str, Any], rates: Sequence[str] = ()) -> list[TaskPair]:
+    """Every task at every rate pair that a model is trained at, found without the model.
+
+    Args:
+        conf: its ``model_conf``.
+        rates: the rate pairs that are asked for, by name; none are all.
+
+    Raises:
+        ValueError: for a rate pair that was not trained, naming those that were; and as of
+            :func:`rate_pairs` and :func:`parse_rate_pair`.
+    """
+    audio, video = conf.get("audio_rates", AUDIO_RATES), conf.get("video_rates", VIDEO_RATES)
+    trained = [
+        TaskPair(task, pair)
+        for task in conf.get("tasks", ["avsr"])
+        for pair in rate_pairs(task, audio, video)
+    ]
+    wanted = {parse_rate_pair(rate) for rate in rates}
+    known = {pair for _, pair in trained}
+    for pair in wanted - known:
+        names = sorted(map(str, known))
+        raise ValueError(f"rate pair {pair} was not trained; this model knows {names}")
+    return [each for each in trained if not wanted or each.pair in wanted]
 
 
 def parse_rate_pair(name: str) -> RatePair:

@@ -1,10 +1,11 @@
 """Load models by hub name or folder, with errors that say how to get what is missing."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -13,17 +14,14 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.quantizers import AutoHfQuantizer
 
-from mome.pretrained.model_sizes import published, words_tokenizer
 from mome.pretrained.places import is_hub_name
+
+# Whoever only looks whether a model is there waits neither for PyTorch nor for the models of
+# Transformers: functions that load them import them.
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 def load(loader: Any, name: str, **options: Any) -> Any:
@@ -104,6 +102,9 @@ def load_lm(name: str, dtype: torch.dtype) -> Any:
             Transformers does not know and would leave out of account.
         OSError: as :func:`load`.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
+
     config = load(AutoConfig, name)
     quantised = getattr(config, "quantization_config", None) or {}
     method = dict(quantised).get("quant_method", "without `quant_method`")
@@ -126,6 +127,10 @@ def load_lm(name: str, dtype: torch.dtype) -> Any:
 
 def load_config(name: str) -> PretrainedConfig:
     """A model's configuration from its folder, the hub's cache, the published sizes or the hub."""
+    from transformers import AutoConfig
+
+    from mome.pretrained.model_sizes import published
+
     config = None if Path(name).is_dir() else published(name)
     if config is None:
         return load(AutoConfig, name)
@@ -137,6 +142,10 @@ def load_config(name: str) -> PretrainedConfig:
 
 def load_tokenizer_or_words(name: str) -> PreTrainedTokenizerBase:
     """A tokenizer for a dry run, found as by :func:`load_config`, else a word-level one."""
+    from transformers import AutoTokenizer
+
+    from mome.pretrained.model_sizes import published, words_tokenizer
+
     if Path(name).is_dir() or published(name) is None:
         return load(AutoTokenizer, name)
     try:

@@ -1,8 +1,12 @@
 """What a training leaves: its files, and the tensors of its checkpoints."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_trained(*paths: str | Path) -> None:
@@ -30,6 +34,8 @@ def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
         FileNotFoundError: if it does not exist.
         ValueError: for a file that holds something else, or was cut off.
     """
+    import torch  # here, as whoever looks for a training's files does not wait for it
+
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         return {name: tensor.contiguous() for name, tensor in state.items()}

@@ -29,12 +29,10 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from mome.common.atomic_files import replacing, write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
-from mome.common.precision import built_for
 from mome.common.yaml_files import read_yaml
 from mome.tasks.checkpoint import read_checkpoint
 from mome.tasks.config import MODEL_KEYS, namespace
@@ -88,6 +86,9 @@ def pack(config: Path, weights: Path, output: Path, info: Mapping[str, Any], car
         OSError: if the output cannot be written.
         ValueError: for a configuration or a checkpoint that cannot be read.
     """
+    # Whoever looks into a packed model, or renews its card, does not wait for PyTorch.
+    from safetensors.torch import save_file
+
     check_output(output)
     values = read_yaml(config)
     kept = {key: values[key] for key in MODEL_KEYS if key in values}
@@ -315,7 +316,9 @@ def load_packed(
             does not know, or a part that is ESPnet's where that is missing, or tensors do not fit.
         OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
     """
-    # Looking into a packed model needs neither Transformers nor the encoders.
+    from safetensors.torch import load_file
+
+    from mome.common.precision import built_for
     from mome.tasks.build import build_model
 
     path = Path(path)

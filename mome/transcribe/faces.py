@@ -54,8 +54,11 @@ def find_tracker(detector: str, downloads: Collection[str | Path] = ()) -> FaceT
 
     Raises:
         FileNotFoundError: if they are in none of the folders; names the first place.
+        ValueError: for files that are no such models.
     """
-    return load_tracker(str(find_download(LANDMARKS[detector], downloads)), detector=detector)
+    tracker = load_tracker(str(find_download(LANDMARKS[detector], downloads)), detector=detector)
+    tracker.read()
+    return tracker
 
 
 def own_tracker(
@@ -100,9 +103,10 @@ def other_tracker(crops: Crops, downloads: Collection[str | Path] = ()) -> FaceT
         None if its models are not there, or are others than stage 2 had, of which a warning says.
     """
     (detector,) = (name for name in DETECTORS if name != crops["detector"])
-    if not find_download(LANDMARKS[detector], downloads).exists():
+    models = find_download(LANDMARKS[detector], downloads)
+    if not models.exists():
         return None
-    tracker = find_tracker(detector, downloads)
+    tracker = load_tracker(str(models), detector=detector)
     if crops.get("landmarks", {}).get(detector, tracker.digests) != tracker.digests:
         logging.warning(
             "where %s finds no face, %s is not tried: stage 2 had other models of it than %s",

@@ -10,8 +10,7 @@ import pytest
 import torch
 import yaml
 
-from mome.bin import decode as program
-from mome.bin.decode import are_cut, check_decoded
+from mome.bin.decode import check_decoded
 from mome.bin.decode import main as decode_main
 from mome.bin.merge_decoding import main as merge_main
 from mome.bin.merge_decoding import merge
@@ -20,6 +19,8 @@ from mome.data import test_sets as sets
 from mome.data.audio import write_flac
 from mome.data.kaldi import write_scp
 from mome.models.avsr import AVSRModel
+from mome.tasks import decoding
+from mome.tasks.decoding import are_cut
 
 SETTINGS = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
 COPY = sets.noisy("test", "babble", 0)
@@ -130,7 +131,9 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
             return torch.empty(2**55)
 
     with monkeypatch.context() as patch:
-        patch.setattr(program, "DataLoader", lambda *_, **__: [(["u0", "u1"], {"speech": Large()})])
+        patch.setattr(
+            decoding, "DataLoader", lambda *_, **__: [(["u0", "u1"], {"speech": Large()})]
+        )
         with pytest.raises(SystemExit, match="with the utterances u0, u1: lower --decode_batch"):
             decode_main(list(map(str, options)))
 
@@ -191,7 +194,9 @@ def test_what_was_decoded_with_another_module_is_refused(training, dump, tmp_pat
     config = yaml.safe_load(Path("config.yaml").read_text()) | {"imports": ["decoded_by_my_gate"]}
     Path("config.yaml").write_text(yaml.safe_dump(config))
     decode_main(list(map(str, options)))
-    decode_main(list(map(str, options)))
+    with monkeypatch.context() as patch:
+        patch.delattr(decoding, "load_model")  # nothing is left to decode
+        decode_main(list(map(str, options)))
     Path("decoded_by_my_gate.py").write_text("two = 2\n")
     with pytest.raises(SystemExit, match=r"other settings:\n  modules: was .*my_gate"):
         decode_main(list(map(str, options)))

@@ -11,6 +11,7 @@ import soundfile
 from media import let_workers_crash, talking_head, write_clip
 
 from mome.bin import prepare_media
+from mome.common.processes import WorkerError
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import read_lips, video_info, write_lips
@@ -150,6 +151,16 @@ def test_no_exception_of_one_clip_stops_the_stage(tmp_path, monkeypatch):
         "anna_1": f"{videos['anna_1']}: video in a codec that FFmpeg does not know; convert it",
         "anna_2": f"{videos['anna_2']}: RuntimeError: of a kind that nobody expects",
     }
+
+
+def test_a_landmark_model_that_is_none_stops_the_stage(tmp_path):
+    """It is not for the clips that this excludes them, one after the other."""
+    write_clip(tmp_path / "a.mp4", talking_head(12, 224))
+    (tmp_path / "wrong.dat").write_bytes(MODEL.read_bytes()[:1000])
+    data = data_folder(tmp_path / "data", {"a_0": tmp_path / "a.mp4"})
+    with pytest.raises(WorkerError, match=r"(?s)wrong\.dat is not a dlib landmark model.*; delete"):
+        prepare(data, tmp_path / "dump", "--landmarks", tmp_path / "wrong.dat")
+    assert not (tmp_path / "dump/excluded").exists()
 
 
 def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_path):

@@ -24,7 +24,7 @@ from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips import provenance
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, similarity, smooth
 from mome.lips.extract import REMEDY, crop_lips, read_frames
-from mome.lips.landmarks import Face, FaceTracker, fill_missing, main_tracks
+from mome.lips.landmarks import Face, FaceTracker, WrongModel, fill_missing, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,8 +201,10 @@ def test_missing_or_wrong_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="mome-fetch-models"):
         FaceTracker(tmp_path / "none.dat")
     (tmp_path / "wrong.dat").write_bytes(b"not a model")
-    with pytest.raises(ValueError, match=r"wrong\.dat is not a dlib landmark model"):
-        FaceTracker(tmp_path / "wrong.dat")
+    wrong = FaceTracker(tmp_path / "wrong.dat")
+    for use in (wrong.read, lambda: wrong(grey(talking_head(3, 224)))):
+        with pytest.raises(WrongModel, match=r"wrong\.dat is not a dlib landmark model"):
+            use()
 
 
 @pytest.fixture(scope="module")

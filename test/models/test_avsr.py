@@ -9,7 +9,7 @@ from mome.common.frozen import Frozen
 from mome.llm.decoder import MoMELLMDecoder
 from mome.models.avsr import AVSRModel
 from mome.models.projector import FeatureNorm
-from mome.models.rates import RatePair, rate_pairs
+from mome.models.rates import RatePair, rate_pairs, task_pairs_of
 
 
 def loss_of_one_pair(model, item, task, pair) -> torch.Tensor:
@@ -248,6 +248,18 @@ def test_untrained_rates_and_missing_parts_are_named(tiny_lm, tiny_whisper):
         AVSRModel(model.decoder, tiny_lm, model.audio_encoder, None)
     with pytest.raises(ValueError, match="differ in width"):
         build(tiny_lm, tiny_whisper, compression="stack", projector="shared")
+
+
+@pytest.mark.parametrize(
+    "conf", [{}, {"tasks": ["asr", "avsr", "vsr"], "audio_rates": [8, 3], "video_rates": [1]}]
+)
+def test_what_a_model_is_trained_at_is_known_without_it(tiny_lm, tiny_whisper, conf):
+    model = build(tiny_lm, tiny_whisper, **conf)
+    assert task_pairs_of(conf) == model.task_pairs
+    last = model.task_pairs[-1]
+    assert task_pairs_of(conf, [str(last.pair)]) == [last]
+    with pytest.raises(ValueError, match=r"rate pair a7_v7 was not trained; this model knows \["):
+        task_pairs_of(conf, ["a7_v7"])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mome.tasks.avsr import load_model
 from mome.tasks.build import build_model
 from mome.tasks.config import namespace
 from mome.tasks.packed import load_packed
+from mome.transcribe import measurement
 from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.options import Options
 from mome.transcribe.prepared import read_clips
@@ -109,7 +110,7 @@ def test_words_are_right_as_they_are_scored():
     """A model that was trained on transcripts with punctuation writes it."""
     words = [Word(text, 0.5) for text in ("Place,", "“RED”", "at", "...", "rock-n-roll", "Now.")]
     segment = Segment(0, 1, "", 0.5, words, "asr", "a4")
-    scores, right = command.judge("Place, red: in rocknroll now!", segment, spelled=False)
+    scores, right = measurement.judge("Place, red: in rocknroll now!", segment, spelled=False)
     assert right == [True, True, False, False, True, True]
     assert len(scores) == 6
 
@@ -118,10 +119,10 @@ def test_characters_are_right_where_there_are_no_blanks_between_words():
     """A "word" may be the whole segment, of which a single character is wrong."""
     words = [Word("今天天汽好。", 0.5, scores=(0.3, 0.2)), Word("OK", 0.5, scores=(0.9, 0.8))]
     segment = Segment(0, 1, "", 0.5, words, "asr", "a4")
-    scores, right = command.judge("今天天气好 ok!", segment, spelled=True)
+    scores, right = measurement.judge("今天天气好 ok!", segment, spelled=True)
     assert right == [True, True, True, False, True, True]
     assert scores == [(0.3, 0.2)] * 5 + [(0.9, 0.8)]
-    assert command.judge("", segment, spelled=True) == (scores, [False] * 6)
+    assert measurement.judge("", segment, spelled=True) == (scores, [False] * 6)
 
 
 def test_clips_are_taken_evenly(dump, training):
@@ -145,7 +146,7 @@ def test_what_is_in_the_way_is_said_before_anything_is_measured(training, dump, 
 
 def test_a_clip_played_backwards_has_all_its_streams_reversed():
     speech, lips = np.arange(5.0), np.arange(12).reshape(3, 2, 2)
-    clip = command.backwards(Clip(1.0, 2.0, {"speech": speech, "lips": lips}, ["late"]))
+    clip = measurement.backwards(Clip(1.0, 2.0, {"speech": speech, "lips": lips}, ["late"]))
     assert (clip.start, clip.end, clip.notes) == (1.0, 2.0, ["late"])
     assert clip.streams["speech"].tolist() == [4, 3, 2, 1, 0]
     assert np.array_equal(clip.streams["lips"], lips[[2, 1, 0]])
@@ -165,15 +166,15 @@ def test_what_is_not_known_becomes_doubtful_and_what_is_stays_sure():
     right = [(rng.random(6) < 0.97).tolist() for _ in known]
     # A clip is read in two rows, and played backwards in as many or more.
     readings = [
-        command.Reading(number % 2, number // 2, scores, hits)
+        measurement.Reading(number % 2, number // 2, scores, hits)
         for number, (scores, hits) in enumerate(zip(known, right, strict=True))
     ]
     reversed_ = [
-        command.Reading(number % 2, number % 40, scores, [False] * len(scores))
+        measurement.Reading(number % 2, number % 40, scores, [False] * len(scores))
         for number, scores in enumerate(unknown)
     ]
     rows = [{"task": "avsr", "rates": rates} for rates in ("a4_v2", "a16_v5")]
-    found = command.calibrate(command.Measured(rows, readings, reversed_))
+    found = measurement.calibrate(measurement.Measured(rows, readings, reversed_))
     assert found["words"] == 480
     assert found["utterances"] == 80
     assert found["unknown_parts"] == 100

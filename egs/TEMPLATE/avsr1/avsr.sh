@@ -226,8 +226,13 @@ if wants 0; then
     took 0
 fi
 
-# Days of data stages would lie between, and the weights of a licence that is not yet accepted.
-if wants 4 && [ "${stage}" -lt 4 ] && [ -f "${train_config}" ]; then
+# Days of data stages would lie between, and the weights of a licence that is not yet accepted. Whoever
+# has begun to train had them.
+to_train=false
+for model in "${models[@]}"; do
+    if "${force}" || [ ! -e "${expdir}/${model%% *}/.done" ]; then to_train=true; fi
+done
+if wants 4 && [ "${stage}" -lt 4 ] && "${to_train}" && [ -f "${train_config}" ]; then
     set_model_args "${tasks}" "${video_weights}"
     # shellcheck disable=SC2086
     python -m mome.bin.check_pretrained --config "${train_config}" "${model_args[@]}" ${train_opts}
@@ -387,11 +392,11 @@ if wants 5; then
         dir=${expdir}/${model%% *}
         out=${dir}/decode${decode_tag:+_${decode_tag}}
         begin 5 "decoding and scoring of ${model%% *}"
-        python -m mome.bin.count_parameters --config "${dir}/config.yaml" --train_set "${train_set}" |
-            tee "${dir}/parameters.txt"
+        [ -f "${dir}/config.yaml" ] || die "${dir}/config.yaml does not exist; train the model first (stage 4)"
         # shellcheck disable=SC2206
         decode=(python -m mome.bin.decode --config "${dir}/config.yaml" --dump "${dumpdir}"
             --weights "${dir}/${inference_model}" --output "${out}" --force "${force}"
+            --train_set "${train_set}" --parameters "${dir}/parameters.txt"
             --test_sets ${test_sets} --snrs ${snrs} ${test_noise:+--kinds ${test_noise}}
             --corruptions ${corruptions} ${corrupt_sets:+--corrupt_sets ${corrupt_sets}}
             --beam "${beam}" --length_penalty "${length_penalty}" --ngpu "$((ngpu > 0))"
@@ -406,6 +411,7 @@ if wants 5; then
                 "${decode[@]}" --part "JOB/${jobs}"
             python -m mome.bin.merge_decoding --decode "${out}" --nj "${jobs}"
         fi
+        cat "${dir}/parameters.txt"
         python -m mome.bin.score --expdir "${dir}" --dump "${dumpdir}" --decode_tag "${decode_tag}" \
             --train_text "${dumpdir}/${train_set}/text"
         log "word error rates: ${dir}/RESULTS${decode_tag:+_${decode_tag}}.md"
