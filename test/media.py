@@ -10,7 +10,25 @@ import av
 import cv2
 import numpy as np
 
+from mome.lips.detectors import LANDMARKS
+
 CLOCK = Fraction(1, 90000)
+DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", Path(__file__).parents[1] / "downloads"))
+
+
+def quick_detector() -> str:
+    """The detector of faces that is loaded fastest, for tests to which it does not matter which.
+
+    MediaPipe's networks are read in no time, dlib's landmark model takes the better part of a
+    second in each process. It stands in where MediaPipe's are not, as on ARM.
+    """
+    return "mediapipe" if (DOWNLOADS / LANDMARKS["mediapipe"]).is_dir() else "dlib"
+
+
+def quick_options() -> list[object]:
+    """Options of mome.bin.prepare_media that ask for :func:`quick_detector`."""
+    detector = quick_detector()
+    return ["--detector", detector, "--landmarks", DOWNLOADS / LANDMARKS[detector]]
 
 
 def write_clip(

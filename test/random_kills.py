@@ -54,11 +54,14 @@ def write_corpus(folder: Path) -> None:
 
 def data_command(recipe: Path) -> list[str]:
     """Stages 1 to 3 of a new recipe, whose corpus is written here."""
+    from media import quick_detector
+
     (recipe / "local").mkdir(parents=True)
     shutil.copy(ROOT / "egs/TEMPLATE/recipe/local/data.py", recipe / "local")
     write_corpus(recipe / "corpus")
     command = [str(ROOT / "egs/TEMPLATE/avsr1/avsr.sh"), "--corpus", "corpus", "--nj", "2"]
     command += ["--stage", "1", "--stop_stage", "3", "--snrs", "0", "--corruptions", "drop"]
+    command += ["--detector", quick_detector()]
     return [*command, "--noise_opts", "--num_train 1 --num_test 1 --seconds 1 --test_share 0.5"]
 
 

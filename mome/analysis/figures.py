@@ -29,3 +29,5 @@ def save(figure: Any, *paths: Path, dpi: int = 200) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=dpi, metadata=METADATA.get(path.suffix))
+        # All have the layout of the first: to find it takes longer than to draw.
+        figure.set_layout_engine("none")

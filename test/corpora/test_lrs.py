@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
-from media import let_workers_crash, talking_head, write_clip
+from media import let_workers_crash, quick_detector, talking_head, write_clip
 from sentences import distinct_sentences
 
 from mome.bin import prepare_media
@@ -787,9 +787,11 @@ def runs(tmp_path_factory, lrs3, lrs2, tiny_lm, tiny_whisper) -> dict[str, Path]
     soundfile.write(noisex, np.random.default_rng(0).normal(0, 0.1, 61 * 16000), 16000)
     options = {
         "lrs3": ["--snrs", "0", "--prepare_opts", f"{' '.join(PREPARE)} --num_valid 2"],
-        # The environment and the pretrained parts of stage 0 are those of the other run.
-        "lrs2": ["--stage", "1", "--snrs", "0", "--prepare_opts", " ".join(PREPARE)],
+        # The environment and the pretrained parts of stage 0 are those of the other run, which also
+        # packs its model and reports on it.
+        "lrs2": ["--stage", "1", "--stop_stage", "5", "--snrs", "0"],
     }
+    options["lrs2"] += ["--prepare_opts", " ".join(PREPARE), "--detector", quick_detector()]
     options["lrs2"] += ["--noisex", noisex, "--train_noise", "noisex", "--test_noise", "noisex"]
     corpora = {"lrs3": lrs3, "lrs2": lrs2}
     processes = {

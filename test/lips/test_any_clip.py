@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from media import let_workers_crash, talking_head, write_clip
+from media import let_workers_crash, quick_options, talking_head, write_clip
 
 from mome.bin import prepare_media
 from mome.common.processes import WorkerError
@@ -47,7 +47,7 @@ def data_folder(data: Path, videos: dict[str, Path], wavs: dict[str, Path] | Non
 
 
 def prepare(data, dump, *options):
-    arguments = ["--data", data, "--dump", dump, "--landmarks", MODEL, *options]
+    arguments = ["--data", data, "--dump", dump, *quick_options(), *options]
     prepare_media.main([str(argument) for argument in arguments])
 
 
@@ -158,8 +158,9 @@ def test_a_landmark_model_that_is_none_stops_the_stage(tmp_path):
     write_clip(tmp_path / "a.mp4", talking_head(12, 224))
     (tmp_path / "wrong.dat").write_bytes(MODEL.read_bytes()[:1000])
     data = data_folder(tmp_path / "data", {"a_0": tmp_path / "a.mp4"})
+    options = ["--detector", "dlib", "--landmarks", tmp_path / "wrong.dat"]
     with pytest.raises(WorkerError, match=r"(?s)wrong\.dat is not a dlib landmark model.*; delete"):
-        prepare(data, tmp_path / "dump", "--landmarks", tmp_path / "wrong.dat")
+        prepare(data, tmp_path / "dump", *options)
     assert not (tmp_path / "dump/excluded").exists()
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from face import random_identity, render
-from media import head_motion, photograph, talking_head, write_clip
+from media import head_motion, photograph, quick_options, talking_head, write_clip
 from visemes import REST
 
 from mome.bin.contact_sheet import main as sheet_main
@@ -343,7 +343,7 @@ def many(tmp_path_factory) -> tuple[Path, dict]:
     write_scp(data / "video.scp", clips)
     write_scp(data / "utt2spk", dict.fromkeys(clips, "anna"))
     write_scp(data / "text", dict.fromkeys(clips, "place red"))
-    prepare(data, root / "dump")
+    prepare(data, root / "dump", *quick_options())
     return data, everything(root / "dump")
 
 
@@ -357,7 +357,7 @@ def everything(dump):
 
 
 def command(data, dump, *options):
-    options = ["--data", data, "--dump", dump, "--landmarks", MODEL, *options]
+    options = ["--data", data, "--dump", dump, *quick_options(), *options]
     return [sys.executable, "-m", "mome.bin.prepare_media", *map(str, options)]
 
 
@@ -419,7 +419,7 @@ def test_a_full_disk_names_the_file(tmp_path, many):
             p: content for p, content in everything(dump).items() if p.name != provenance.FILE
         }
         assert all(expected[path] == content for path, content in written.items())
-    prepare(data, dump)
+    prepare(data, dump, *quick_options())
     assert everything(dump) == expected
 
 

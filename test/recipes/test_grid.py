@@ -20,6 +20,7 @@ import yaml
 from espeak import RATE, Voice, speak
 from face import random_identity, render
 from local_server import Handler
+from media import quick_detector
 from visemes import mouth_shapes
 
 from mome.common.processes import map_items
@@ -216,7 +217,7 @@ def test_speakers_that_are_missing_are_counted_or_asked_for(tmp_path, capsys):
 
 
 def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper):
-    # Without pretraining and warm start, which test_recipe.py has.
+    # Without pretraining and warm start, which test_recipe.py has, as it has the stages after this.
     conf = read_config(RECIPE / "conf/train.yaml")
     conf |= {"max_epoch": 1, "num_iters_per_epoch": 2, "batch_size": 2, "valid_batch_size": 2}
     conf["video_encoder_conf"] = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
@@ -224,7 +225,8 @@ def test_recipe_from_download_to_scores(server, tmp_path, tiny_lm, tiny_whisper)
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(conf))
     options = {name: tmp_path / name for name in ("datadir", "dumpdir", "expdir", "corpus")}
     options |= {"lm": tiny_lm, "audio_model": tiny_whisper, "nj": 1, "snrs": "0"}
-    options |= {"video_config": "", "projector_config": ""}
+    options |= {"video_config": "", "projector_config": "", "stop_stage": 5}
+    options["detector"] = quick_detector()
     options["download_opts"] = f"--record {server.record} --speakers 1 3 10"
     options["prepare_opts"] = "--num_valid 1 --speakers 1 3 10"
     options["train_config"] = tmp_path / "train.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import talking_head, write_clip
+from media import quick_detector, talking_head, write_clip
 
 from mome.data.kaldi import read_scp, validate_data_dir
 
@@ -27,7 +27,7 @@ def write_corpus(folder: Path, sight: bool, sound: bool) -> None:
 
 def run(recipe: Path, *options: str) -> subprocess.CompletedProcess:
     command = [ROOT / "egs/TEMPLATE/avsr1/avsr.sh", "--corpus", recipe / "corpus", "--nj", "1"]
-    command += ["--stage", "1", "--stop_stage", "3", "--snrs", "0"]
+    command += ["--stage", "1", "--stop_stage", "3", "--snrs", "0", "--detector", quick_detector()]
     command += ["--noise_opts", "--num_train 1 --num_test 1 --seconds 1 --test_share 0.5", *options]
     return subprocess.run(
         [str(word) for word in command],
