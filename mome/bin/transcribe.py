@@ -9,8 +9,8 @@ folders inside; - is one on standard input.
   mome-transcribe talk.mp4 lectures/ --model grid.zip --format srt json --output subtitles
 
 Without --output the transcripts are printed. What cannot be read, or not to its end, is named at
-the end; the others are done, and the exit status is 1. It is 2 if nothing can be read at all, for
-want of the model or by an option.
+the end; the others are done, and the exit status is 1. It is 2 if nothing is read: for want of the
+model, or of what finds the faces of a recording, or by an option.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mome.common.command import parser_for
 from mome.data.video import MediaError, reason_of
 from mome.transcribe.arguments import add_model_arguments
 from mome.transcribe.confidence import UNKNOWN
-from mome.transcribe.faces import find_tracker
+from mome.transcribe.faces import find_tracker, missing
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
 from mome.transcribe.transcriber import Progress, Transcriber
@@ -191,6 +191,30 @@ def check_output(folder: Path) -> None:
         ) from error
 
 
+def check_faces(
+    recordings: list[str], transcribe: Transcriber, options: Options, downloads: list[Path]
+) -> None:
+    """See that faces can be found if a recording has pictures that would be read.
+
+    What else is wrong with one is told when its turn comes, as is what standard input holds.
+
+    Raises:
+        ValueError: if they cannot; names the first such recording, and the remedy.
+    """
+    if transcribe.tracker is not None:
+        return
+    for name in recordings:
+        if name == STANDARD_INPUT:
+            continue
+        try:
+            transcribe.possible(Path(name), options)
+        except (MediaError, OSError):
+            continue
+        except ValueError:
+            reason = missing(transcribe.crops, downloads)
+            raise ValueError(f"{name} has pictures: {reason}") from None
+
+
 def stem_of(name: str) -> str:
     """What the transcripts of a recording are called."""
     return "stdin" if name == STANDARD_INPUT else Path(name).name
@@ -250,8 +274,7 @@ def main(argv: list[str] | None = None) -> None:
             args.model, args.device, tracker, args.imports, args.downloads
         )
         transcribe.usable(options)
-        if args.task != "asr" and args.downloads and transcribe.reads("video"):
-            find_tracker(args.detector or transcribe.crops["detector"], args.downloads)
+        check_faces(recordings, transcribe, options, args.downloads)
     except Exception as error:
         stop = SystemExit(f"mome-transcribe: {reason_of(error)}")
         print(stop, file=sys.stderr)

@@ -116,12 +116,18 @@ def other_tracker(crops: Crops, downloads: Collection[str | Path] = ()) -> FaceT
     return tracker
 
 
-def missing(crops: Crops) -> str:
-    """What is missing where :func:`own_tracker` gives none, and how to get it."""
+def missing(crops: Crops, downloads: Collection[str | Path] = ()) -> str:
+    """What is missing where :func:`own_tracker` gives none, and how to get it.
+
+    Args:
+        crops, downloads: as of :func:`own_tracker`.
+    """
     detector = crops["detector"]
+    places = " or ".join([*map(str, downloads), "./downloads", "$MOME_DOWNLOADS"])
+    there = f" --downloads {next(iter(downloads))}" if downloads else ""
     return (
-        f"to find faces, {LANDMARKS[detector]} is needed in ./downloads or $MOME_DOWNLOADS: run "
-        f"mome-fetch-models --only {FETCH[detector]}, or read the sound alone (task asr)"
+        f"to find faces, {LANDMARKS[detector]} is needed in {places}: run mome-fetch-models --only "
+        f"{FETCH[detector]}{there}, or read the sound alone (task asr)"
     )
 
 

@@ -265,6 +265,28 @@ class Transcriber:
             return f"the options allow {' and '.join(tasks)} alone"
         return f"the model was trained for {' and '.join(tasks)} alone"
 
+    def possible(self, source: Path | Arrays, options: Options) -> tuple[Streams, list[str]]:
+        """The streams of a recording, and the tasks that may be used and read them.
+
+        Raises:
+            FileNotFoundError, MediaError: for a file that cannot be opened, or has nothing that
+                the model reads.
+            ValueError: for options that do not fit the model; also if pictures would be read, and
+                the models that find faces are not there.
+        """
+        streams = probe(source)
+        tasks = self.usable(options)
+        there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
+        possible = [task for task in tasks if there.issuperset(READS[task])]
+        if not possible:
+            name = source.name if isinstance(source, Arrays) else source
+            lacking = " and no ".join(sorted({"audio", "video"} - there))
+            who = f"{' and '.join(tasks)} {'reads' if len(tasks) == 1 else 'read'}"
+            raise MediaError(name, f"no {lacking}, which {who}; {self.limits(tasks)}")
+        if self.tracker is None and any("video" in READS[task] for task in possible):
+            raise ValueError(missing(self.crops))
+        return streams, possible
+
     def open(
         self,
         source: str | Path | Arrays,
@@ -290,16 +312,9 @@ class Transcriber:
         if not isinstance(source, Arrays):
             source = Path(source)
         name = source.name if isinstance(source, Arrays) else str(source)
-        streams = probe(source)
-        tasks = self.usable(options)
-        there = {kind for kind in ("audio", "video") if getattr(streams, kind)}
-        possible = [task for task in tasks if there.issuperset(READS[task])]
-        if not possible:
-            lacking = " and no ".join(sorted({"audio", "video"} - there))
-            who = f"{' and '.join(tasks)} {'reads' if len(tasks) == 1 else 'read'}"
-            raise MediaError(name, f"no {lacking}, which {who}; {self.limits(tasks)}")
+        streams, possible = self.possible(source, options)
         # Sound also tells where to cut and who speaks.
-        read = Streams(streams.audio, streams.video and any("video" in READS[t] for t in possible))
+        read = Streams(streams.audio, any("video" in READS[task] for task in possible))
         notes = [] if streams.audio else ["no sound: lips alone"]
         notes += [] if streams.video else ["no video: sound alone"]
         if read.video and self.tracker is not None:
@@ -336,7 +351,8 @@ class Transcriber:
                 ]
             else:
                 after = f"after the sound, from {heard:.1f} s on, " if heard else ""
-                notes.append(f"{after}lips alone are not read: {self.limits(tasks)}")
+                limits = self.limits(self.usable(options))
+                notes.append(f"{after}lips alone are not read: {limits}")
                 if not spans:
                     raise MediaError(name, "; ".join([*damage.values(), *notes]))
         # Segments begin and end with frames, so that both streams are equally long.

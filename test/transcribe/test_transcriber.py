@@ -789,7 +789,8 @@ def test_standard_input_is_a_recording_too(packed, clips, monkeypatch, capsys):
     [
         (["--device", "cuda"], "no GPU that PyTorch can use"),
         (["--rates", "7,7"], "was not trained at a7_v7"),
-        (["--downloads", "/nowhere"], "/nowhere/dlib/.* does not exist"),
+        ([], "both.mp4 has pictures: to find faces, dlib/.*--only landmarks, or .*sound alone"),
+        (["--downloads", "/nowhere"], "dlib/.* needed in /nowhere .*--only landmarks --downloads"),
         (["--cascade", "80"], "cascade 80 is a confidence"),
         (["--output", "/proc/nothing"], "/proc/nothing: no file can be written there"),
         (["--output", "/proc"], "--output /proc: no file can be written there .*name another"),
@@ -813,6 +814,30 @@ def test_what_cannot_be_done_is_said_before_anything_is_read(
         command.main([str(clips / "both.mp4"), "--model", str(packed), *options])
     assert stop.value.code == 2  # 1 is for recordings
     assert re.search(f"^mome-transcribe: .*{message}", capsys.readouterr().err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sound", []), ("sound", ["--downloads", "/nowhere"]), ("both", ["--task", "asr"])],
+)
+def test_what_needs_no_lips_is_read_without_what_finds_faces(
+    packed, clips, tmp_path, monkeypatch, capsys, name, options
+):
+    monkeypatch.chdir(tmp_path)  # where there is no folder downloads
+    command.main([str(clips / f"{name}.mp4"), "--model", str(packed), "--beam", "1", *options])
+    assert "2 segments in" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_recording_is_not_taken_for_what_finds_faces(
+    packed, clips, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("no recording")
+    names = [str(tmp_path / "text.mp4"), str(clips / "sound.mp4")]
+    with pytest.raises(SystemExit) as stop:
+        command.main([*names, "--model", str(packed), "--beam", "1"])
+    assert stop.value.code == 1
+    assert "1 of 2 recordings transcribed" in capsys.readouterr().err
 
 
 def test_the_command_explains_itself():
