@@ -102,8 +102,7 @@ def are_valid(folders: list[str], log: Path) -> bool:
     if not folders:
         return True
     # Other work does not wait for what reads audio and video.
-    from mome.bin.validate_data_dir import findings
-    from mome.data.kaldi import validate_data_dir
+    from mome.data.kaldi import findings, validate_data_dir
 
     found = {folder: validate_data_dir(folder) for folder in folders}
     said = "".join(f"{findings(Path(folder), each)}\n" for folder, each in found.items())

@@ -6,17 +6,10 @@ video of different length. --fix first drops utterances that a file lacks, sorts
 spk2utt.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mome.common.command import in_one_line, parser_for
-from mome.data.kaldi import fix_data_dir, validate_data_dir
-
-
-def findings(folder: Path, problems: Sequence[str]) -> str:
-    """What is said of a folder with these problems, in lines."""
-    count = f"{len(problems)} problems" if problems else "valid"
-    return "\n".join([*problems, f"{folder}: {count}"])
+from mome.data.kaldi import findings, fix_data_dir, validate_data_dir
 
 
 @in_one_line("mome-validate-data-dir")

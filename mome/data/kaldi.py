@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -228,6 +228,12 @@ def fix_data_dir(path: str | Path) -> int:
     utt2spk = {key: value for key, value in tables["utt2spk"].items() if key in keep}
     write_scp(path / "spk2utt", spk2utt_of(utt2spk))
     return len(keep)
+
+
+def findings(folder: Path, problems: Sequence[str]) -> str:
+    """What is said of a folder with these problems, in lines."""
+    count = f"{len(problems)} problems" if problems else "valid"
+    return "\n".join([*problems, f"{folder}: {count}"])
 
 
 def validate_data_dir(
