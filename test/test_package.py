@@ -308,6 +308,7 @@ def test_what_is_missing_without_the_extras_is_said_in_a_line(elsewhere, plain):
         "mome-pack": ("sklearn", "recipes"),
         "mome-plot-training": ("matplotlib", "plot"),
         "mome-prepare-media": ("espnet3", "recipes"),
+        "mome-prune-experts": ("espnet2", "recipes"),
         "mome-train": ("espnet2", "recipes"),
     }
     # These cannot even list their options.

@@ -27,18 +27,13 @@ from mome.adapters.mome import MoMEAdapter
 from mome.adapters.pruning import most_asked, without_experts
 from mome.analysis.routing import expert_shares
 from mome.common.command import in_one_line, parser_for, start_log
-from mome.common.extras import extra
+from mome.common.extras import demand_installed
 from mome.common.memory import naming_utterances
 from mome.common.yaml_files import read_yaml
 from mome.data.kaldi import read_scp, write_text
 from mome.models.avsr import AVSRModel
 from mome.tasks.checkpoint import check_trained, read_checkpoint
 from mome.tasks.data_folders import STREAMS, streams_of
-
-with extra("mome-prune-experts"):
-    from espnet2.train.dataset import ESPnetDataset
-
-    from mome.tasks.avsr import AVSRTask, load_model
 
 PREFIX = "decoder.adapter.layers"
 
@@ -85,6 +80,10 @@ def measure(
     Raises:
         FileNotFoundError: for a stream that the folder lacks.
     """
+    from espnet2.train.dataset import ESPnetDataset
+
+    from mome.tasks.avsr import AVSRTask
+
     sources = []
     for name in ("text", *streams_of(model.tasks)):
         path = data / STREAMS[name][0]
@@ -116,6 +115,8 @@ def prune(args: argparse.Namespace) -> None:
     Raises:
         OSError, ValueError: for what cannot be read, pruned or written.
     """
+    from mome.tasks.avsr import load_model  # with ESPnet, which the options do without
+
     config, weights = args.expdir / "config.yaml", args.expdir / args.weights
     check_trained(config, weights)
     if args.output.exists() and any(args.output.iterdir()):
@@ -156,6 +157,7 @@ def prune(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Prune a model."""
     args = parse(argv)
+    demand_installed("mome-prune-experts", "espnet2")
     start_log()
     prune(args)
 
