@@ -268,6 +268,7 @@ EXPLAIN = """if True:
         "mome-pack": "--expdir x --weights x --dump x --trained_on x --output x",
         "mome-plot-training": "--expdirs x --output x",
         "mome-prepare-media": "--data x --dump x --parallel x",
+        "mome-prune-experts": "--expdir x --data x --keep 1 --output x",
     }
     print(mome.__file__)
     for entry in distribution("mome").entry_points:

@@ -201,7 +201,7 @@ class MoME(nn.Module):
             gates, probs = self.route(hidden)
             output = self._grouped(hidden, base, down, bias, up, gates.to(hidden.dtype))
         else:
-            if is_stock(self) and hidden.is_cuda:
+            if is_stock(self) and hidden.device.type != "cpu":
                 # Kept for the backward pass, the bottlenecks of all experts would take more memory
                 # than the hidden states; to compute them again costs a GPU little.
                 inner, gates, probs = recomputed(self._bottlenecks, hidden, down, bias)
