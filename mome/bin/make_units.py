@@ -7,6 +7,7 @@ Writes <output>/<set>.units (utterance, units) for each data folder; the cluster
 first folder.
 """
 
+import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import extra
+from mome.common.memory import WHERE_LOADED, naming_utterances, naming_work
 from mome.common.precision import built_for
 from mome.common.progress import Bar
 from mome.data.audio import RATE, read_audio
@@ -70,23 +72,28 @@ def features_of(
 
     Raises:
         ValueError: for an utterance shorter than a video frame.
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the batch.
     """
     step = FRAMES_PER_UNIT["mfcc" if encoder is None else "whisper"]
-    for start in Bar(range(0, len(order), batch_size), desc=title, unit="batch"):
-        batch = order[start : start + batch_size]
-        waves = [read_audio(paths[utterance]) for utterance in batch]
-        for utterance, wave in zip(batch, waves, strict=True):
-            if len(wave) < RATE // LIP_RATE:
-                raise ValueError(
-                    f"{utterance}: {paths[utterance]} is shorter than one video frame; exclude it"
-                )
-        if encoder is None:
-            batch_frames = [mfcc_features(wave) for wave in waves]
-        else:
-            batch_frames = whisper_features(waves, encoder)
-        for utterance, frames in zip(batch, batch_frames, strict=True):
-            units = len(frames) // step
-            yield utterance, frames[: units * step].reshape(units, step, -1).mean(1).astype("f2")
+    batch: Sequence[str] = ()
+    with naming_utterances(lambda: batch, "lower --batch_size"):
+        for start in Bar(range(0, len(order), batch_size), desc=title, unit="batch"):
+            batch = order[start : start + batch_size]
+            waves = [read_audio(paths[utterance]) for utterance in batch]
+            for utterance, wave in zip(batch, waves, strict=True):
+                if len(wave) < RATE // LIP_RATE:
+                    path = paths[utterance]
+                    raise ValueError(
+                        f"{utterance}: {path} is shorter than one video frame; exclude it"
+                    )
+            if encoder is None:
+                batch_frames = [mfcc_features(wave) for wave in waves]
+            else:
+                batch_frames = whisper_features(waves, encoder)
+            for utterance, frames in zip(batch, batch_frames, strict=True):
+                units = len(frames) // step
+                means = frames[: units * step].reshape(units, step, -1).mean(1)
+                yield utterance, means.astype("f2")
 
 
 def lengths_of(folder: Path) -> dict[str, int]:
@@ -107,9 +114,8 @@ def sample(lengths: Mapping[str, int], max_frames: int, rng: np.random.Generator
     return [name for name in lengths if name in drawn]
 
 
-@in_one_line("mome-make-units")
-def main(argv: list[str] | None = None) -> None:
-    """Learn the clusters on the first folder and label all."""
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, train first")
     parser.add_argument("--output", type=Path, required=True)
@@ -120,7 +126,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--ngpu", type=int, default=0, help="1 runs Whisper on a GPU")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@in_one_line("mome-make-units")
+def main(argv: list[str] | None = None) -> None:
+    """Learn the clusters on the first folder and label all."""
+    args = parse(argv)
     start_log()
     encoder = None
     if args.features == "whisper":
@@ -128,7 +140,8 @@ def main(argv: list[str] | None = None) -> None:
             # Jobs of a cluster have GPUs that the machine which submits them may lack.
             logging.warning("this machine has no GPU: Whisper runs on its CPU")
         device = "cuda" if args.ngpu and torch.cuda.is_available() else "cpu"
-        with built_for(device):
+        loading = naming_work(lambda: f"{args.whisper} was loaded", WHERE_LOADED)
+        with loading, built_for(device):
             encoder = WhisperEncoder(model=args.whisper, dtype="auto").eval().to(device)
     args.output.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
@@ -144,12 +157,13 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.features} for clusters",
         )
     )
-    frames = np.concatenate([known[name] for name in sorted(known)]).astype(np.float32)
-    if len(frames) > args.max_frames:
-        frames = frames[rng.choice(len(frames), args.max_frames, replace=False)]
-    means = MiniBatchKMeans(
-        args.num_units, batch_size=10_000, n_init=3, random_state=args.seed
-    ).fit(frames)
+    with naming_work(lambda: "frames were clustered", "lower --max_frames"):
+        frames = np.concatenate([known[name] for name in sorted(known)]).astype(np.float32)
+        if len(frames) > args.max_frames:
+            frames = frames[rng.choice(len(frames), args.max_frames, replace=False)]
+        means = MiniBatchKMeans(
+            args.num_units, batch_size=10_000, n_init=3, random_state=args.seed
+        ).fit(frames)
     logging.info("%d clusters of %d frames", args.num_units, len(frames))
     for data in args.data:
         paths = read_scp(data / "wav.scp")

@@ -30,6 +30,7 @@ from mome.analysis.wer import count_errors, error_rate, normalised_pairs, rate_n
 from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import demand_installed
 from mome.common.markdown import markdown_table
+from mome.common.memory import naming_batch
 from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
@@ -94,9 +95,10 @@ def read_set(
     options = Options(beam=beam, batch_size=16)
     heard: dict[TaskPair, list[Segment]] = {each: [] for each in chosen}
     for group in batched(clips, options.batch_size):
-        features = transcribe.encode(group, chosen[0].task)
-        for each in chosen:
-            heard[each] += transcribe.search(group, features, each, options)
+        with naming_batch([clip.name for clip in group], "lower --beam"):
+            features = transcribe.encode(group, chosen[0].task)
+            for each in chosen:
+                heard[each] += transcribe.search(group, features, each, options)
     reads = {}
     for each, segments in heard.items():
         names = [f"{number:08}" for number in range(len(clips))]  # their order is that of clips

@@ -19,6 +19,7 @@ import numpy as np
 
 from mome.common.command import in_one_line, parser_for
 from mome.common.markdown import markdown_table
+from mome.common.memory import naming_batch
 from mome.data.text import lowered
 from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
 from mome.transcribe.transcriber import Transcriber
@@ -42,6 +43,7 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
 
     Raises:
         ValueError: for a model without a readout, or if there is no such sentence.
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
     """
     from mome.transcribe.alignment import align_rate
 
@@ -56,18 +58,20 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
     ]
     rows: dict[str, list[list[tuple[float, float]]]] = {}
     for group in batched(kept, BATCH):
-        features = transcribe.encode([clip for clip, _ in group], model.main_task)
         # A word is said when its first token is.
         pieces = [
             [model.tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
             for _, words in group
         ]
         wanted = [[token for word in words for token in word] for words in pieces]
-        found = {
-            f"{kind[0]}{rate}": align_rate(model, features, kind, rate, wanted)
-            for kind, rates in model.rates.items()
-            for rate in rates
-        }
+        of_group = [clip for clip, _ in group]
+        with naming_batch([clip.name for clip in of_group]):
+            features = transcribe.encode(of_group, model.main_task)
+            found = {
+                f"{kind[0]}{rate}": align_rate(model, features, kind, rate, wanted)
+                for kind, rates in model.rates.items()
+                for rate in rates
+            }
         for place, words in enumerate(pieces):
             firsts = np.cumsum([0, *map(len, words[:-1])])
             aligned = {name: each[place] for name, each in found.items()}

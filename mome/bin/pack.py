@@ -162,6 +162,7 @@ def pack_measured(args: argparse.Namespace, config: Path, weights: Path) -> dict
 
     Raises:
         OSError, ValueError, FloatingPointError: of what cannot be read, measured or written.
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
     """
     # A card that is renewed does not wait for these, which load the model's parts.
     from mome.transcribe.measurement import add_flops, calibrate, measure

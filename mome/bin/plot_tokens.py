@@ -14,6 +14,7 @@ from pathlib import Path
 from mome.analysis.token_figure import draw, tokens_of
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
+from mome.common.memory import naming_batch
 from mome.transcribe.prepared import add_crop_arguments, encoded, open_for_crops
 
 
@@ -35,9 +36,12 @@ def main(argv: list[str] | None = None) -> None:
     wanted = [args.utterance] if args.utterance else None
     transcribe = open_for_crops(args)
     model = transcribe.model
-    clips = encoded(transcribe, args.dump / args.set, model.main_task, 1, wanted)
-    features, (text,) = next(clips)
-    draw(tokens_of(model, features), text, args.output)
+    remedy = "name a shorter --utterance"
+    clips = encoded(transcribe, args.dump / args.set, model.main_task, 1, wanted, remedy)
+    utterances, features, (text,) = next(clips)
+    with naming_batch(utterances, remedy):
+        tokens = tokens_of(model, features)
+    draw(tokens, text, args.output)
     print(args.output / "tokens.png")
 
 

@@ -23,6 +23,7 @@ from mome.analysis.result_figures import draw_by_rate, draw_by_snr
 from mome.analysis.wer import rate_name
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
+from mome.common.memory import naming_batch
 from mome.common.yaml_files import read_yaml
 from mome.data import test_sets
 from mome.data.kaldi import write_text
@@ -71,8 +72,10 @@ def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure]
 
     def draw_tokens() -> None:
         trained = model().model
-        features, (text,) = next(encoded(model(), data, trained.main_task, 1))
-        token_figure.draw(token_figure.tokens_of(trained, features), text, output)
+        utterances, features, (text,) = next(encoded(model(), data, trained.main_task, 1))
+        with naming_batch(utterances):
+            tokens = token_figure.tokens_of(trained, features)
+        token_figure.draw(tokens, text, output)
 
     rate = rate_name(scores.values())
     by_tokens = Figure(
@@ -112,7 +115,7 @@ def draw_figures(args: argparse.Namespace, scores: Scores) -> tuple[list[Figure]
     ):
         try:
             draw()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             missing.append(f"Not drawn: {figure.title}. {program}: {error}")
         else:
             figures.append(figure)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mome.common.memory import WHERE_LOADED, lacks_memory
+
 PACKAGE = Path(__file__).resolve().parents[1]
 # Errors of these types say what to do. Of others are errors of a module that does not keep to a
 # contract: they need a traceback.
@@ -34,22 +36,26 @@ def start_log() -> None:
 def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
     """End with the message of an error that explains itself, raised inside the context.
 
-    Around the ``main`` of a program it stands as a decorator.
+    So it does where whoever it is has no memory left, as where a model is loaded. Around the
+    ``main`` of a program it stands as a decorator.
 
     Args:
         command: name of the program, which the line begins with.
         further: types of errors, beside ``KINDS``, that say what to do.
 
     Raises:
-        SystemExit: in the place of such an error, for status 1; others are raised as they are.
+        SystemExit: in the place of such errors, for status 1; others are raised as they are.
     """
     kinds: tuple[type[Exception], ...] = (*KINDS, *further)
     try:
         yield
-    except kinds as error:
-        if not explains_itself(error):
+    except Exception as error:
+        if isinstance(error, kinds) and explains_itself(error):
+            raise SystemExit(f"{command}: error: {error}") from None
+        if not lacks_memory(error):
             raise
-        raise SystemExit(f"{command}: error: {error}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SystemExit(f"{command}: error: out of memory: {WHERE_LOADED} ({reason})") from None
 
 
 def explains_itself(error: BaseException) -> bool:

@@ -1,23 +1,30 @@
 """Memory: what is free goes back to the system, and a lack of it is said with its utterances."""
 
 import ctypes
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-import torch
-
-# PyTorch has a type for what its own allocator of a GPU cannot have. These are what other parts
-# say: the machine's allocator, the driver, and the libraries that allocate for themselves.
+# What says that there is no memory left: PyTorch's allocator of a GPU, that of the machine, the
+# driver, and the libraries that allocate for themselves.
 SIGNS = (
+    "out of memory",
     "can't allocate memory",
     "Caught MemoryError",  # of NumPy, in a process of the data loader
-    "CUDA error: out of memory",
+    "Cannot allocate memory",  # the system, by whatever library
+    "Insufficient memory",  # OpenCV
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 # What PyTorch says of a data loader's process that the system has killed.
 KILLED = "is killed by signal: Killed"
+# Against a lack of it where a model is loaded.
+WHERE_LOADED = "end what else uses it, or take another device or machine"
+
+
+class OutOfMemory(MemoryError):
+    """Memory does not suffice; the message says at what, and what helps."""
 
 
 def release_free_memory() -> None:
@@ -33,9 +40,9 @@ def release_free_memory() -> None:
             trim(0)
 
 
-def lacks_memory(error: Exception) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether an error is one of a GPU or of the machine that has no memory left."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    known = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(sign in str(error) for sign in SIGNS) or is_of_killed(error)
 
 
@@ -47,8 +54,23 @@ def is_of_killed(error: BaseException) -> bool:
     return KILLED in str(error) or KILLED in str(error.__cause__)
 
 
-@contextmanager
-def naming_utterances(utterances: Callable[[], Sequence[str]], remedy: str) -> Iterator[None]:
+def naming_work(work: Callable[[], str], remedy: str) -> AbstractContextManager[None]:
+    """Say at what work memory does not suffice, inside the context.
+
+    Args:
+        work: gives what was done, such as ``a.zip was loaded``.
+        remedy: what helps, for the message.
+
+    Raises:
+        OutOfMemory: in the place of whatever error says that there is none left, unless it is of
+            a context inside, which knows more.
+    """
+    return _explaining(lambda _: f"out of memory while {work()}: {remedy}")
+
+
+def naming_utterances(
+    utterances: Callable[[], Sequence[str]], remedy: str
+) -> AbstractContextManager[None]:
     """Say at which utterances memory does not suffice, inside the context.
 
     Args:
@@ -56,19 +78,33 @@ def naming_utterances(utterances: Callable[[], Sequence[str]], remedy: str) -> I
         remedy: what helps, for the message.
 
     Raises:
-        MemoryError: in the place of whatever error says that there is none left.
+        OutOfMemory: as of `naming_work`.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # CUDA's OutOfMemoryError is a RuntimeError
-        if not lacks_memory(error):
-            raise
+
+    def message(error: Exception) -> str:
         names = ", ".join(utterances())
-        message = f"out of memory with the utterances {names}: {remedy}"
         if is_of_killed(error):
-            message = (
+            return (
                 f"a process that reads clips was killed, as the system does for lack of memory,"
                 f" soon after the utterances {names}: lower num_workers, or {remedy}"
             )
+        return f"out of memory with the utterances {names}: {remedy}"
+
+    return _explaining(message)
+
+
+def naming_batch(utterances: Sequence[str], remedy: str = "") -> AbstractContextManager[None]:
+    """As `naming_utterances`, of a batch of a set; ``remedy`` is what helps first."""
+    further = "leave longer clips out of the set, or use another --device"
+    return naming_utterances(lambda: utterances, f"{remedy}, {further}" if remedy else further)
+
+
+@contextmanager
+def _explaining(message: Callable[[Exception], str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or not lacks_memory(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise MemoryError(f"{message} ({reason})") from error
+        raise OutOfMemory(f"{message(error)} ({reason})") from error

@@ -20,6 +20,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorRange
 
 from mome.common.atomic_files import write_bytes
+from mome.common.memory import OutOfMemory
 
 LIP_SIZE = 96
 LIP_RATE = 25
@@ -55,7 +56,8 @@ class MediaError(ValueError):
 def reason_of(error: Exception) -> str:
     """Why a recording is excluded, in one line; an error that nobody expected is named as such."""
     text = " ".join(str(error).split())
-    expected = isinstance(error, MediaError | FileNotFoundError) or type(error) is ValueError
+    explained = isinstance(error, MediaError | FileNotFoundError | OutOfMemory)
+    expected = explained or type(error) is ValueError
     return text if expected and text else f"{type(error).__name__}: {text or 'no message'}"
 
 

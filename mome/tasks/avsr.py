@@ -16,6 +16,7 @@ import torch
 
 from mome.common.command import in_one_line
 from mome.common.extras import extra
+from mome.common.memory import WHERE_LOADED, naming_work
 from mome.common.precision import built_for
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor, LipsReader
@@ -268,10 +269,12 @@ def load_model(config: str | Path, weights: str | Path, device: str = "cpu") -> 
     Raises:
         FileNotFoundError: if either file is missing.
         ModuleNotFoundError: on import, if ESPnet is not installed.
+        OutOfMemory: if that of the GPU or the machine does not suffice.
     """
     check_trained(config, weights)
-    with built_for(device):
-        model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
-    if args.model == "avsr" and model.decoder.adapter is not None:
-        model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
+    with naming_work(lambda: f"{weights} was loaded", WHERE_LOADED):
+        with built_for(device):
+            model, args = AVSRTask.build_model_from_file(str(config), str(weights), device)
+        if args.model == "avsr" and model.decoder.adapter is not None:
+            model.decoder.adapter.for_inference(model.decoder.lm.inner.dtype)
     return model.eval(), args

@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from mome.common.atomic_files import replacing, write_bytes
 from mome.common.extras import EXTRAS
 from mome.common.marks import file_digest
+from mome.common.memory import WHERE_LOADED, lacks_memory, naming_work
 from mome.common.yaml_files import read_yaml
 from mome.tasks.checkpoint import read_checkpoint
 from mome.tasks.config import MODEL_KEYS, namespace
@@ -315,6 +316,7 @@ def load_packed(
             :func:`find_part`; if the model imports other modules, has options that this version
             does not know, or a part that is ESPnet's where that is missing, or tensors do not fit.
         OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
+        OutOfMemory: if that of the GPU or the machine does not suffice.
     """
     from safetensors.torch import load_file
 
@@ -322,7 +324,7 @@ def load_packed(
     from mome.tasks.build import build_model
 
     path = Path(path)
-    with opened(path) as folder:
+    with naming_work(lambda: f"{path} was loaded", WHERE_LOADED), opened(path) as folder:
         info = read_info(folder, path)
         try:
             values = read_yaml(folder / CONFIG)
@@ -359,9 +361,11 @@ def load_packed(
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError) as error:
+            if lacks_memory(error):
+                raise
             raise PackedModelError(f"{path}: {WEIGHTS} does not fit ({error})") from None
-    model.to(device).eval()
-    adapter = model.decoder.adapter
-    if adapter is not None:
-        adapter.for_inference(model.decoder.lm.inner.dtype)
+        model.to(device).eval()
+        adapter = model.decoder.adapter
+        if adapter is not None:
+            adapter.for_inference(model.decoder.lm.inner.dtype)
     return model, args, info

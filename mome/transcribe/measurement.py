@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from mome.analysis import dry_run
 from mome.analysis.wer import RATES, score, spell, unit_of
+from mome.common.memory import naming_batch
 from mome.common.yaml_files import read_yaml
 from mome.data.text import normalise
 from mome.models.rates import TaskPair
@@ -34,7 +35,7 @@ from mome.transcribe.transcript import Segment
 def backwards(clip: Clip) -> Clip:
     """A clip played from its end: speech and lips of no language."""
     streams = {name: np.ascontiguousarray(values[::-1]) for name, values in clip.streams.items()}
-    return Clip(clip.start, clip.end, streams, clip.notes)
+    return replace(clip, streams=streams)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ def judge(text: str, segment: Segment, spelled: bool) -> tuple[list[Scores], lis
 
 
 def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: int) -> Measured:
-    """Read validation clips by every task at every rate pair."""
+    """Read validation clips by every task at every rate pair.
+
+    Raises:
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
+    """
     total = sum(clip.end - clip.start for clip in clips)
     measured = Measured([], [], [])
     reversed_clips = [backwards(clip) for clip in clips]
@@ -103,12 +108,13 @@ def measure(transcribe: Transcriber, clips: list[Clip], texts: list[str], beam: 
         options = Options(task=chosen.task, rates=str(chosen.pair), beam=beam)
         found, seconds = [], 0.0
         for group in batched(clips, options.batch_size):
-            started = time.perf_counter()
-            features = transcribe.encode(group, chosen.task)
-            if transcribe.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds += time.perf_counter() - started
-            found += transcribe.search(group, features, chosen, options)
+            with naming_batch([clip.name for clip in group], "lower --beam"):
+                started = time.perf_counter()
+                features = transcribe.encode(group, chosen.task)
+                if transcribe.device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds += time.perf_counter() - started
+                found += transcribe.search(group, features, chosen, options)
         return found, seconds
 
     # What is compiled or read at the first use does not count.

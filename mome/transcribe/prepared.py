@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import batched
 from pathlib import Path
 
+from mome.common.memory import naming_batch, naming_work
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.video import LIP_RATE, read_lips
@@ -51,6 +52,7 @@ def read_clips(
     Raises:
         ValueError: for a set without clips, without a stream that the model reads, or without a
             clip that is wanted.
+        OutOfMemory: if the memory does not hold them.
     """
     read = {"audio": ("speech", "wav.scp", read_audio), "video": ("lips", "lip.scp", read_lips)}
     texts = read_scp(data / "text")
@@ -60,14 +62,15 @@ def read_clips(
         raise ValueError(f"{data / 'text'} has no utterance {', '.join(unknown)}")
     if not chosen:
         raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
-    clips = []
-    for utterance in chosen:
-        streams = {read[kind][0]: read[kind][2](of[utterance]) for kind, of in files.items()}
-        if "lips" in streams:
-            seconds = len(streams["lips"]) / LIP_RATE
-        else:
-            seconds = len(streams["speech"]) / RATE
-        clips.append(Clip(0.0, seconds, streams, []))
+    clips: list[Clip] = []
+    with naming_work(lambda: f"clip {len(clips) + 1} of {data} was read", "ask for fewer of them"):
+        for utterance in chosen:
+            streams = {read[kind][0]: read[kind][2](of[utterance]) for kind, of in files.items()}
+            if "lips" in streams:
+                seconds = len(streams["lips"]) / LIP_RATE
+            else:
+                seconds = len(streams["speech"]) / RATE
+            clips.append(Clip(0.0, seconds, streams, [], utterance=utterance))
     return clips, [texts[utterance] for utterance in chosen]
 
 
@@ -77,14 +80,23 @@ def encoded(
     task: str,
     count: int | None,
     wanted: Sequence[str] | None = None,
-) -> Iterator[tuple[Features, list[str]]]:
-    """What the encoders make of clips of a set, batch by batch, and their transcripts.
+    remedy: str = "",
+) -> Iterator[tuple[list[str], Features, list[str]]]:
+    """Ids of clips of a set, what the encoders make of them, and transcripts, batch by batch.
 
     Args:
         transcribe: the model.
         task: whose streams are encoded.
         data, count, wanted: see :func:`read_clips`, as for errors.
+        remedy: what helps first where memory does not suffice.
+
+    Raises:
+        OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
     """
     clips, texts = read_clips(data, count, transcribe.model, wanted)
     for group in batched(zip(clips, texts, strict=True), BATCH):
-        yield transcribe.encode([clip for clip, _ in group], task), [text for _, text in group]
+        of_group = [clip for clip, _ in group]
+        utterances = [clip.name for clip in of_group]
+        with naming_batch(utterances, remedy):
+            features = transcribe.encode(of_group, task)
+        yield utterances, features, [text for _, text in group]

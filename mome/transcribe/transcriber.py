@@ -17,7 +17,7 @@ import torch
 
 from mome.analysis.repetition import repeats_itself
 from mome.analysis.wer import rate_name
-from mome.common.memory import release_free_memory
+from mome.common.memory import naming_utterances, naming_work, release_free_memory
 from mome.data.collate import collate
 from mome.data.preprocessor import AVSRPreprocessor
 from mome.data.video import LIP_RATE, MediaError, reason_of
@@ -54,6 +54,7 @@ LONGER = 1.25  # than in training, segments may be
 MAX_NEW_TOKENS = 64  # of a segment's transcript, or more where training had longer ones
 REPEATED = 0.2  # seconds that the last picture may stand without being noted
 PEOPLE = 3  # faces that are followed, to find out who speaks
+FEWER = "lower --batch_size, --beam or --max_seconds, or use another --device"
 
 Progress = Callable[[str, float, float], None]
 
@@ -67,6 +68,7 @@ class Clip:
         streams: ``speech`` float32 (N,) at 16 kHz and ``lips`` uint8 (T, 96, 96), those there are.
         notes: what was unusual.
         detector: which found the face of the lips, if there are any.
+        utterance: its id, if it is one of a set.
     """
 
     start: float
@@ -74,6 +76,12 @@ class Clip:
     streams: dict[str, np.ndarray]
     notes: list[str]
     detector: str = ""
+    utterance: str = ""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.utterance or f"{self.start:.2f} to {self.end:.2f} s"
 
 
 @dataclass(frozen=True)
@@ -511,9 +519,10 @@ class Transcriber:
     def prepared(self, pieces: Iterator[Piece], name: str) -> Iterator[Clip]:
         """Segments of a recording as the model reads them; errors name it."""
         try:
-            for piece in pieces:
-                yield self.prepare(piece)
-                release_free_memory()
+            with naming_work(lambda: f"{name} was read", "lower --max_seconds"):
+                for piece in pieces:
+                    yield self.prepare(piece)
+                    release_free_memory()
         except Exception as error:
             error.add_note(f"while {name} was read")
             raise
@@ -592,6 +601,7 @@ class Transcriber:
 
         Raises:
             ValueError: for a task or rates that were not trained.
+            OutOfMemory: if that of the GPU or the machine does not suffice; names segments.
         """
         options = options or Options()
         tasks = self.usable(options)
@@ -616,19 +626,20 @@ class Transcriber:
         The encoders run once, whatever is read again.
         """
         chosen = self.choose(task, options)
-        features = self.encode(clips, task)
-        if options.cascade is None:
-            return self.search(clips, features, chosen, options)
-        coarse = self.coarsest(task)
-        found = self.search(clips, features, coarse, options)
-        doubtful = [i for i, each in enumerate(found) if each.confidence < options.cascade]
-        if doubtful and coarse != chosen:
-            again = self.search(
-                [clips[i] for i in doubtful], select(features, doubtful), chosen, options
-            )
-            for place, segment in zip(doubtful, again, strict=True):
-                found[place] = replace(segment, notes=[*segment.notes, "read again"])
-        return found
+        with naming_utterances(lambda: [clip.name for clip in clips], FEWER):
+            features = self.encode(clips, task)
+            if options.cascade is None:
+                return self.search(clips, features, chosen, options)
+            coarse = self.coarsest(task)
+            found = self.search(clips, features, coarse, options)
+            doubtful = [i for i, each in enumerate(found) if each.confidence < options.cascade]
+            if doubtful and coarse != chosen:
+                again = self.search(
+                    [clips[i] for i in doubtful], select(features, doubtful), chosen, options
+                )
+                for place, segment in zip(doubtful, again, strict=True):
+                    found[place] = replace(segment, notes=[*segment.notes, "read again"])
+            return found
 
     def task_of(self, clip: Clip, tasks: Sequence[str]) -> str | None:
         """The one of the tasks that reads most of a segment's streams; None if none can."""
@@ -671,7 +682,7 @@ class Transcriber:
                 adapter=self.model.decoder.adapter,
             )[0]
         except UndefinedScores as error:
-            raise error.naming([f"{c.start:.2f} to {c.end:.2f} s" for c in clips]) from None
+            raise error.naming([clip.name for clip in clips]) from None
         aligned = align_tokens(self.model, features, chosen.pair, [b[0].tokens for b in best])
         return [
             self.segment(clip, hypotheses[0], chosen, of_tokens)

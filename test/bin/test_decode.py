@@ -124,6 +124,11 @@ def test_a_lack_of_memory_names_the_utterances_and_what_helps(
     ):
         decode_main(list(map(str, options)))
 
+    with monkeypatch.context() as patch:
+        patch.setattr(AVSRModel, "load_state_dict", lambda *_, **__: torch.empty(2**55))
+        with pytest.raises(SystemExit, match=r"memory while .*model\.pth was loaded: end what"):
+            decode_main(list(map(str, options)))
+
     class Large:
         """A batch for which the device has no memory."""
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mome.bin import make_units
 from mome.data.audio import write_flac
 from mome.data.kaldi import read_scp, write_scp
+from mome.encoders.whisper import WhisperEncoder
 
 
 def write_folder(folder: Path, lengths: list[int]) -> Path:
@@ -48,6 +50,25 @@ def units_of(folders: list[Path], output: Path, *options: str) -> dict[str, list
         for name, value in table.items():
             found[f"{folder.name}/{name}"] = [int(word) for word in value.split()]
     return found
+
+
+def test_a_lack_of_memory_is_told_with_what_helps(folders, tmp_path, tiny_whisper, monkeypatch):
+    def lacks(*args, **kwargs):
+        return torch.empty(2**55)  # PyTorch's own error
+
+    options = ["--whisper", tiny_whisper, "--num_units", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(WhisperEncoder, "forward", lacks)
+        said = r"^mome-make-units: error: .* utterances u\d, u\d, u\d: lower --batch_size"
+        with pytest.raises(SystemExit, match=said):
+            units_of(folders, tmp_path, *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(make_units.MiniBatchKMeans, "fit", lambda *_: np.empty(2**55))
+        with pytest.raises(SystemExit, match=r"memory while frames were clustered: lower --max_f"):
+            units_of(folders, tmp_path, "--features", "mfcc")
+    monkeypatch.setattr(WhisperEncoder, "to", lacks)
+    with pytest.raises(SystemExit, match=r"out of memory while .* was loaded: end what"):
+        units_of(folders, tmp_path, *options)
 
 
 @pytest.mark.parametrize("max_frames", [60, 10_000])
@@ -96,5 +117,5 @@ def test_audio_is_read_once_and_only_what_the_clusters_take_is_kept(folders, tmp
 def test_a_recording_shorter_than_a_frame_is_named(tmp_path):
     folder = write_folder(tmp_path / "train", [30, 25])
     write_flac(folder / "u1.flac", np.full(100, 0.1, np.float32))
-    with pytest.raises(SystemExit, match=r"u1: .*u1.flac is shorter than one video frame"):
+    with pytest.raises(SystemExit, match=r"error: u1: .*u1.flac is shorter than one video frame"):
         units_of([folder], tmp_path / "out", "--features", "mfcc")

@@ -1,17 +1,21 @@
 """A lack of memory names the utterances, whatever reports it."""
 
+import errno
 import os
 import platform
 import signal
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
-from mome.common.memory import lacks_memory, naming_utterances
+from mome.common.command import in_one_line
+from mome.common.memory import lacks_memory, naming_utterances, naming_work
 
 
 def of_machine():
@@ -29,6 +33,11 @@ def of_numpy():
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
+        OSError(errno.ENOMEM, "..."),
+        SafetensorError("Error while deserializing: Cannot allocate memory (os error 12)"),
+        cv2.error(
+            "OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate"
+        ),
         of_machine,
         of_numpy,
     ],
@@ -50,6 +59,29 @@ def test_other_errors_are_left_alone():
         pytest.raises(RuntimeError, match=r"^something else$"),
         naming_utterances(lambda: ["a_1"], "read less"),
     ):
+        raise RuntimeError("something else")
+
+
+def test_the_innermost_context_tells():
+    with (
+        pytest.raises(MemoryError, match=r"^out of memory with the utterances a_1: read less \("),
+        naming_work(lambda: "all was read", "close something"),
+        naming_utterances(lambda: ["a_1"], "read less"),
+    ):
+        of_numpy()
+
+
+def test_a_program_ends_with_one_line_wherever_it_lacks_memory():
+    said = r"^mome-x: error: out of memory: end what .*can't allocate memory"
+    with pytest.raises(SystemExit, match=said), in_one_line("mome-x"):
+        of_machine()
+    with (
+        pytest.raises(SystemExit, match=r"^mome-x: error: out of memory with the utterances a_1"),
+        in_one_line("mome-x"),
+        naming_utterances(lambda: ["a_1"], "read less"),
+    ):
+        of_machine()
+    with pytest.raises(RuntimeError, match=r"^something else$"), in_one_line("mome-x"):
         raise RuntimeError("something else")
 
 

@@ -19,6 +19,7 @@ from mome.bin import plot_tokens, report
 from mome.data import test_sets
 from mome.data.audio import write_flac
 from mome.data.kaldi import read_scp, write_scp
+from mome.models.avsr import AVSRModel
 from mome.tasks.packed import pack
 
 PAIRS = ("a4_v2", "a16_v5")
@@ -114,6 +115,13 @@ def test_what_cannot_be_drawn_is_said(expdir, dump, capsys):
     assert html.count("Not drawn: ") == 2
     assert "Not drawn: Experts. mome-plot-experts: " in capsys.readouterr().out
     assert "The model is not packed; stage 6 does it." in html
+
+
+def test_figures_for_which_memory_does_not_suffice_are_named(expdir, dump, monkeypatch):
+    monkeypatch.setattr(AVSRModel, "encode", lambda self, **batch: torch.empty(2**55))
+    html = write_report(expdir, dump)
+    assert html.count("Not drawn: ") == 2
+    assert "Not drawn: Tokens. mome-plot-tokens: out of memory with the utterances u0: " in html
 
 
 @pytest.mark.parametrize(
