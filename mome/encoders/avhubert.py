@@ -1,13 +1,15 @@
 """AV-HuBERT (Shi et al., ICLR 2022) through ESPnet's own implementation, reading lips only."""
 
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
+from torch import nn
 
 from mome.common.extras import extra
 from mome.common.json_files import read_json
-from mome.common.precision import compute_dtype, in_type
+from mome.common.precision import compute_dtype, in_type, without_autocast
 from mome.common.weights import load_weights
 from mome.encoders.base import Encoder, register_video_encoder
 from mome.encoders.fairseq_parts import fairseq_parts
@@ -94,6 +96,25 @@ def is_geometry(sizes: object) -> TypeGuard[dict[str, Any]]:
     )
 
 
+def keep_float32_on_cpus(module: nn.Module) -> None:
+    """Let a module compute in the type of its weights on a CPU, whatever autocast says.
+
+    With AMX, oneDNN 3.12 gives wrong numbers for convolutions in bfloat16 whose groups have few
+    channels and whose kernel is even, as the position embedding's is. That of the published sizes
+    comes out right, and costs little in float32.
+    """
+    forward = module.forward
+
+    @wraps(forward)
+    def in_own_type(hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.device.type != "cpu":
+            return forward(hidden)
+        with without_autocast(hidden.device):
+            return forward(hidden.to(next(module.parameters()).dtype))
+
+    module.forward = in_own_type
+
+
 @register_video_encoder("avhubert")
 class AVHubertEncoder(Encoder):
     """ESPnet's AV-HuBERT on mouth crops: 25 frames a second in and out.
@@ -131,6 +152,7 @@ class AVHubertEncoder(Encoder):
             sizes, file = read_weights(Path(weights), size)
             self.encoder = build(sizes)
             load_weights(self.encoder, file)
+        keep_float32_on_cpus(self.encoder.encoder.pos_conv)
 
     def output_size(self) -> int:
         """Width of a frame."""
