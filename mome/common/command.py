@@ -36,7 +36,7 @@ def start_log() -> None:
 def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
     """End with the message of an error that explains itself, raised inside the context.
 
-    So it does where whoever it is has no memory left, as where a model is loaded. Around the
+    So does any error that says that there is no memory left, as where a model is loaded. Around the
     ``main`` of a program it stands as a decorator.
 
     Args:
