@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
+
+from mome.data.audio import resample
 
 RATE = 16000
 # Constants of espeak-ng/speak_lib.h.
@@ -132,7 +133,7 @@ class Espeak:
         if status != 0 or not self.samples:
             raise RuntimeError(f"eSpeak NG could not speak {text!r} as {voice.name}")
         wave = np.concatenate(self.samples).astype(np.float32) / 32768
-        wave = resample_poly(wave, RATE, self.rate).astype(np.float32)
+        wave = resample(wave, self.rate, RATE)
         end = len(wave) / RATE
         starts = [min(start, end) for start, _ in self.events] + [end]
         phonemes = []
