@@ -13,8 +13,11 @@ from mome.tasks.config import namespace
 LIPS = {"width": 4, "output_size": 16, "layers": 1, "heads": 2}
 
 
-def make_training(root: Path, lm: str, whisper: str) -> Path:
-    """A configuration and a checkpoint, and beside them a lip encoder; gives their folder."""
+def make_training(root: Path, lm: str, whisper: str, **model_conf: object) -> Path:
+    """A configuration and a checkpoint, and beside them a lip encoder; gives their folder.
+
+    ``model_conf`` changes the section of this name.
+    """
     torch.manual_seed(0)
     lips = root / "exp" / "lips" / "video.safetensors"
     lips.parent.mkdir(parents=True)
@@ -24,7 +27,7 @@ def make_training(root: Path, lm: str, whisper: str) -> Path:
     values = {
         "max_epoch": 3,
         "model": "avsr",
-        "model_conf": {"tasks": ["avsr", "asr", "vsr"], "readout_conf": {}},
+        "model_conf": {"tasks": ["avsr", "asr", "vsr"], "readout_conf": {}, **model_conf},
         "audio_encoder": "whisper",
         "audio_encoder_conf": {"model": whisper},
         "video_encoder": "visual",

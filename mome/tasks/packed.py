@@ -318,11 +318,6 @@ def load_packed(
         OSError: if a part of the hub cannot be had; see :func:`mome.pretrained.hub.load`.
         OutOfMemory: if that of the GPU or the machine does not suffice.
     """
-    from safetensors.torch import load_file
-
-    from mome.common.precision import built_for
-    from mome.tasks.build import build_model
-
     path = Path(path)
     with naming_work(lambda: f"{path} was loaded", WHERE_LOADED), opened(path) as folder:
         info = read_info(folder, path)
@@ -344,6 +339,12 @@ def load_packed(
                 f"{path} is made of modules that its author wrote: {', '.join(unknown)}; read them "
                 f"and allow it by --import for each"
             )
+        # What is missing is said before these, which take seconds to load.
+        from safetensors.torch import load_file
+
+        from mome.common.precision import built_for
+        from mome.tasks.build import build_model
+
         try:
             with built_for(device):
                 model = build_model(args)

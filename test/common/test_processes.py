@@ -1,32 +1,23 @@
 """mome.common.processes."""
 
-import fcntl
 import hashlib
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from jobs import square_but, square_if_alone, square_or_crash, threads_of
 
-from mome.common.processes import THREADS, WorkerError, map_items
+from mome.common.processes import WorkerError, map_items
 from mome.data.audio import write_flac
 from mome.data.kaldi import spk2utt_of, write_scp
 
 ROOT = Path(__file__).parents[2]
-
-
-def square_but(number: int, bad: int | None = None) -> tuple[int, int]:
-    """Square, except of one number; and the process that did it."""
-    if number == bad:
-        raise ValueError("cannot square this")
-    return number * number, os.getpid()
 
 
 @pytest.mark.parametrize("nj", [1, 2])
@@ -41,13 +32,6 @@ def test_failure_names_work_item_and_reason(nj):
     with pytest.raises(WorkerError, match="squares: 7: ValueError: cannot square this") as caught:
         map_items(partial(square_but, bad=7), range(20), nj, "squares")
     assert isinstance(caught.value.__cause__, ValueError)
-
-
-def square_or_crash(number: int, bad: tuple[int, ...]) -> int:
-    """Square; the process ends by a segmentation fault for some numbers."""
-    if number in bad:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return number * number
 
 
 def test_an_item_that_ends_its_process_is_found(caplog):
@@ -65,17 +49,6 @@ def test_an_item_that_ends_its_process_is_found(caplog):
     # How many results were lost with a pool is a matter of time.
     said = r"job: a worker crashed or was killed; the [2-4] items that it may have been"
     assert re.search(said, caplog.text)
-
-
-def square_if_alone(number: int, memory: Path) -> int:
-    """Square; the process is killed if another one works, as where the memory is enough for one."""
-    with open(memory, "a") as taken:
-        try:
-            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released also by who is killed
-        except BlockingIOError:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(1)
-    return number * number
 
 
 def test_what_crashes_beside_others_alone_is_not_blamed(tmp_path, caplog):
@@ -98,13 +71,6 @@ def test_items_are_not_blamed_where_every_process_crashes():
     for nj in (1, 2):
         with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
             map_items(crash, range(6), nj, crashed=lambda number, reason: number)
-
-
-def threads_of(_: int) -> tuple[list[str | None], int]:
-    """What libraries are told in this process, and how many threads one of them has."""
-    import torch  # after the variables are set, as what a worker computes with is
-
-    return [os.environ.get(name) for name in THREADS], torch.get_num_threads()
 
 
 def test_workers_compute_in_one_thread(monkeypatch):

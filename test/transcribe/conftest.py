@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_training import make_training
 
 from mome.data.audio import write_flac
 from mome.data.kaldi import write_scp
@@ -14,6 +15,13 @@ def downloads(tiny_downloads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOME_DOWNLOADS", str(tiny_downloads))
         yield
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory, tiny_lm, tiny_whisper):
+    """A training of one task at one rate pair, which is packed and measured sooner than all."""
+    rates = {"tasks": ["avsr"], "audio_rates": [4], "video_rates": [2]}
+    return make_training(tmp_path_factory.mktemp("single"), tiny_lm, tiny_whisper, **rates)
 
 
 @pytest.fixture

@@ -38,6 +38,13 @@ INFO = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Transcripts of the tiny model hardly ever end; how long they are is nothing to a card."""
+    monkeypatch.setattr("mome.transcribe.transcriber.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("mome.tasks.transcript_length.LEAST", 4)
+
+
 @pytest.fixture
 def decoded(training, dump) -> Path:
     """Two sets that stage 5 has decoded with the tiny model's weights, and scored."""

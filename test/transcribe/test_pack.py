@@ -63,7 +63,7 @@ def test_a_model_of_one_stream_is_measured_on_that_stream_alone(training, dump, 
 
 
 def test_a_model_is_measured_with_the_limit_of_tokens_of_its_users(
-    training, dump, tmp_path, monkeypatch
+    single, dump, tmp_path, monkeypatch
 ):
     write_scp(dump / "train/text", {"u0": " ".join(["now"] * 60)})
     limits = set()
@@ -73,7 +73,7 @@ def test_a_model_is_measured_with_the_limit_of_tokens_of_its_users(
         return beam_search(*args, **options)
 
     monkeypatch.setattr("mome.llm.beam.beam_search", search)
-    options = ["--expdir", training, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    options = ["--expdir", single, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
     options += ["--trained_on", "noise", "--output", tmp_path / "packed", "--max_clips", "2"]
     command.main([str(word) for word in options])
     info = json.loads((tmp_path / "packed/mome.json").read_text())
@@ -81,7 +81,7 @@ def test_a_model_is_measured_with_the_limit_of_tokens_of_its_users(
     assert limits == {info["max_new_tokens"]}
 
 
-def test_loops_are_forbidden_to_the_users_of_a_packed_model(training, dump, tmp_path, monkeypatch):
+def test_loops_are_forbidden_to_the_users_of_a_packed_model(single, dump, tmp_path, monkeypatch):
     """As in the measurement, and in decoding."""
     sizes = []
 
@@ -90,7 +90,7 @@ def test_loops_are_forbidden_to_the_users_of_a_packed_model(training, dump, tmp_
         return beam_search(*args, **options)
 
     monkeypatch.setattr("mome.llm.beam.beam_search", search)
-    words = ["--expdir", training, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
+    words = ["--expdir", single, "--weights", "model.pth", "--dump", dump, "--beam", "1"]
     words += ["--trained_on", "noise", "--output", tmp_path / "packed", "--max_clips", "2"]
     with pytest.raises(SystemExit, match="--no_repeat_ngram_size -1 must be 0 or more"):
         command.main([str(word) for word in (*words, "--no_repeat_ngram_size", -1)])
@@ -98,9 +98,9 @@ def test_loops_are_forbidden_to_the_users_of_a_packed_model(training, dump, tmp_
     assert set(sizes) == {1}
     assert json.loads((tmp_path / "packed/mome.json").read_text())["no_repeat_ngram_size"] == 1
     sizes.clear()
-    transcribe = Transcriber.load(tmp_path / "packed", downloads=[training.parent / "lips"])
+    transcribe = Transcriber.load(tmp_path / "packed", downloads=[single.parent / "lips"])
     clips, _ = read_clips(dump / "valid", 1, transcribe.model)
-    transcribe.transcribe(clips, Options(beam=1, task="asr"))
+    transcribe.transcribe(clips, Options(beam=1))
     assert sizes == [1]
     transcribe.info.pop("no_repeat_ngram_size")  # of models that were packed before
     assert Transcriber(transcribe.model, transcribe.conf, transcribe.info).no_repeat_ngram_size == 0

@@ -23,9 +23,9 @@ def hub():
 
 
 @pytest.fixture
-def options(training, dump, tmp_path) -> list[str]:
-    """What packs the tiny model and uploads it."""
-    words = ["--expdir", training, "--dump", dump, "--weights", "model.pth", "--beam", "1"]
+def options(single, dump, tmp_path) -> list[str]:
+    """What packs a tiny model and uploads it."""
+    words = ["--expdir", single, "--dump", dump, "--weights", "model.pth", "--beam", "1"]
     words += ["--trained_on", "noise", "--push_to", "me/my-model"]
     return [str(word) for word in (*words, "--output", tmp_path / "packed.zip")]
 
@@ -120,10 +120,10 @@ def test_what_is_packed_stays_if_it_cannot_be_uploaded(
     load_packed(output)
 
 
-def test_what_cannot_be_packed_is_not_uploaded(options, hub: LocalHub, hub_is, tmp_path, training):
+def test_what_cannot_be_packed_is_not_uploaded(options, hub: LocalHub, hub_is, tmp_path, single):
     hub_is(hub.url)
-    shutil.copytree(training, tmp_path / "exp")
-    (tmp_path / "exp" / "cut.pth").write_bytes((training / "model.pth").read_bytes()[:1000])
+    shutil.copytree(single, tmp_path / "exp")
+    (tmp_path / "exp" / "cut.pth").write_bytes((single / "model.pth").read_bytes()[:1000])
     for changes, message in [
         (["--weights", "other.pth"], r"other\.pth does not exist"),
         (["--weights", "cut.pth"], r"cut\.pth is no checkpoint \(.*\); name one by --weights"),

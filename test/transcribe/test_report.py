@@ -147,6 +147,7 @@ def test_another_test_set_than_decoded(expdir, dump):
 
 
 def test_players_have_the_pictures_and_the_sound_of_their_set(expdir, dump):
+    shutil.rmtree(expdir / "packed")  # by which two figures are drawn
     html = write_report(expdir, dump, "--clips", "1")
     clean, noisy = re.findall(r'<video src="data:video/mp4;base64,([^"]*)"', html)
     loudness = []

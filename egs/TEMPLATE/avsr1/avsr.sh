@@ -304,7 +304,7 @@ if wants 2; then
         fi
         run_once --mark "${mark}" --elsewhere=--dumpdir --needs "${inputs[@]}" --sources "${sources[@]}" \
             --valid "${dumpdir}/${set}" --forget "${dumpdir}/${set}/settings.json" -- "${prepare[@]}"
-        if prepares video; then
+        if prepares video && [ ! "${dumpdir}/${set}/lips.png" -nt "${mark}" ]; then
             python -m mome.bin.contact_sheet --data "${dumpdir}/${set}" \
                 --output "${dumpdir}/${set}/lips.png"
         fi
