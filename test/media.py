@@ -132,17 +132,27 @@ def talking_head(num_frames: int, size: int) -> np.ndarray:
 
 # Ends the process that opens a file of this name, as a fault of a decoder does.
 CRASH = """
-import os, signal, av
-opened = av.open
-def open(file, *args, **kwargs):
-    if str(file).endswith("crash.mp4"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return opened(file, *args, **kwargs)
-av.open = open
+import os, signal, av, soundfile
+names = tuple(os.environ["CRASHING"].split())
+def fragile(opened, place=0):
+    def open(*args, **kwargs):
+        if str(args[place]).endswith(names):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return opened(*args, **kwargs)
+    return open
+av.open = fragile(av.open)
+soundfile.SoundFile._open = fragile(soundfile.SoundFile._open, 1)
 """
 
 
-def let_workers_crash(folder: Path, monkeypatch) -> None:
-    """Let worker processes, and not this one, end by a fault where they open a ``crash.mp4``."""
+def let_workers_crash(folder: Path, monkeypatch, names: str = "crash.mp4") -> None:
+    """Let worker processes, and not this one, end by a fault where they open such a file.
+
+    Args:
+        folder: of this test.
+        monkeypatch: pytest's.
+        names: how the files' names end, with blanks between.
+    """
+    monkeypatch.setenv("CRASHING", names)
     (folder / "sitecustomize.py").write_text(CRASH)
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")

@@ -284,6 +284,7 @@ def leave_out_flawed(
         "recordings of noise",
         args.parallel,
         crashed="{}: {}".format,
+        control=lambda: next((paths[name] for name in paths if name not in unknown), None),
     )
     flawed = {name: flaw for name, flaw in zip(unknown, flaws, strict=True) if flaw}
     write_scp(record, {name: stamp for name, stamp in stamps.items() if name not in flawed})

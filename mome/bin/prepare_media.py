@@ -32,6 +32,7 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 """
 
 import argparse
+import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ from pathlib import Path
 from mome.common.atomic_files import remove_partial
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
-from mome.common.processes import map_items
+from mome.common.processes import AllCrash, map_items
 from mome.data.exclusions import (
     FILE,
     OF_STAGE_1,
@@ -61,7 +62,14 @@ from mome.data.video import LIP_RATE
 from mome.lips import provenance
 from mome.lips.clips import AUDIO, STREAMS, Clip, list_clips
 from mome.lips.detectors import DETECTORS
-from mome.lips.preparation import Outcome, Settings, exclude, prepare_recording, trackers_of
+from mome.lips.preparation import (
+    Outcome,
+    Settings,
+    exclude,
+    made_before,
+    prepare_recording,
+    trackers_of,
+)
 from mome.lips.sources import drop_changed, look
 
 
@@ -219,14 +227,21 @@ def main(argv: list[str] | None = None) -> None:
     for clip in clips:
         key = (clip.video, clip.audio) if clip.span else (clip.utterance,)
         recordings[key] = (*recordings.get(key, ()), clip)
-    outcomes = map_items(
-        partial(prepare_recording, settings=settings),
-        recordings.values(),
-        args.nj,
-        f"lips of {args.data.name}",
-        args.parallel,
-        crashed=exclude,
-    )
+    again = args.dump / ".again"
+    try:
+        outcomes = map_items(
+            partial(prepare_recording, settings=settings),
+            recordings.values(),
+            args.nj,
+            f"lips of {args.data.name}",
+            args.parallel,
+            crashed=exclude,
+            control=partial(made_before, recordings.values(), again),
+        )
+    except AllCrash as error:
+        raise SystemExit(f"{error}. If it is these clips, leave them out by --exclude") from None
+    finally:
+        shutil.rmtree(again, ignore_errors=True)
     results = {
         clip: outcome
         for of_recording, found in zip(recordings.values(), outcomes, strict=True)

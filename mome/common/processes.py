@@ -30,6 +30,10 @@ class WorkerError(RuntimeError):
     """A function failed in a worker process; the message names the item."""
 
 
+class AllCrash(WorkerError):
+    """Processes crash whatever item they are given: this machine is to blame, not the items."""
+
+
 def default_jobs() -> int:
     """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -42,6 +46,7 @@ def map_items[Item, Result](
     desc: str = "",
     cluster: str | Path | None = None,
     crashed: Callable[[Item, str], Result] | None = None,
+    control: Callable[[], Item | None] | None = None,
 ) -> list[Result]:
     """Apply ``function`` to each item in ``nj`` processes or on a cluster, with a progress bar.
 
@@ -55,14 +60,17 @@ def map_items[Item, Result](
             same paths there.
         crashed: gives the result of an item whose worker ends without an exception, as by a fault
             of a decoder, from the item and the reason; an error if it is not given. With it, one
-            item or one job has a process of its own as well, and does not end this one.
+            item or one job has a process of its own as well, and does not end this one. Where one
+            does, the function is called once more with an item that did not, if there is one.
+        control: gives another item for that, with which the function has something to do, or None.
 
     Returns:
         The results, in the order of ``items``.
 
     Raises:
         WorkerError: if a call raises an error, or ends its process; the message names the item,
-            and the calls that have not started are cancelled.
+            and the calls that have not started are cancelled. With ``crashed`` it is `AllCrash`,
+            if every process ends so.
         ModuleNotFoundError: if a cluster is asked for and ESPnet is not installed.
         RuntimeError: if it is, but Dask is not.
         ValueError: if nj is less than 1, or the cluster's file is no YAML.
@@ -71,11 +79,11 @@ def map_items[Item, Result](
     if nj < 1:
         raise ValueError(f"nj={nj}: at least one job is needed")
     if cluster and items:
-        return _map_on_cluster(function, items, desc, cluster, crashed)
+        return _map_on_cluster(function, items, desc, cluster, crashed, control)
     if not items or (crashed is None and (nj == 1 or len(items) == 1)):
         return [_call(function, item, desc) for item in _progress(items, desc, len(items))]
     with one_thread_each():
-        return _map_in_pools(function, items, nj, desc, crashed)
+        return _map_in_pools(function, items, nj, desc, crashed, control)
 
 
 def _map_in_pools[Item, Result](
@@ -84,17 +92,19 @@ def _map_in_pools[Item, Result](
     nj: int,
     desc: str,
     crashed: Callable[[Item, str], Result] | None,
+    control: Callable[[], Item | None] | None,
 ) -> list[Result]:
     """The results of a pool of processes, and of further ones after each crash.
 
     A pool does not tell which item has ended its worker. Items begin in their order, so it is one
     of the first without a result: the ``nj`` that ran, and perhaps as many before them whose
-    results were lost with the pool; of one process four, so that two neighbours that crash are not
-    taken for a machine on which all do. These are done in processes of their own, as many at a time
+    results were lost with the pool. These are done in processes of their own, as many at a time
     as before, and those that end so once more one after the other: what several need together may
-    be more memory than there is, and what one needs is not.
+    be more memory than there is, and what one needs is not. Where one does, another item tells
+    whether the machine is to blame, as for lack of a library.
     """
     results: dict[int, Result] = {}
+    guilty: set[int] = set()
     with _progress_bar(desc, len(items)) as bar:
 
         def add(place: int, result: Result) -> None:
@@ -107,7 +117,8 @@ def _map_in_pools[Item, Result](
 
         while left := _without(results, len(items)):
             _run_pool(function, items, left, nj, desc, add)
-            suspects = _without(results, len(items))[: 2 * max(nj, 2)]
+            remaining = _without(results, len(items))
+            suspects = remaining[: 2 * max(nj, 2)]
             if not suspects:
                 break
             logging.warning(
@@ -118,17 +129,60 @@ def _map_in_pools[Item, Result](
             with ThreadPoolExecutor(nj) as threads:
                 survived = list(threads.map(alone, suspects))
             died = [p for p, alive in zip(suspects, survived, strict=True) if not alive]
-            # Where all processes crash, as for lack of a library, the items are not to blame.
-            everywhere = max(nj, 3) < len(died) == len(suspects) and not alone(died[0])
-            culprits = (
-                died if everywhere else [p for p in died if p not in results and not alone(p)]
-            )
-            if culprits and (crashed is None or everywhere):
+            culprits = [place for place in died if not alone(place)]
+            if not culprits:
+                continue
+            if crashed is None:
                 raise _failure(desc, items[culprits[0]], BrokenProcessPool(CRASHED))
-            if crashed:
-                for place in culprits:
-                    add(place, crashed(items[place], CRASHED))
+            survivors = [place for place in results if place not in guilty]
+            others = [items[place] for place in survivors or remaining[len(suspects) :]]
+            survives = partial(_survives, function, desc)
+            _acquit_machine(desc, [items[p] for p in culprits], others, control, survives)
+            guilty.update(culprits)
+            for place in culprits:
+                add(place, crashed(items[place], CRASHED))
     return [results[place] for place in range(len(items))]
+
+
+def _acquit_machine[Item](
+    desc: str,
+    culprits: list[Item],
+    others: list[Item],
+    control: Callable[[], Item | None] | None,
+    survives: Callable[[Item], bool],
+) -> None:
+    """See that not every process crashes, but that with another item one comes to an end.
+
+    Args:
+        desc: name of the work.
+        culprits: items that have crashed theirs.
+        others: items that have not, or were not tried.
+        control: as of `map_items`.
+        survives: whether a process comes to an end with an item.
+
+    Raises:
+        AllCrash: if it does not, or there is no other item.
+    """
+    item = control() if control else None
+    if item is None and others:
+        item = others[-1]
+    if item is None or not survives(item):
+        also = "" if item is None else " and with another one"
+        raise AllCrash(
+            f"{desc or 'job'}: every process crashes or is killed, with {len(culprits)} items"
+            f"{also}: rather than they it is this machine, such as a library that is damaged or"
+            f" missing, or too little memory. The first of them is {_shown(culprits[0])}"
+        )
+
+
+def _survives[Item](function: Callable[[Item], object], desc: str, item: Item) -> bool:
+    """Whether a process comes to an end with an item, be it by an exception."""
+    done: list[int] = []
+    try:
+        _run_pool(function, [item], [0], 1, desc, lambda place, _: done.append(place))
+    except WorkerError:
+        return True
+    return bool(done)
 
 
 def _without(results: Mapping[int, object], count: int) -> list[int]:
@@ -172,6 +226,7 @@ def _map_on_cluster[Item, Result](
     desc: str,
     cluster: str | Path,
     crashed: Callable[[Item, str], Result] | None,
+    control: Callable[[], Item | None] | None,
 ) -> list[Result]:
     """The results of a cluster.
 
@@ -185,12 +240,29 @@ def _map_on_cluster[Item, Result](
     futures = client.map(work, items, pure=False, key=desc or "job", batch_size=1000)
     try:
         results, killed = _gather(futures, completed(futures), items, desc, crashed is not None)
+
+        def alone(item: Item) -> dict[int, Result]:
+            """Its result, if its worker does not end."""
+            future = [client.submit(work, item, pure=False)]
+            return _gather(future, future, [item], desc, go_on=True)[0]
+
+        def survives(item: Item) -> bool:
+            try:
+                return bool(alone(item))
+            except WorkerError:
+                return True
+
+        guilty = []
         for place in killed:
-            alone = [client.submit(work, items[place], pure=False)]
-            found, guilty = _gather(alone, alone, [items[place]], desc, crashed is not None)
-            if guilty and crashed:
-                found = {0: crashed(items[place], CRASHED)}
-            results[place] = found[0]
+            if found := alone(items[place]):
+                results[place] = found[0]
+            else:
+                guilty.append(items[place])
+        if guilty and crashed:
+            others = [items[place] for place in results]
+            _acquit_machine(desc, guilty, others, control, survives)
+            for place in _without(results, len(items)):
+                results[place] = crashed(items[place], CRASHED)
         return [results[place] for place in range(len(items))]
     except BaseException:
         client.cancel(futures)
@@ -224,8 +296,11 @@ def _gather(
         place = places[future]
         error = future.exception()
         if error is None:
-            results[place] = future.result()
-            continue
+            try:
+                results[place] = future.result()
+                continue
+            except KilledWorker as lost:  # with its worker, and again where it was done once more
+                error = lost
         if not (go_on and isinstance(error, KilledWorker)):
             raise _failure(desc, items[place], error) from error
         killed.append(place)
@@ -250,10 +325,12 @@ def _call[Item, Result](function: Callable[[Item], Result], item: Item, desc: st
 
 
 def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
+    return WorkerError(f"{desc or 'job'}: {_shown(item)}: {type(error).__name__}: {error}")
+
+
+def _shown(item: object) -> str:
     shown = repr(item)
-    if len(shown) > 500:
-        shown = shown[:500] + "..."
-    return WorkerError(f"{desc or 'job'}: {shown}: {type(error).__name__}: {error}")
+    return shown if len(shown) <= 500 else shown[:500] + "..."
 
 
 @contextmanager

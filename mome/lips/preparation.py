@@ -1,8 +1,9 @@
 """Make the mouth crop and the audio of clips, of one recording at a time."""
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ def prepare_recording(clips: tuple[Clip, ...], settings: Settings) -> list[Outco
     """Make the lips and the audio of the clips of one recording, unless they are finished.
 
     An exception that a clip raises, whatever it is, excludes that clip, as a crash of the process
-    does (:func:`exclude`). One that concerns all clips, such as a full disk or a model that is
-    missing or is none, is raised.
+    does (:func:`exclude`) with which another clip can be made. One that concerns all clips, such as
+    a full disk or a model that is missing or is none, is raised.
     """
     outcomes = {clip: finished(clip) for clip in clips}
     todo = [clip for clip, outcome in outcomes.items() if not outcome.num_frames]
@@ -128,6 +129,19 @@ def exclude(clips: tuple[Clip, ...], reason: str) -> list[Outcome]:
         outcome if outcome.num_frames else Outcome(reason=f"{clip.video or clip.audio}: {reason}")
         for clip, outcome in outcomes
     ]
+
+
+def made_before(recordings: Iterable[tuple[Clip, ...]], folder: Path) -> tuple[Clip, ...] | None:
+    """A finished clip, to be made once more in a new folder; None if none is finished."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for clip in (clip for clips in recordings for clip in clips):
+        if finished(clip).num_frames:
+            lips, audio = (
+                path and str(folder / Path(path).name)
+                for path in (clip.lips_output, clip.audio_output)
+            )
+            return (replace(clip, lips_output=lips, audio_output=audio),)
+    return None
 
 
 def read_once() -> Callable[[str], np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from jobs import square_but, square_if_alone, square_or_crash, threads_of
 
-from mome.common.processes import WorkerError, map_items
+from mome.common.processes import AllCrash, WorkerError, map_items
 from mome.data.audio import write_flac
 from mome.data.kaldi import spk2utt_of, write_scp
 
@@ -44,8 +44,6 @@ def test_an_item_that_ends_its_process_is_found(caplog):
         assert str(found[place]).startswith(
             f"{place}: its process crashed or was killed, also when"
         )
-    (alone,) = map_items(crash, [1], 2, crashed=lambda number, reason: reason)
-    assert str(alone).startswith("its process crashed")
     # How many results were lost with a pool is a matter of time.
     said = r"job: a worker crashed or was killed; the [2-4] items that it may have been"
     assert re.search(said, caplog.text)
@@ -58,19 +56,36 @@ def test_what_crashes_beside_others_alone_is_not_blamed(tmp_path, caplog):
     assert "a worker crashed or was killed" in caplog.text
 
 
-@pytest.mark.parametrize(("count", "bad"), [(1, (0,)), (6, (1, 2)), (3, (0, 1, 2))])
-def test_one_job_survives_an_item_that_ends_its_process(count, bad):
-    """Also where there is one item, neighbours crash, or all of few do."""
+@pytest.mark.parametrize("bad", [(1, 2), (0, 1, 2, 3), (2, 3, 4, 5), (3, 4, 5, 6, 7)])
+def test_one_job_survives_items_that_end_its_process(bad):
+    """Also where all of the first, or of the last, or more than are tried at once, do."""
     crash = partial(square_or_crash, bad=bad)
+    count = 6 if max(bad) < 6 else 8
     found = map_items(crash, range(count), 1, crashed=lambda number, reason: -number)
     assert found == [-n if n in bad else n * n for n in range(count)]
 
 
-def test_items_are_not_blamed_where_every_process_crashes():
-    crash = partial(square_or_crash, bad=tuple(range(6)))
-    for nj in (1, 2):
-        with pytest.raises(WorkerError, match="job: 0: BrokenProcessPool"):
-            map_items(crash, range(6), nj, crashed=lambda number, reason: number)
+@pytest.mark.parametrize(("count", "nj"), [(1, 1), (2, 2), (3, 1), (6, 1), (6, 2)])
+def test_items_are_not_blamed_where_every_process_crashes(count, nj):
+    crash = partial(square_or_crash, bad=tuple(range(count)))
+    with pytest.raises(
+        AllCrash, match=r"job: every process crashes .*machine.* The first of them is 0"
+    ):
+        map_items(crash, range(count), nj, crashed=lambda number, reason: number)
+
+
+def test_an_item_that_is_known_to_do_tells_whose_fault_it_is():
+    """As where all but few items were done before."""
+    crash = partial(square_or_crash, bad=(0, 1))
+    options = {"crashed": lambda number, reason: -number, "desc": "squares"}
+    assert map_items(crash, [1], control=lambda: 2, **options) == [-1]
+    assert map_items(partial(square_but, bad=2), [1], control=lambda: 2, **options)[0][0] == 1
+    for control in (lambda: 0, lambda: None):
+        with pytest.raises(AllCrash, match="squares: every process crashes"):
+            map_items(crash, [1], control=control, **options)
+    # Others that are there may have been done before, without being tried now.
+    with pytest.raises(AllCrash, match="with 1 items and with another one: rather"):
+        map_items(crash, [5, 1], control=lambda: 0, **options)
 
 
 def test_workers_compute_in_one_thread(monkeypatch):
@@ -121,6 +136,19 @@ def test_an_item_that_ends_workers_of_a_cluster_is_found(cluster, tmp_path):
     assert [found[place] for place in (0, 2, 3, 5)] == [0, 4, 9, 25]
     for place in (1, 4):
         assert str(found[place]).startswith(f"{place}: its process crashed or was killed")
+
+
+def test_items_are_not_blamed_where_all_workers_of_a_cluster_end(cluster, tmp_path):
+    import dask
+
+    own = tmp_path / "own.yaml"
+    own.write_text(cluster.read_text())
+    crash = partial(square_or_crash, bad=(1, 4))
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(AllCrash, match=r"job: every process .* with 2 items and with another"),
+    ):
+        map_items(crash, range(6), cluster=own, crashed=lambda *_: "", control=lambda: 1)
 
 
 def write_speakers(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """mome.data.noise and mome.bin.make_noise."""
 
+import argparse
 import os
 import re
 import tracemalloc
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from media import let_workers_crash
 
-from mome.bin.make_noise import Mixture, make_mixture
+from mome.bin.make_noise import Mixture, leave_out_flawed, make_mixture
 from mome.bin.make_noise import main as noise_main
+from mome.common.processes import AllCrash
 from mome.data.audio import read_audio, write_flac
 from mome.data.augment import cut_noise, snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
@@ -706,6 +709,23 @@ def test_noise_that_is_damaged_or_silent_is_left_out_and_counted(tmp_path, capsy
         Path(path).write_bytes(b"RIFF")
     with pytest.raises(SystemExit, match=r"musan/noise: no recording .* see .*noise/excluded"):
         noise_main(words)
+
+
+def test_noise_that_crashes_its_decoder_is_left_out_unless_all_does(tmp_path, monkeypatch):
+    """Also in a later call, which tries it alone again."""
+    make_musan(tmp_path)
+    args = argparse.Namespace(musan=tmp_path / "musan", nj=1, parallel=None)
+
+    def left_out() -> set[str]:
+        kinds = split_musan(args.musan, 0.2, np.random.default_rng(0))
+        return leave_out_flawed(kinds, tmp_path / "noise", args)["noise"]
+
+    let_workers_crash(tmp_path, monkeypatch, "/0.wav")
+    for _ in range(2):
+        assert left_out() == {"noise-0", "noise-3", "noise-7"}
+    let_workers_crash(tmp_path, monkeypatch, ".wav")
+    with pytest.raises(AllCrash, match="every process crashes or is killed, with 3 items and with"):
+        left_out()
 
 
 @pytest.mark.parametrize("content", ["absent", "damaged", "silent", "silent and long"])

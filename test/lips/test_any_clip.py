@@ -200,6 +200,32 @@ def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch, nj):
     assert reason[1].startswith(f"{videos['anna_crash']}: its process crashed or was killed")
 
 
+def test_a_machine_on_which_all_clips_crash_is_not_the_clips_fault(tmp_path, monkeypatch):
+    videos = {f"anna_{name}": tmp_path / f"{name}.mp4" for name in ("a", "b", "crash")}
+    for path in videos.values():
+        write_clip(path, talking_head(12, 224))
+    data, dump = data_folder(tmp_path / "data", videos), tmp_path / "dump"
+    all_crash = "every process crashes or is killed, with .* library .* them is .*--exclude"
+    with monkeypatch.context() as patch:
+        let_workers_crash(tmp_path, patch, ".mp4")
+        with pytest.raises(SystemExit, match=rf"lips of data: {all_crash}"):
+            prepare(data, dump, "--max_excluded", "1.0")
+        assert not (dump / "excluded").exists()
+    few = data_folder(tmp_path / "few", dict(list(videos.items())[:2]))
+    prepare(few, dump)
+    # Where the others were made before, one of them is made again to tell whose fault it is.
+    with monkeypatch.context() as patch:
+        let_workers_crash(tmp_path, patch, "/a.mp4 /b.mp4 /crash.mp4")
+        with pytest.raises(SystemExit, match=r"with 1 items and with another one: rather than"):
+            prepare(data, dump, "--max_excluded", "0.5")
+    let_workers_crash(tmp_path, monkeypatch)
+    before = {path: path.stat().st_mtime_ns for path in dump.glob("lips/anna/*")}
+    prepare(data, dump, "--max_excluded", "0.5")
+    assert list(read_scp(dump / "excluded")) == ["anna_crash"]
+    assert {path: path.stat().st_mtime_ns for path in dump.glob("lips/anna/*")} == before
+    assert not (dump / ".again").exists()
+
+
 def test_the_streams_asked_for_are_those_that_are_needed(tmp_path):
     rng = np.random.default_rng(0)
     faceless = rng.integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
