@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -63,15 +64,18 @@ def write_mark(path: str | Path, settings: Settings, state: str = "done") -> Non
 def fingerprint(path: str | Path) -> str:
     """What stands for an input in the settings of the work that is made from it.
 
-    That is the digest of a mark's settings, or of the content of another file; of a folder, what
-    :func:`listing` says; ``absent`` of what is not there. Raw files are no part of a mark's digest:
-    what is made from the work depends on what came of them, which it compares itself.
+    That is the digest of a mark's settings, of a program's code, or of the content of another file;
+    of a folder, what :func:`listing` says; ``absent`` of what is not there. Raw files are no part
+    of a mark's digest: what is made from the work depends on what came of them, which it compares
+    itself.
     """
     path = Path(path)
     if path.is_dir():
         return listing(path)
     if not path.is_file():
         return "absent"
+    if path.suffix == ".py":
+        return code_digest(path)
     mark = read_mark(path) if path.name.endswith(".done") else None
     if mark is None:
         return file_digest(path)
@@ -128,6 +132,24 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(path: str | Path) -> str:
+    """SHA-256 of what a Python file says to Python: comments and blank lines do not count.
+
+    Of a file that is no Python, its content's.
+    """
+    digest = hashlib.sha256()
+    try:
+        with tokenize.open(path) as file:
+            for token in tokenize.generate_tokens(file.readline):
+                if token.type not in (tokenize.COMMENT, tokenize.NL):
+                    # Of an indentation that it is one, not how wide.
+                    text = "" if token.type in (tokenize.INDENT, tokenize.DEDENT) else token.string
+                    digest.update(f"{tokenize.tok_name[token.type]}\0{text.strip()}\0".encode())
+    except (tokenize.TokenError, SyntaxError, UnicodeError):
+        return file_digest(path)
+    return digest.hexdigest()
 
 
 def is_neutral(name: str) -> bool:

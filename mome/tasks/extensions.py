@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from mome.common.marks import digest_of, file_digest
+from mome.common.marks import code_digest, digest_of
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -64,5 +64,5 @@ def _files_of(name: str) -> list[Path]:
 
 def _digest(files: list[Path]) -> str:
     # By place too: folders of a package may have files of the same name.
-    parts = {f"{place} {file.name}": file_digest(file) for place, file in enumerate(files)}
+    parts = {f"{place} {file.name}": code_digest(file) for place, file in enumerate(files)}
     return digest_of(parts) if parts else "absent"

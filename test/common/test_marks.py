@@ -216,6 +216,29 @@ def test_a_mark_stands_for_its_settings_not_for_its_time(tmp_path):
     assert differences({"a": (2, 3)}, {"a": [2, 3]}) == []
 
 
+def test_a_program_counts_by_its_code(tmp_path):
+    program = tmp_path / "data.py"
+    code = "def double(x):\n    if x:\n        return 2 * x\n    return 0\n"
+
+    def fingerprint_of(text):
+        program.write_text(text)
+        return fingerprint(program)
+
+    first = fingerprint_of(code)
+    same = "# Doubles.\n\ndef double(x):  # a number\n  if x:\n\n    return 2*x\n  return 0\n"
+    assert fingerprint_of(same) == fingerprint_of(code.replace("\n", "\r\n")) == first
+    others = [
+        code.replace("2 * x", "3 * x"),
+        code.replace("double", "triple"),
+        code.replace("    return 0", "        return 0"),
+        code.replace("0", "'0'"),
+        "",
+    ]
+    broken = ["def double(:\n    'text\n", "def double(:\n    'other\n"]
+    found = [first, *map(fingerprint_of, others + broken)]
+    assert len(set(found)) == len(found)
+
+
 def test_spelling_of_paths_and_launchers_do_not_count(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plain = ["python", "-m", "x", "--data", "dump/train", "--decoder_conf", "lm=downloads/lm"]
