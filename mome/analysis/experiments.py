@@ -210,7 +210,7 @@ def losses_by_rate(listed: ExperimentList, experiment: Experiment, expdir: Path)
 
 
 def best_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> float | None:
-    """The learning rate of the lowest validation loss; None until all of them are trained."""
+    """The learning rate of the lowest validation loss; None until all of several are trained."""
     if len(experiment.learning_rates) == 1:
         return experiment.learning_rates[0]
     losses = losses_by_rate(listed, experiment, expdir)

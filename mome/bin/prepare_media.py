@@ -201,7 +201,10 @@ def main(argv: list[str] | None = None) -> None:
             raise SystemExit(f"--lip_dir {args.lip_dir} is not a folder")
         crops = provenance.elsewhere() if sight else {}
     elif sight:
-        trackers = trackers_of(settings)  # fails early if models are missing
+        # Before anything is deleted for another model: it may be missing, or be none.
+        trackers = trackers_of(settings)
+        for tracker in trackers.values():
+            tracker.read()
         crops = provenance.describe(args.detector, trackers, args.landmark_every, args.window)
     clips, excluded = list_clips(args.data, args.dump, *streams)
     # Where models are changes nothing; which of them found a crop is said in the crop, and what

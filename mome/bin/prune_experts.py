@@ -26,6 +26,7 @@ from mome.adapters.experts import MoME, is_stock
 from mome.adapters.mome import MoMEAdapter
 from mome.adapters.pruning import most_asked, without_experts
 from mome.analysis.routing import expert_shares
+from mome.common.atomic_files import replacing
 from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.extras import demand_installed
 from mome.common.memory import naming_utterances
@@ -133,18 +134,21 @@ def prune(args: argparse.Namespace) -> None:
         state |= {f"{prefix}{name}": tensor for name, tensor in fewer.items()}
     lost = 1 - np.take_along_axis(shares, kept, axis=1).sum(1)
     values = read_yaml(config)
-    values["decoder_conf"]["adapter_conf"]["num_routed"] = args.keep
-    args.output.mkdir(parents=True, exist_ok=True)
+    values["decoder_conf"]["adapter_conf"] = {
+        **(values["decoder_conf"].get("adapter_conf") or {}),
+        "num_routed": args.keep,
+    }
     what = {
         "from": str(weights),
         "set": args.data.name,
         "kept": kept.tolist(),
         "lost_share": lost.round(5).tolist(),
     }
-    write_text(args.output / "pruned.json", json.dumps(what) + "\n")
-    torch.save(state, args.output / args.weights)
-    # The configuration comes last: without it, what is left of a killed run is no model.
-    write_text(args.output / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    with replacing(args.output) as partial:
+        partial.mkdir()
+        write_text(partial / "pruned.json", json.dumps(what) + "\n")
+        torch.save(state, partial / args.weights)
+        write_text(partial / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     before = sum(module.down.weight.shape[0] // module.bottleneck for module in modules)
     after = sum(args.keep + module.num_shared for module in modules)
     print(

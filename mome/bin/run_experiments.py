@@ -402,10 +402,10 @@ def work(
     processes = Processes(lock)
     with stopping_all(processes, args.jobs) as pool:
         while True:
-            while free and (todo := remaining()):
-                expected = sum(spent) / len(spent) if spent else 0.0
-                if time.monotonic() - started + expected > 3600 * args.hours:
-                    break
+            # What has failed meanwhile is not begun with another seed.
+            todo = remaining() if free and not any(future.done() for future in busy) else []
+            expected = sum(spent) / len(spent) if spent else 0.0
+            if todo and time.monotonic() - started + expected <= 3600 * args.hours:
                 training = todo[0]
                 trained = is_trained(args.folder / training.name)
                 waiting = trainings_left(listed, chosen, args.folder)
@@ -420,6 +420,7 @@ def work(
                 if not busy and not done:
                     wait_until_begun(future, args.folder / training.name)
                 busy[future] = (training, trained, environment, time.monotonic())
+                continue
             if not busy:
                 break
             for future in wait(busy, return_when=FIRST_COMPLETED).done:

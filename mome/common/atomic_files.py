@@ -42,14 +42,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
+    old = path.with_name(f".{path.name}.old.tmp")
     _delete(partial)
+    _delete(old)
     try:
         yield partial
-        if path.is_dir():
-            _delete(path)
+        if path.is_dir():  # which nothing can replace
+            path.rename(old)
         partial.replace(path)
     finally:
         _delete(partial)
+        _delete(old)
 
 
 def _delete(path: Path) -> None:

@@ -22,6 +22,7 @@ Settings = Mapping[str, object]
 STATES = ("started", "made", "done")
 # What the name of a setting begins with that says which raw files were there.
 SOURCE = "source "
+LAYOUT = (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE)
 # What names the digests of the user's own modules. Marks of before do not have it, and still hold.
 MODULES = "modules"
 # Options and configuration keys that do not change what is trained: how many processes and devices
@@ -30,7 +31,7 @@ MODULES = "modules"
 # Marks of before name some of them, which are left out there, too.
 NEUTRAL = frozenset(
     "nj parallel ngpu num_nodes device resume force multiprocessing_distributed unused_parameters"
-    " gradient_checkpointing valid_batch_size valid_batch_bins num_workers"
+    " gradient_checkpointing fused valid_batch_size valid_batch_bins num_workers"
     " log_interval log_level num_att_plot use_tensorboard use_matplotlib use_wandb push_to"
     " out dump output output_dir landmarks other_landmarks max_excluded test_max_excluded".split()
 )
@@ -145,8 +146,8 @@ def code_digest(path: str | Path) -> str:
             for token in tokenize.generate_tokens(file.readline):
                 if token.type not in (tokenize.COMMENT, tokenize.NL):
                     # Of an indentation that it is one, not how wide.
-                    text = "" if token.type in (tokenize.INDENT, tokenize.DEDENT) else token.string
-                    digest.update(f"{tokenize.tok_name[token.type]}\0{text.strip()}\0".encode())
+                    text = "" if token.type in LAYOUT else token.string
+                    digest.update(f"{tokenize.tok_name[token.type]}\0{text}\0".encode())
     except (tokenize.TokenError, SyntaxError, UnicodeError):
         return file_digest(path)
     return digest.hexdigest()

@@ -30,7 +30,11 @@ class WorkerError(RuntimeError):
     """A function failed in a worker process; the message names the item."""
 
 
-class AllCrash(WorkerError):
+class SystemFailed(WorkerError, OSError):
+    """What the system refused a worker process, such as space on a disk."""
+
+
+class AllCrash(SystemFailed):
     """Processes crash whatever item they are given: this machine is to blame, not the items."""
 
 
@@ -169,7 +173,7 @@ def _acquit_machine[Item](
     if item is None or not survives(item):
         also = "" if item is None else " and with another one"
         raise AllCrash(
-            f"{desc or 'job'}: every process crashes or is killed, with {len(culprits)} items"
+            f"{desc or 'job'}: every process crashes or is killed, with {len(culprits)} item(s)"
             f"{also}: rather than they it is this machine, such as a library that is damaged or"
             f" missing, or too little memory. The first of them is {_shown(culprits[0])}"
         )
@@ -325,7 +329,8 @@ def _call[Item, Result](function: Callable[[Item], Result], item: Item, desc: st
 
 
 def _failure(desc: str, item: object, error: BaseException) -> WorkerError:
-    return WorkerError(f"{desc or 'job'}: {_shown(item)}: {type(error).__name__}: {error}")
+    kind = SystemFailed if isinstance(error, OSError) else WorkerError
+    return kind(f"{desc or 'job'}: {_shown(item)}: {type(error).__name__}: {error}")
 
 
 def _shown(item: object) -> str:

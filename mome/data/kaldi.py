@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from mome.common.atomic_files import write_bytes
-from mome.common.processes import map_items
+from mome.common.processes import AllCrash, map_items
 from mome.common.text_files import BYTE_ORDER_MARK, read_text
 
 REQUIRED = ("text", "utt2spk", "spk2utt")
@@ -408,7 +408,10 @@ def _check_media(
         for key in c_sorted(keys)
     ]
     check = partial(_check_recordings, frame_rate=frame_rate, tolerance=tolerance)
-    found = map_items(check, items, nj, "check media", crashed=_not_readable)
+    try:
+        found = map_items(check, items, nj, "check media", crashed=_not_readable)
+    except AllCrash as error:
+        return [str(error)]
     return [problem for problems in found for problem in problems]
 
 

@@ -71,7 +71,7 @@ class Face:
 
 
 class WrongModel(ValueError):
-    """A file that should hold a landmark model and does not; the message names it and a remedy."""
+    """A file that should hold a landmark model of 68 points; the message names it and a remedy."""
 
 
 @lru_cache(maxsize=2)
@@ -84,8 +84,9 @@ def read_predictor(model: Path) -> dlib.shape_predictor:
     try:
         return dlib.shape_predictor(str(model))
     except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise WrongModel(
-            f"{model} is not a dlib landmark model ({error}); delete it and run mome-fetch-models"
+            f"{model} is not a dlib landmark model ({reason}); delete it and run mome-fetch-models"
         ) from error
 
 
@@ -152,8 +153,7 @@ class FaceTracker:
         """Landmarks of a face: float64 (68, 2), x and y in pixels.
 
         Raises:
-            WrongModel: for a file that is no landmark model.
-            ValueError: for a model of another number of points.
+            WrongModel: for a file that is no landmark model, or one of another number of points.
         """
         half = face.side / 2
         box = dlib.rectangle(
@@ -161,7 +161,10 @@ class FaceTracker:
         )
         points = read_predictor(self.files[0])(frame, box)
         if points.num_parts != NUM_POINTS:
-            raise ValueError(f"the landmark model has {points.num_parts} points, not {NUM_POINTS}")
+            raise WrongModel(
+                f"the landmark model {self.files[0]} has {points.num_parts} points, not"
+                f" {NUM_POINTS}: take that of mome-fetch-models"
+            )
         return np.array([(point.x, point.y) for point in points.parts()], dtype=np.float64)
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:

@@ -55,8 +55,8 @@ class AVSRModel(AbsESPnetModel):
         balance_weight: weight of the load-balancing loss (0.01 in the paper).
         pair_weights: weight c_ij of a rate pair in the loss, by name (``a4_v2``); 1 if not named.
         pairs_per_step: draw so many (task, rate pair) of all for each training batch; None takes
-            all, as the paper does. The expected gradient is the same, a step is cheaper, and for
-            the same time more utterances are seen. Validation takes all.
+            all, as the paper does. The expected gradient is the same but for distillation's, a
+            step is cheaper, and for the same time more utterances are seen. Validation takes all.
         distillation_weight: weight of the divergence of a task's coarser rate pairs from its finest
             (:mod:`mome.models.distillation`), of those that are drawn; 0, as in the paper, is none.
 
@@ -148,6 +148,8 @@ class AVSRModel(AbsESPnetModel):
             raise ValueError(f"distillation_weight {self.distillation_weight} must be 0 or more")
         if self.distillation_weight and max(map(len, self.pairs.values())) < 2:
             raise ValueError("distillation_weight: no task has two rate pairs to teach each other")
+        if self.distillation_weight and drawn == 1:
+            raise ValueError("distillation_weight needs pairs_per_step above 1, or null")
 
     def _check_adapter_pairs(self) -> None:
         """Refuse an adapter that differs by rate pair and lacks one that is trained."""

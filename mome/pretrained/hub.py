@@ -35,6 +35,7 @@ def load(loader: Any, name: str, **options: Any) -> Any:
         FileNotFoundError: if there is no such folder or hub model, or the folder holds no model.
         PermissionError: if the model is gated and access was not granted to this user.
         ConnectionError: if the hub cannot be reached and the model is not in its cache.
+        ValueError: if Transformers cannot read it, such as a kind that it does not know.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -50,9 +51,11 @@ def load(loader: Any, name: str, **options: Any) -> Any:
     try:
         return loader.from_pretrained(name, **options)
     except Exception as error:
-        if (explained := explain(name, error)) is None:
-            raise
-        raise explained from error
+        if explained := explain(name, error):
+            raise explained from error
+        if isinstance(error, (OSError, ValueError)):
+            raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+        raise
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

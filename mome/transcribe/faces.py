@@ -106,7 +106,7 @@ def other_tracker(crops: Crops, downloads: Collection[str | Path] = ()) -> FaceT
     models = find_download(LANDMARKS[detector], downloads)
     if not models.exists():
         return None
-    tracker = load_tracker(str(models), detector=detector)
+    tracker = find_tracker(detector, downloads)
     if crops.get("landmarks", {}).get(detector, tracker.digests) != tracker.digests:
         logging.warning(
             "where %s finds no face, %s is not tried: stage 2 had other models of it than %s",

@@ -39,7 +39,11 @@ def open_for_crops(args: argparse.Namespace) -> Transcriber:
 
 
 def read_clips(
-    data: Path, count: int | None, model: AVSRModel, wanted: Sequence[str] | None = None
+    data: Path,
+    count: int | None,
+    model: AVSRModel,
+    wanted: Sequence[str] | None = None,
+    remedy: str = "take a set of fewer",
 ) -> tuple[list[Clip], list[str]]:
     """Clips of a set that stage 2 has made, and their transcripts.
 
@@ -48,6 +52,7 @@ def read_clips(
         count: of the clips, evenly spaced; None takes all.
         model: which streams are read.
         wanted: ids of the clips, in the place of ``count``.
+        remedy: what helps where memory does not suffice.
 
     Raises:
         ValueError: for a set without clips, without a stream that the model reads, or without a
@@ -63,7 +68,7 @@ def read_clips(
     if not chosen:
         raise ValueError(f"{data / 'text'} has no utterances to measure the model on")
     clips: list[Clip] = []
-    with naming_work(lambda: f"clip {len(clips) + 1} of {data} was read", "ask for fewer of them"):
+    with naming_work(lambda: f"clip {len(clips) + 1} of {data} was read", remedy):
         for utterance in chosen:
             streams = {read[kind][0]: read[kind][2](of[utterance]) for kind, of in files.items()}
             if "lips" in streams:

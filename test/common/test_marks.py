@@ -232,6 +232,9 @@ def test_a_program_counts_by_its_code(tmp_path):
         code.replace("double", "triple"),
         code.replace("    return 0", "        return 0"),
         code.replace("0", "'0'"),
+        code.replace("0", "f'{x} {x}'"),
+        code.replace("0", "f'{x}  {x}'"),
+        code.replace("0", "f'{x}{x}'"),
         "",
     ]
     broken = ["def double(:\n    'text\n", "def double(:\n    'other\n"]

@@ -121,7 +121,7 @@ before = megabytes()
 large, small = [], []
 for _ in range(200):
     large.append(np.ones(2**20, np.uint8))
-    small.append(np.ones(2000, np.uint8))
+    small.append(np.ones(2**15, np.uint8))  # larger than any gap that is there
 del large
 kept = megabytes() - before
 release_free_memory()

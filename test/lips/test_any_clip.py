@@ -11,7 +11,6 @@ import soundfile
 from media import let_workers_crash, quick_options, talking_head, write_clip
 
 from mome.bin import prepare_media
-from mome.common.processes import WorkerError
 from mome.data.audio import read_audio
 from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.video import read_lips, video_info, write_lips
@@ -158,10 +157,22 @@ def test_a_landmark_model_that_is_none_stops_the_stage(tmp_path):
     write_clip(tmp_path / "a.mp4", talking_head(12, 224))
     (tmp_path / "wrong.dat").write_bytes(MODEL.read_bytes()[:1000])
     data = data_folder(tmp_path / "data", {"a_0": tmp_path / "a.mp4"})
-    options = ["--detector", "dlib", "--landmarks", tmp_path / "wrong.dat"]
-    with pytest.raises(WorkerError, match=r"(?s)wrong\.dat is not a dlib landmark model.*; delete"):
-        prepare(data, tmp_path / "dump", *options)
-    assert not (tmp_path / "dump/excluded").exists()
+    said = r"^mome-prepare-media: error: .*wrong\.dat is not a dlib landmark model.*; delete.*$"
+    for options in (
+        ["--detector", "dlib", "--landmarks", tmp_path / "wrong.dat"],
+        ["--detector", "mediapipe", "--other_landmarks", tmp_path / "wrong.dat"],
+    ):
+        with pytest.raises(SystemExit, match=said):
+            prepare(data, tmp_path / "dump", *options)
+        assert not (tmp_path / "dump/excluded").exists()
+    # Nor are finished crops deleted for it.
+    prepare(data, tmp_path / "dump", "--detector", "dlib", "--landmarks", MODEL)
+    crop = next(tmp_path.glob("dump/lips/**/*.mp4"))
+    with pytest.raises(SystemExit, match=said):
+        prepare(
+            data, tmp_path / "dump", "--detector", "dlib", "--landmarks", tmp_path / "wrong.dat"
+        )
+    assert crop.is_file()
 
 
 def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_path):
@@ -216,7 +227,7 @@ def test_a_machine_on_which_all_clips_crash_is_not_the_clips_fault(tmp_path, mon
     # Where the others were made before, one of them is made again to tell whose fault it is.
     with monkeypatch.context() as patch:
         let_workers_crash(tmp_path, patch, "/a.mp4 /b.mp4 /crash.mp4")
-        with pytest.raises(SystemExit, match=r"with 1 items and with another one: rather than"):
+        with pytest.raises(SystemExit, match=r"with 1 item.* and with another one: rather than"):
             prepare(data, dump, "--max_excluded", "0.5")
     let_workers_crash(tmp_path, monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in dump.glob("lips/anna/*")}

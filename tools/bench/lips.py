@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from unittest import mock
 
 from timing import clocks, machine
 
@@ -24,6 +25,11 @@ PARTS = {
     "audio": [(preparation, "read_audio"), (preparation, "write_flac")],
     "other": [(preparation, "prepare_recording")],
 }
+
+
+def in_this_process(function, items, *_, **__):
+    """Stands for the processes of the command, whose clocks nobody could read."""
+    return [function(item) for item in items]
 
 
 def first_clips(data: Path, output: Path, count: int) -> None:
@@ -58,7 +64,8 @@ def main() -> None:
                 capture_output=True,
             )
             rates.append(args.clips / (time.perf_counter() - started))
-            with clocks(PARTS) as spent:
+            here = mock.patch.object(prepare_media, "map_items", in_this_process)
+            with here, clocks(PARTS) as spent:
                 prepare_media.main([*command, "--dump", str(Path(folder, f"parts{repetition}"))])
             for part in PARTS:
                 parts[part].append(spent[part] / args.clips)

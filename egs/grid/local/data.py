@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from mome.common.atomic_files import replacing
+from mome.common.command import in_one_line
 from mome.common.download import download as download_file
 from mome.common.processes import map_items
 from mome.data.exclusions import leave_out
@@ -160,6 +161,7 @@ def prepare(args: argparse.Namespace) -> None:
         write_scp(args.out / name / "spk2utt", spk2utt_of(tables[name]["utt2spk"]))
 
 
+@in_one_line("local/data.py")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(

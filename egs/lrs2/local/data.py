@@ -14,6 +14,7 @@ train.txt, val.txt, test.txt and pretrain.txt, here or in mvlrs_v1/. Writes
 import argparse
 from pathlib import Path
 
+from mome.common.command import in_one_line
 from mome.common.text_files import read_text
 from mome.corpora.lrs import (
     Clip,
@@ -91,6 +92,7 @@ def prepare(args: argparse.Namespace) -> None:
     write_set(args.out / "train_224h", [parts["train"], parts["pretrain"]], args)
 
 
+@in_one_line("local/data.py")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser, _ = make_parser(__doc__, "LRS2")

@@ -14,6 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
+from mome.common.command import in_one_line
 from mome.common.text_files import read_text
 from mome.corpora.lrs import Part, drop_duplicates, find_clips, make_parser, prepare_part, write_set
 
@@ -53,6 +54,7 @@ def prepare(args: argparse.Namespace) -> None:
     write_set(args.out / "train_433h", [parts["trainval"], parts["pretrain"]], args)
 
 
+@in_one_line("local/data.py")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser, command = make_parser(__doc__, "LRS3")

@@ -29,6 +29,7 @@ from sentences import MODES, distinct_sentences
 from visemes import mouth_shapes
 
 from mome.common.atomic_files import replacing
+from mome.common.command import in_one_line
 from mome.common.processes import default_jobs, map_items
 from mome.data.exclusions import write_excluded
 from mome.data.kaldi import read_scp, spk2utt_of, write_scp, write_text
@@ -209,6 +210,7 @@ def prepare(args: argparse.Namespace) -> None:
         )
 
 
+@in_one_line("local/data.py")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(

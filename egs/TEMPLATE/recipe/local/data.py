@@ -5,6 +5,7 @@ import argparse
 import re
 from pathlib import Path
 
+from mome.common.command import in_one_line
 from mome.common.processes import map_items
 from mome.common.text_files import read_text
 from mome.data.exclusions import leave_out
@@ -79,6 +80,7 @@ def prepare(args: argparse.Namespace) -> None:
         write_scp(folder / "spk2utt", spk2utt_of(speakers))
 
 
+@in_one_line("local/data.py")
 def main() -> None:
     """Command line; see egs/TEMPLATE/README.md."""
     parser = argparse.ArgumentParser(description=__doc__)
