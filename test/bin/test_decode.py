@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from mome.adapters.routers import GATES
 from mome.bin.decode import check_decoded
 from mome.bin.decode import main as decode_main
 from mome.bin.merge_decoding import main as merge_main
@@ -210,3 +211,28 @@ def test_what_was_decoded_with_another_module_is_refused(training, dump, tmp_pat
     del said["settings"]["modules"]
     how.write_text(json.dumps(said))
     decode_main(list(map(str, options)))
+
+
+def test_parameters_are_counted_with_the_module_that_an_option_imports(
+    training, dump, tmp_path, monkeypatch
+):
+    """Also where a run was killed after the last transcript, and nothing is left to decode."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("counted_by_my_gate.py").write_text(
+        "import mome\n\n@mome.register_gate('counted')\ndef gate(logits, probs, top_k):\n"
+        "    return probs.topk(top_k, dim=-1)\n"
+    )
+    options = options_of(training, dump, tmp_path, "--beam", 1, "--max_new_tokens", 1)
+    options += ["--parameters", tmp_path / "parameters.txt", "--import", "counted_by_my_gate"]
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["decoder_conf"]["adapter_conf"]["gate"] = "counted"
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    decode_main(list(map(str, options)))
+    counted = Path("parameters.txt").read_text()
+    assert "active" in counted
+    Path("parameters.txt").unlink()
+    GATES.pop("counted")  # as in a new process
+    sys.modules.pop("counted_by_my_gate")
+    decode_main(list(map(str, options)))
+    assert Path("parameters.txt").read_text() == counted

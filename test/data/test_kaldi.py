@@ -247,6 +247,12 @@ def test_a_recording_that_crashes_its_decoder_is_named(tmp_path, monkeypatch):
     let_workers_crash(tmp_path, monkeypatch)
     (problem,) = validate_data_dir(folder, check_media=True, nj=2)
     assert problem.startswith(f"anna_00002: {clips['anna_00002']}: its process crashed or")
+    # Where all do, what is wrong beside it is told all the same.
+    let_workers_crash(tmp_path, monkeypatch, ".mp4")
+    (folder / "utt2spk").write_text("anna_00001 anna\n")
+    problems = validate_data_dir(folder, check_media=True, nj=2)
+    assert any("every process crashes or is killed" in problem for problem in problems)
+    assert any("utt2spk" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import cv2
+import dlib
 import numpy as np
 import pytest
 from face import random_identity, render
@@ -205,6 +206,21 @@ def test_missing_or_wrong_model(tmp_path):
     for use in (wrong.read, lambda: wrong(grey(talking_head(3, 224)))):
         with pytest.raises(WrongModel, match=r"wrong\.dat is not a dlib landmark model"):
             use()
+
+
+def test_a_model_of_other_landmarks_is_refused(tmp_path):
+    """Such as dlib's own model of five points."""
+    frames = grey(talking_head(3, 224))
+    options = dlib.shape_predictor_training_options()
+    options.tree_depth, options.cascade_depth, options.num_trees_per_cascade_level = 1, 1, 1
+    options.oversampling_amount, options.num_threads = 1, 1
+    box = dlib.rectangle(60, 60, 160, 160)
+    points = [dlib.point(60 + 20 * number, 100) for number in range(5)]
+    face = dlib.full_object_detection(box, points)
+    predictor = dlib.train_shape_predictor([frames[0]], [[face]], options)
+    predictor.save(str(tmp_path / "five.dat"))
+    with pytest.raises(WrongModel, match=r"five\.dat has 5 points, not 68: take that of mome-fet"):
+        FaceTracker(tmp_path / "five.dat")(frames)
 
 
 @pytest.fixture(scope="module")

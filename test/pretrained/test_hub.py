@@ -92,6 +92,15 @@ def test_folders_without_a_model_are_named(tmp_path):
         load(AutoModelForCausalLM, str(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize("loader", [AutoConfig, AutoModelForCausalLM])
+@pytest.mark.parametrize("config", ['{"model_type": "of tomorrow"}', "{"])
+def test_what_transformers_cannot_read_is_named(tmp_path, loader, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises((ValueError, OSError), match=str(tmp_path)) as caught:
+        load(loader, str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_decoder_and_whisper_give_these_errors(hub):
     with pytest.raises(PermissionError, match="is gated"):
         MoMELLMDecoder(lm="meta-llama/Llama-3.2-1B")

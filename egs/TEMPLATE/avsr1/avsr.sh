@@ -464,8 +464,10 @@ if wants 6; then
             mapfile -t folders < <(python -c 'import sys; from pathlib import Path
 from mome.tasks.frozen_parts import folders_of
 for folder in folders_of(Path(sys.argv[1])): print("--downloads", folder, sep="\n")' "${dir}/config.yaml")
+            faces=()
+            if prepares video; then faces=(--detector "${detector}"); fi
             python -m mome.bin.transcribe "${clips[@]}" --model "${dir}/${packed}" --beam "${beam}" \
-                --detector "${detector}" --downloads "${MOME_DOWNLOADS}" "${folders[@]}" || {
+                "${faces[@]}" --downloads "${MOME_DOWNLOADS}" "${folders[@]}" || {
                 # 1 is for clips that cannot be read, and anything else says that the model cannot.
                 code=$? && [ "${code}" -eq 1 ] || exit "${code}"
                 log "stage 6: not both of these could be read, for the reasons above; the model is packed"
