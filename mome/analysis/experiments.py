@@ -82,6 +82,17 @@ class ExperimentList:
     seeds: list[int]
     experiments: list[Experiment]
 
+    def only_seeds(self, seeds: Sequence[int]) -> list[int]:
+        """These seeds; of none, all.
+
+        Raises:
+            ValueError: for a seed that is not in the list.
+        """
+        if unknown := [seed for seed in seeds if seed not in self.seeds]:
+            listed = ", ".join(map(str, self.seeds))
+            raise ValueError(f"no seed {unknown[0]} is listed; there are {listed}")
+        return list(seeds) or self.seeds
+
     def only(self, names: Sequence[str]) -> list[Experiment]:
         """The experiments of these names; of none, all.
 
@@ -219,8 +230,17 @@ def best_rate(listed: ExperimentList, experiment: Experiment, expdir: Path) -> f
     return min(losses, key=lambda rate: losses[rate])
 
 
-def left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path) -> list[Training]:
-    """What can be done next, the widest first: trainings that are not trained or not decoded."""
+def left(
+    listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path, seeds: Sequence[int]
+) -> list[Training]:
+    """What can be done next, the widest first: trainings that are not trained or not decoded.
+
+    Args:
+        listed: the list, by whose first seed each experiment's learning rate is chosen.
+        experiments: of the list.
+        expdir: where they are.
+        seeds: of the list, whose trainings are asked for.
+    """
     found = []
     first = listed.seeds[0]
     for turn in range(max(len(experiment.learning_rates) for experiment in experiments)):
@@ -234,15 +254,18 @@ def left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path
             for each in trainings(experiment, chosen, seed) if chosen is not None else []:
                 if each not in found and not is_decoded(expdir / each.name):
                     found.append(each)
-    return found
+    return [each for each in found if each.seed in seeds]
 
 
-def trainings_left(listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path) -> int:
-    """Trainings that are not finished, of those that the list asks for."""
+def trainings_left(
+    listed: ExperimentList, experiments: Sequence[Experiment], expdir: Path, seeds: Sequence[int]
+) -> int:
+    """Trainings that are not finished; arguments as of `left`."""
     count = 0
     for experiment in experiments:
-        asked = len(experiment.learning_rates) + len(listed.seeds) - 1
-        every = all_trainings(listed, [experiment])
+        others = len(experiment.learning_rates) - 1 if listed.seeds[0] in seeds else 0
+        asked = len(seeds) + others
+        every = [each for each in all_trainings(listed, [experiment]) if each.seed in seeds]
         done = sum(is_trained(expdir / each.name) for each in every)
         count += max(0, len(experiment.models) * asked - done)
     return count

@@ -85,6 +85,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", type=Path, default=Path("conf/experiments.yaml"))
     parser.add_argument("--train_config", type=Path, default=Path("conf/train.yaml"))
     parser.add_argument("--only", nargs="+", default=[], help="names of experiments; default: all")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], help="of the list; default: all"
+    )
     parser.add_argument("--hours", type=float, default=8.0, help="budget of this call")
     parser.add_argument("--jobs", type=int, default=1, help="trainings or decodings side by side")
     parser.add_argument("--expdir", type=Path, default=Path("exp"))
@@ -336,6 +339,7 @@ def main(argv: list[str] | None = None) -> None:
     listed = read_list(args.list, args.train_config)
     args.task = listed.task
     chosen = listed.only(args.only)
+    args.seeds = listed.only_seeds(args.seeds)
     check_unchanged(all_trainings(listed, chosen), args)
     if args.report_only == "false":
         with locked(args.folder) as lock:
@@ -396,7 +400,7 @@ def work(
 
     def remaining() -> list[Training]:
         names = {training.name for training, *_ in busy.values()}
-        todo = left(listed, chosen, args.folder)
+        todo = left(listed, chosen, args.folder, args.seeds)
         return [t for t in todo if t.name not in names and t.experiment.name not in failed]
 
     processes = Processes(lock)
@@ -408,7 +412,7 @@ def work(
             if todo and time.monotonic() - started + expected <= 3600 * args.hours:
                 training = todo[0]
                 trained = is_trained(args.folder / training.name)
-                waiting = trainings_left(listed, chosen, args.folder)
+                waiting = trainings_left(listed, chosen, args.folder, args.seeds)
                 estimate = f", some {waiting * expected / args.jobs / 60:.0f} min" if spent else ""
                 print(
                     f"{time.strftime('%H:%M:%S')} {'decoding' if trained else 'training'} "
@@ -447,7 +451,7 @@ def work(
         write_report(listed, chosen, args)
         raise RuntimeError("\n".join(failed.values()))
     if remaining():
-        waiting = trainings_left(listed, chosen, args.folder)
+        waiting = trainings_left(listed, chosen, args.folder, args.seeds)
         print(f"budget of {args.hours:g} h used up: {waiting} trainings are left", flush=True)
 
 

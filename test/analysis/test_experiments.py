@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,9 @@ LISTS = sorted(
 
 
 @pytest.mark.parametrize("path", LISTS, ids=[f"{p.parts[-3]}_{p.stem}" for p in LISTS])
-def test_every_model_of_the_lists_here_can_be_built(path, tmp_path):
+def test_every_model_of_the_lists_here_can_be_built(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(path.parents[1])  # where modules of a recipe's own are looked for
+    monkeypatch.setattr(sys, "path", [*sys.path])
     listed = read_list(path, path.with_name("train.yaml"))
     models = {}
     for each in all_trainings(listed, listed.experiments):
@@ -122,7 +125,9 @@ def test_of_a_single_learning_rate_all_seeds_can_begin_at_once(files, tmp_path):
     one_rate = LIST | {"learning_rates": [0.001]}
     files[0].write_text(yaml.safe_dump(one_rate, sort_keys=False))
     listed = read_list(*files)
-    names = [each.name for each in left(listed, [listed.experiments[0]], tmp_path / "exp")]
+    names = [
+        each.name for each in left(listed, [listed.experiments[0]], tmp_path / "exp", listed.seeds)
+    ]
     assert names == ["mome/lr0.001_seed0", "mome/lr0.001_seed1"]
 
 
@@ -136,8 +141,8 @@ def test_a_single_stream_leaves_the_rates_of_the_other(files):
 def test_all_experiments_come_before_other_rates_and_those_before_other_seeds(files, tmp_path):
     listed = read_list(*files)
     done = []
-    assert trainings_left(listed, listed.experiments, tmp_path) == 3 + 3 * 4
-    while todo := left(listed, listed.experiments, tmp_path):
+    assert trainings_left(listed, listed.experiments, tmp_path, listed.seeds) == 3 + 3 * 4
+    while todo := left(listed, listed.experiments, tmp_path, listed.seeds):
         training = todo[0]
         decode = is_trained(tmp_path / training.name)
         done.append((training.name, decode))
@@ -158,7 +163,7 @@ def test_all_experiments_come_before_other_rates_and_those_before_other_seeds(fi
         ("mome/lr0.001_seed1", True),
         *((f"lora/lr0.002_seed1_{pair}", decode) for pair in pairs for decode in (False, True)),
     ]
-    assert trainings_left(listed, listed.experiments, tmp_path) == 0
+    assert trainings_left(listed, listed.experiments, tmp_path, listed.seeds) == 0
     assert best_rate(listed, listed.experiments[0], tmp_path) == 0.001
     # Of the last epoch, over the rate pairs, without balance loss and sums.
     assert validation_loss(tmp_path / "mome/lr0.001_seed0") == pytest.approx(2.5)

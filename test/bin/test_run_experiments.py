@@ -65,6 +65,19 @@ def test_an_experiment_that_fails_holds_up_no_other(tmp_path, monkeypatch, jobs)
         )
 
 
+def test_seeds_can_be_asked_for(tmp_path, monkeypatch):
+    options = write_recipe(tmp_path, "good", "better")
+    monkeypatch.setattr(run_experiments, "write_report", lambda *_: tmp_path / "list.yaml")
+    run_experiments.main([*options, "--seeds", "1"])
+    lines = (tmp_path / "begun").read_text().splitlines()
+    assert sorted(line.split()[2].rpartition("/")[2] for line in lines) == ["lr0.1_seed1"] * 4
+    run_experiments.main(options)
+    lines = (tmp_path / "begun").read_text().splitlines()[4:]
+    assert sorted(line.split()[2].rpartition("/")[2] for line in lines) == ["lr0.1_seed0"] * 4
+    with pytest.raises(SystemExit, match="no seed 2 is listed; there are 0, 1"):
+        run_experiments.main([*options, "--seeds", "2"])
+
+
 def test_a_recipe_of_which_nothing_works_is_left_after_two_experiments(tmp_path, monkeypatch):
     options = write_recipe(tmp_path, "bad", "worse", "good")
     text = RECIPE.replace("4*/bad/*) exit 3", "4*) exit 3")
