@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # Items of a cluster whose workers have ended, above which they may not be more than those done.
 MANY = 16
+# Seconds after which a cluster that had workers, and has none at work, is given up.
+LOST = 600.0
 CRASHED = "its process crashed or was killed, also when it had no other work"
 
 
@@ -238,17 +241,15 @@ def _map_on_cluster[Item, Result](
     are done once more one after the other, so that none is blamed for another.
     """
     client = _client(str(cluster))  # says what to install if Dask is missing
-    from distributed import as_completed as completed
-
     work = partial(_one_thread, function)
     futures = client.map(work, items, pure=False, key=desc or "job", batch_size=1000)
     try:
-        results, killed = _gather(futures, completed(futures), items, desc, crashed is not None)
+        results, killed = _gather(client, futures, items, desc, crashed is not None)
 
         def alone(item: Item) -> dict[int, Result]:
             """Its result, if its worker does not end."""
             future = [client.submit(work, item, pure=False)]
-            return _gather(future, future, [item], desc, go_on=True)[0]
+            return _gather(client, future, [item], desc, go_on=True)[0]
 
         def survives(item: Item) -> bool:
             try:
@@ -283,8 +284,39 @@ def _client(cluster: str) -> Any:
     return build_client(OmegaConf.create(read_yaml(cluster)))
 
 
+def _finished(client: Any, futures: list, desc: str) -> Iterator[Any]:
+    """Futures as they are finished.
+
+    Raises:
+        SystemFailed: if a cluster that had workers has none at work for ``LOST`` seconds: workers
+            that end may not come back, and Dask would wait for ever.
+    """
+    from distributed import as_completed
+
+    waiting = as_completed(futures)
+    had_workers, worked, looked = False, time.monotonic(), 0.0
+    while not waiting.is_empty():
+        if batch := waiting.next_batch(block=False):
+            yield from batch
+            worked = time.monotonic()
+            continue
+        time.sleep(0.05)
+        if time.monotonic() - looked < LOST / 60:
+            continue
+        looked = time.monotonic()
+        had_workers = had_workers or bool(client.nthreads())
+        if not had_workers or any(client.processing().values()):
+            worked = looked
+        elif looked - worked > LOST:
+            raise SystemFailed(
+                f"{desc or 'job'}: {waiting.count()} items are left, and no worker of the cluster"
+                f" has been at work for {LOST:g} s: they have ended. Their logs may say why; the"
+                f" same command goes on"
+            )
+
+
 def _gather(
-    futures: list, completed: Iterable, items: list, desc: str, go_on: bool
+    client: Any, futures: list, items: list, desc: str, go_on: bool
 ) -> tuple[dict[int, Any], list[int]]:
     """The results by the items' places; raises the error of the first future that fails.
 
@@ -296,7 +328,7 @@ def _gather(
     places = {future: place for place, future in enumerate(futures)}
     results: dict[int, Any] = {}
     killed: list[int] = []
-    for future in _progress(completed, desc, len(futures)):
+    for future in _progress(_finished(client, futures, desc), desc, len(futures)):
         place = places[future]
         error = future.exception()
         if error is None:

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from jobs import square_but, square_if_alone, square_or_crash, threads_of
 
+from mome.common import processes
 from mome.common.processes import AllCrash, WorkerError, map_items
 from mome.data.audio import write_flac
 from mome.data.kaldi import spk2utt_of, write_scp
@@ -149,6 +152,19 @@ def test_items_are_not_blamed_where_all_workers_of_a_cluster_end(cluster, tmp_pa
         pytest.raises(AllCrash, match=r"job: every process .* with 2 item.* and with another"),
     ):
         map_items(crash, range(6), cluster=own, crashed=lambda *_: "", control=lambda: 1)
+
+
+def test_a_cluster_that_has_lost_its_workers_is_given_up(cluster, tmp_path, monkeypatch):
+    own = tmp_path / "own.yaml"
+    own.write_text(cluster.read_text())
+    assert map_items(time.sleep, [0.0], cluster=own) == [None]
+    monkeypatch.setattr(processes, "LOST", 1.0)
+    ending = threading.Timer(1.0, lambda: processes._client(str(own)).cluster.scale(0))
+    ending.start()
+    said = r"naps: \d+ items are left, and no worker of the cluster has been at work for 1 s"
+    with pytest.raises(WorkerError, match=said):
+        map_items(time.sleep, [0.2] * 100, desc="naps", cluster=own)
+    ending.join()
 
 
 def write_speakers(folder: Path) -> None:
