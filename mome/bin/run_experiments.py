@@ -65,7 +65,7 @@ from mome.common.atomic_files import write_bytes
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
-from mome.common.marks import OtherSettings, differences, read_mark
+from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
 from mome.tasks.config import config_settings
 
@@ -444,8 +444,10 @@ def work(
             if len(failed) > 1 and not done and not busy:
                 break
             if time.monotonic() - reported > REPORT_SECONDS:
-                with suppress(OSError, OtherSettings):  # it is written again at the end
+                try:
                     write_report(listed, chosen, args)
+                except Exception as error:  # it is written again at the end, when nothing is lost
+                    print(f"the report is not written now: {error!r}", flush=True)
                 reported = time.monotonic()
     if failed:
         write_report(listed, chosen, args)

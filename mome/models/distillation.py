@@ -33,10 +33,11 @@ def fine_to_coarse(
     for task in dict.fromkeys(task for task, _ in task_pairs):
         places = [place for place, each in enumerate(task_pairs) if each.task == task]
         finest = min(places, key=lambda place: fineness(task_pairs[place].pair))
-        teacher = F.log_softmax(logits[finest][counted].detach().float(), dim=-1)
+        teacher = F.log_softmax(logits[finest].detach().float(), dim=-1)
         for place in places:
             if place != finest:
-                student = F.log_softmax(logits[place][counted].float(), dim=-1)
-                found = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-                divergences.append(found)
+                student = F.log_softmax(logits[place].float(), dim=-1)
+                # By a mask, as a dry run does not know how many tokens are counted.
+                found = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+                divergences.append(torch.where(counted, found, 0.0).sum() / counted.sum())
     return torch.stack(divergences).mean() if divergences else logits[0].new_zeros(())

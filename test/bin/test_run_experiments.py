@@ -65,6 +65,21 @@ def test_an_experiment_that_fails_holds_up_no_other(tmp_path, monkeypatch, jobs)
         )
 
 
+def test_a_report_that_fails_meanwhile_stops_no_training(tmp_path, monkeypatch, capsys):
+    options = write_recipe(tmp_path, "good", "better")
+    monkeypatch.setattr(run_experiments, "REPORT_SECONDS", -1.0)
+
+    def write_report(listed, chosen, args):
+        if len(begun(tmp_path)) < 8:  # two experiments, two seeds, training and decoding
+            raise RuntimeError("no table yet")
+        return tmp_path / "list.yaml"
+
+    monkeypatch.setattr(run_experiments, "write_report", write_report)
+    run_experiments.main(options)
+    assert len(begun(tmp_path)) == 8
+    assert "the report is not written now: RuntimeError('no table yet')" in capsys.readouterr().out
+
+
 def test_seeds_can_be_asked_for(tmp_path, monkeypatch):
     options = write_recipe(tmp_path, "good", "better")
     monkeypatch.setattr(run_experiments, "write_report", lambda *_: tmp_path / "list.yaml")

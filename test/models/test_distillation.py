@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_avsr import build, collate, utterances
 
+from mome.analysis.dry_run import llm_flops, step_peak
 from mome.models.distillation import fine_to_coarse
 from mome.models.rates import RatePair, TaskPair, rate_pairs
 
@@ -58,6 +59,15 @@ def test_the_loss_holds_the_divergence_by_its_weight(tiny_lm, tiny_whisper):
     assert "distillation" not in plain(**batch)[1]
     expected = without + 0.5 * float(stats["distillation"])
     assert float(stats["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_dry_run_counts_it(tiny_lm, tiny_whisper):
+    """Without values, of a pair alone and of a step of all."""
+    plain = build(tiny_lm, tiny_whisper)
+    taught = build(tiny_lm, tiny_whisper, distillation_weight=1.0)
+    pair = taught.task_pairs[-1]
+    assert llm_flops(taught.to("meta"), pair, 2.0) == llm_flops(plain.to("meta"), pair, 2.0)
+    assert sum(step_peak(taught, 2, 2.0).values()) >= sum(step_peak(plain, 2, 2.0).values())
 
 
 def test_weights_that_mean_nothing_are_refused(tiny_lm, tiny_whisper):
