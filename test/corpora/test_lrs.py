@@ -112,6 +112,17 @@ def test_bad_texts_are_named(tmp_path, content, message):
         read_text(path), read_words(path)
 
 
+def test_words_may_begin_at_once_take_no_time_or_end_together(tmp_path):
+    """As long as they do not go backwards, by their ends neither."""
+    path = tmp_path / "00001.txt"
+    words = [Word("A", 0, 0), Word("B", 0, 0.5), Word("C", 0.4, 0.5)]
+    path.write_text(text_file("A B C", words))
+    assert read_words(path) == words
+    path.write_text(text_file("A B", [Word("A", 0, 0.5), Word("B", 0.1, 0.4)]))
+    with pytest.raises(ValueError, match="backwards"):
+        read_words(path)
+
+
 def random_words(rng: np.random.Generator, longest: float = 1.0) -> tuple[list[Word], float]:
     """Words at random times in hundredths of a second, and the length of their recording."""
     gaps = rng.choice([0.0, 0.05, 0.3, 0.7], int(rng.integers(1, 60)))
@@ -297,7 +308,7 @@ def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
     assert reason.startswith("mp4: its process crashed or was killed")
 
 
-@pytest.mark.parametrize(("end", "kept"), [(0.9, True), (1.19, True), (1.21, False), (9.0, False)])
+@pytest.mark.parametrize(("end", "kept"), [(0.9, True), (1.2, True), (1.21, False), (9.0, False)])
 def test_words_may_end_a_fifth_of_a_second_after_their_recording(tmp_path, end, kept):
     video = tmp_path / "pretrain/anna/00001.mp4"
     video.parent.mkdir(parents=True)
@@ -373,6 +384,108 @@ def test_words_without_times_or_other_words_with_them_are_told(tmp_path):
         assert part.notes == [note] * notes
     video.with_suffix(".txt").write_text(text_file("PLACE RED"))
     assert cut().excluded == [("pretrain/anna/00001", f"no words after '{lrs.TIMINGS}'")]
+
+
+def cut_clip(folder: Path, words: list[Word], max_seconds: float, frames: int) -> lrs.Part:
+    """What becomes of a clip of pretrain/ with these words."""
+    video = folder / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True, exist_ok=True)
+    write_clip(video, num_frames=frames, size=16, audio=False)
+    text = text_file(" ".join(word.text for word in words), words)
+    video.with_suffix(".txt").write_text(text)
+    clip = Clip("pretrain", "anna", "00001", video)
+    return lrs.make_utterances(clip, True, max_seconds, "length", "drop")
+
+
+def test_what_is_left_out_of_a_recording_in_segments(tmp_path):
+    """A word of one moment or without a letter; one that fills a segment to the frame is kept."""
+    words = [Word("A", 0.0, 0.4), Word("B", 1.01, 1.03), Word("'", 2.1, 2.2), Word("C", 4.0, 5.0)]
+    part = cut_clip(tmp_path, words, 1.0, frames=150)
+    assert part.excluded == [
+        ("pretrain/anna/00001_01", "shorter than a frame"),
+        ("pretrain/anna/00001_02", "no words"),
+    ]
+    assert [(u.text, u.start, u.end, u.whole) for u in part.utterances] == [
+        ("a", 0.0, 0.4, False),
+        ("c", 4.0, 5.0, False),
+    ]
+    assert part.notes == []
+
+
+def test_the_last_word_of_a_segment_may_not_end_beyond_the_recording(tmp_path):
+    words = [Word("A", 0.0, 0.3), Word("B", 0.3, 0.5), Word("C", 0.6, 1.21)]
+    part = cut_clip(tmp_path, words, 7.0, frames=25)
+    reason = "words beyond the end of the recording"
+    assert part.excluded == [("pretrain/anna/00001_00", reason)]
+
+
+def test_a_clip_of_another_rate_is_as_long_as_its_frames_at_25_a_second(tmp_path):
+    """31 frames at 30 a second are 1.033 s: 26 frames."""
+    video = tmp_path / "test/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=31, fps=30, size=16, audio=False)
+    video.with_suffix(".txt").write_text(text_file("PLACE RED"))
+    clip = Clip("test", "anna", "00001", video)
+    (utterance,) = lrs.make_utterances(clip, False, 16.0, "length", "drop").utterances
+    assert utterance.end == 26 / 25
+    assert len(read_video(video, grey=True, rate=25)) == 26
+
+
+def test_an_id_that_was_there_before_is_a_duplicate_in_whatever_part():
+    clips = [Clip(part, "anna", "1", Path("1.mp4")) for part in ("test", "main", "pretrain")]
+    parts = [
+        lrs.Part([lrs.Utterance(id, clip, "a", 0, 1, True) for id in ids.split()])
+        for clip, ids in zip(clips, ("x y", "y z z", "z x w"), strict=True)
+    ]
+    lrs.drop_duplicates(parts)
+    assert [[u.id for u in part.utterances] for part in parts] == [["x", "y"], ["z"], ["w"]]
+    assert parts[0].excluded == []
+    assert parts[1].excluded == [
+        ("main/anna/1", "duplicate id (of test/anna/1)"),
+        ("main/anna/1", "duplicate id (of main/anna/1)"),
+    ]
+    assert [reason for _, reason in parts[2].excluded] == [
+        "duplicate id (of main/anna/1)",
+        "duplicate id (of test/anna/1)",
+    ]
+
+
+def test_a_set_is_written_and_told(tmp_path, capsys):
+    """A hundred hours of a recording in segments; then a test set of one clip in their place."""
+    parser, _ = lrs.make_parser("", "x")
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "required" in capsys.readouterr().err
+    words = ["prepare", "--corpus", "c", "--out", "o", "--max_excluded", "0.5"]
+    args = parser.parse_args([*words, "--test_max_excluded", "0.6"])
+    clip = Clip("pretrain", "anna b", "1", Path("1.mp4"))
+    cut = [
+        lrs.Utterance("anna_b_1_00", clip, "a", 0.0, 180000.0, False),
+        lrs.Utterance("anna_b_1_01", clip, "b", 180000.0, 360000.0, False),
+    ]
+    parts = [lrs.Part(cut, [], ["seldom", "often"]), lrs.Part(notes=["often"])]
+    lrs.write_set(tmp_path, parts, args)
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"{tmp_path}: note on 2: often", f"{tmp_path}: note on 1: seldom"]
+    assert said[2] == f"{tmp_path}: 2 utterances, 100.00 h, 0 excluded"
+    assert read_scp(tmp_path / "segments") == {
+        "anna_b_1_00": "pretrain_anna_b_1 0.00 180000.00",
+        "anna_b_1_01": "pretrain_anna_b_1 180000.00 360000.00",
+    }
+    for name in ("wav.scp", "video.scp"):
+        assert read_scp(tmp_path / name) == {"pretrain_anna_b_1": "1.mp4"}
+    assert read_scp(tmp_path / "utt2dur")["anna_b_1_01"] == "180000.00"
+    assert not (tmp_path / "official_size").exists()
+    # Whole clips have no segments, and those that were excluded are clips of the test set, too.
+    whole = lrs.Utterance("anna_b_1", clip, "a", 0.0, 1.0, True)
+    for size, warned in ((2, False), (3, True)):
+        lrs.write_set(tmp_path, [lrs.Part([whole], [("test/c/1", "why")])], args, size)
+        warning = f"{tmp_path}: warning: 2 clips, where the corpus' test set has 3"
+        assert (warning in capsys.readouterr().out.splitlines()) == warned
+        assert (tmp_path / "official_size").read_text() == f"{size}\n"
+    assert read_scp(tmp_path / "wav.scp") == {"anna_b_1": "1.mp4"}
+    assert read_scp(tmp_path / "utt2spk") == {"anna_b_1": "anna_b"}
+    assert not (tmp_path / "segments").exists()
 
 
 # Cutting.

@@ -8,7 +8,16 @@ import pytest
 import soundfile
 from media import write_clip
 
-from mome.data.audio import audio_seconds, file_of, fit_length, limit_peak, read_audio, write_flac
+from mome.data.audio import (
+    audio_seconds,
+    file_of,
+    fit_length,
+    limit_peak,
+    read_audio,
+    read_samples,
+    readable_samples,
+    write_flac,
+)
 from mome.data.video import MediaError
 
 
@@ -153,6 +162,80 @@ def test_errors_name_file_and_reason(tmp_path):
         read_audio(tmp_path / "none.wav")
     with pytest.raises(MediaError, match="no audio stream"):
         audio_seconds(silent)
+
+
+def test_what_is_no_file_of_one_channel_is_not_written(tmp_path):
+    for shape in ((0,), (5, 2), (2, 5)):
+        with pytest.raises(ValueError, match=rf"a\.wav: samples of shape \({shape[0]},.*, not \(N"):
+            write_flac(tmp_path / "a.wav", np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"samples up to 1\.001 would be clipped"):
+        write_flac(tmp_path / "a.wav", np.array([1.001], np.float32))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["none.wav", "none.mp4", "none.ark:5"])
+def test_a_recording_that_is_not_there_is_named(tmp_path, name):
+    for read in (read_audio, audio_seconds):
+        with pytest.raises(FileNotFoundError, match=rf"{name.partition(':')[0]} does not exist"):
+            read(tmp_path / name)
+    with pytest.raises(MediaError, match=r"\|: a command; run it"):
+        audio_seconds(f"sox {tmp_path / name} -t wav - |")
+
+
+def test_the_reason_of_an_archive_is_told(tmp_path, monkeypatch):
+    """In one line, and by the kind of the error where it says nothing."""
+    (tmp_path / "a.ark").touch()
+    for error, reason in ((OSError("a\n  line"), "a line"), (EOFError(), "EOFError")):
+
+        def load(path, error=error):
+            raise error
+
+        monkeypatch.setattr(kaldiio, "load_mat", load)
+        with pytest.raises(MediaError, match=rf"ark:0: no sound at that place .* \({reason}\)$"):
+            read_audio(f"{tmp_path}/a.ark:0")
+
+
+@pytest.mark.parametrize(
+    ("rate", "read"), [(1999, False), (2000, True), (400_000, True), (400_001, False)]
+)
+def test_rates_of_recordings(tmp_path, rate, read):
+    soundfile.write(tmp_path / "a.wav", np.full(rate // 100, 0.5), rate)
+    if read:
+        assert len(read_audio(tmp_path / "a.wav")) == np.ceil(rate // 100 * 16000 / rate)
+    else:
+        with pytest.raises(MediaError, match=f"sound at {rate} samples a second"):
+            read_audio(tmp_path / "a.wav")
+
+
+def test_a_wav_that_ends_after_its_header_has_no_sound(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(), 16000)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:44])
+    with pytest.raises(MediaError, match="the audio has no samples"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_parts_of_recordings(tmp_path):
+    """Of WAV and FLAC at 16 kHz, whatever their capitals; channels are averaged."""
+    samples = np.round(np.random.default_rng(0).uniform(-1, 1, (1000, 2)) * 32767) / 32768
+    for name in ("a.wav", "A.FLAC"):
+        soundfile.write(tmp_path / name, samples, 16000)
+        assert readable_samples(tmp_path / name) == 1000
+        assert readable_samples(tmp_path / name, 8000) is None
+        for start, end in ((0, 300), (200, 999), (900, 1200)):
+            part = read_samples(tmp_path / name, start, end - start)
+            assert part.dtype == np.float32
+            assert np.allclose(part, samples[start:end].mean(1), atol=1e-6)
+    soundfile.write(tmp_path / "a.ogg", samples, 16000)
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    for name in ("a.ogg", "b.wav", "none.wav"):
+        assert readable_samples(tmp_path / name) is None
+    with pytest.raises(MediaError, match=r"b\.wav: corrupt audio"):
+        read_samples(tmp_path / "b.wav", 0, 10)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    assert read_samples(tmp_path / "nan.wav", 0, 1).tolist() == [0]
+    for read in (read_audio, lambda path: read_samples(path, 1, 1)):
+        with pytest.raises(MediaError, match=r"nan\.wav: the audio has samples that are not fini"):
+            read(tmp_path / "nan.wav")
 
 
 def test_fit_length():

@@ -124,6 +124,55 @@ def test_speakers_of_one_utterance_are_divided_by_the_share():
     assert (len(split["train"]["a"]), len(split["test"]["a"])) == (1, 2)
 
 
+def turned(table):
+    """The same table in another order of speakers and of their utterances."""
+    return {speaker: utterances[::-1] for speaker, utterances in reversed(table.items())}
+
+
+def test_a_split_follows_its_share_and_its_seed_and_no_order_of_tables():
+    """A fifth of one to ten utterances, rounded, but one at least."""
+    spk2utt = {f"s{n}": [f"s{n}_{i}" for i in range(n)] for n in range(1, 11)}
+    drawn = set()
+    for seed in range(50):
+        split = split_utterances(spk2utt, 0.2, np.random.default_rng(seed))
+        assert split == split_utterances(turned(spk2utt), 0.2, np.random.default_rng(seed))
+        counts = [len(split["test"][f"s{n}"]) for n in range(2, 11)]
+        assert counts == [1, 1, 1, 1, 1, 1, 2, 2, 2]
+        drawn.update(split["test"]["s10"])
+    assert drawn == set(spk2utt["s10"])
+
+
+@pytest.mark.parametrize("speakers", [1, 3])
+def test_voices_are_as_long_as_they_need_to_be_in_an_order_of_the_seed(speakers):
+    """Two seconds are eight utterances of a quarter, of which each speaker has six."""
+    spk2utt = {f"s{n}": [f"s{n}_{i}" for i in range(6)] for n in range(speakers)}
+    wavs = {u: f"{u}.flac" for us in spk2utt.values() for u in us}
+    durations = dict.fromkeys(wavs, 0.25)
+
+    def plan(table, seed):
+        return plan_babble("b", table, wavs, durations, 3, 2.0, np.random.default_rng(seed))
+
+    first = plan(spk2utt, 0)
+    assert [len(files) for files in first.speakers] == [8, 8, 8]
+    assert all(set(files) == set(files[:6]) for files in first.speakers)
+    assert plan(turned(spk2utt), 0) == first
+    starts = {plan(spk2utt, seed).speakers[0][0] for seed in range(50)}
+    assert starts == {f"s0_{i}.flac" for i in range(6)}
+
+
+def test_two_recordings_are_one_of_each_in_any_order_of_the_folder(tmp_path, monkeypatch):
+    for name in ("noise/1.wav", "noise/2.wav", "music/1.wav", "music/2.wav", "music/3.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found, listed = [], Path.rglob
+    for turn in (False, True):
+        order = {"reverse": turn}
+        monkeypatch.setattr(Path, "rglob", lambda *args, o=order: iter(sorted(listed(*args), **o)))
+        found.append(split_musan(tmp_path, 0.4, np.random.default_rng(0)))
+    assert [len(found[0]["noise"][split]) for split in ("train", "test")] == [1, 1]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_babble_of_few_voices_is_not_clipped(tmp_path, seed):
     """Clicks have peaks of a hundred times their level, far above full scale."""
@@ -171,7 +220,8 @@ def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):
         write_flac(paths[-1], (gain * voice).astype(np.float32))
     mixed = mix_babble(Babble("b", tuple((path,) for path in paths), 1.0))
     parts = [2 * np.mean(mixed * voice) for voice in voices.values()]
-    assert parts[0] == pytest.approx(parts[1], rel=0.01)
+    # Sines of this amplitude have together a root mean square of 0.05.
+    assert parts == pytest.approx([0.05, 0.05], rel=0.01)
     assert np.sqrt(np.mean(mixed**2)) == pytest.approx(0.05, rel=0.01)
     write_flac(tmp_path / "silent.flac", np.zeros(16000, np.float32))
     with pytest.raises(ValueError, match=r"silent\.flac .* silent"):
@@ -603,6 +653,9 @@ def test_a_noisex_above_full_scale_is_scaled_as_a_whole(tmp_path):
     parts = [read_audio(paths[split]["noisex-loud"]) for split in ("train", "test")]
     assert [len(part) for part in parts] == [750, 250]
     assert np.abs(np.concatenate(parts) - samples / 2.5).max() < 2 / 32768
+    for share, split in ((0.0, "test"), (1.0, "train")):
+        with pytest.raises(ValueError, match=f"its part for {split} is silent"):
+            split_noisex([tmp_path / "loud.wav"], share, tmp_path / split)
 
 
 @pytest.mark.parametrize(
@@ -803,3 +856,21 @@ def test_speech_shaped_noise_has_the_spectrum_and_the_level_of_speech_but_not_it
     assert 10 * np.log10(given / spoken)[inside] == pytest.approx(0, abs=3)
     with pytest.raises(ValueError, match="has no spectrum"):
         speech_shaped(np.zeros(1000), rng)
+
+
+def test_noise_shaped_like_a_tone_is_as_broad_as_a_window_of_32_ms():
+    """The spectrum of Hann's window is 0 from two lines on, 31.25 Hz each, and a quarter at one.
+
+    Between lines it is interpolated linearly, so that 2.7 % of the power are from 50 Hz on.
+    """
+    from scipy.signal import periodogram
+
+    tone = np.sin(2 * np.pi * 1000 * np.arange(160000) / 16000)
+    noise = speech_shaped(tone, np.random.default_rng(0)).astype(float)
+    frequencies, density = periodogram(noise, 16000)
+    away = np.abs(frequencies - 1000)
+    shares = [density[away > hertz].sum() / density.sum() for hertz in (50, 63)]
+    assert shares == pytest.approx([0.027, 0], abs=0.008)
+    # What is shorter than a window has the spectrum of the whole.
+    short = speech_shaped(tone[:160], np.random.default_rng(0))
+    assert np.sqrt(np.mean(np.square(short))) == pytest.approx(np.sqrt(0.5), rel=1e-3)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from media import write_clip
 
-from mome.data.audio import audio_seconds, read_audio
+from mome.data.audio import audio_seconds, iter_audio, read_audio
 from mome.data.video import MediaError, iter_video, read_video, video_info
 
 
@@ -56,6 +56,8 @@ def test_what_cameras_write_is_read_whole(tmp_path, container, video, audio, lay
     assert np.std(heard[4800:43200]) == pytest.approx(np.std(sound), rel=0.06)
     if audio.startswith("pcm_s"):
         assert np.abs(heard - sound).max() < 2e-4
+    if audio == "pcm_u8":
+        assert np.abs(heard - sound).max() < 0.51 / 128
 
 
 CUT = [each for each in CAMERAS if each[0] != "mkv"] + [("flv", "libx264", "aac")]
@@ -148,6 +150,45 @@ def test_rounded_timestamps_move_no_sample(tmp_path):
     samples = np.round(tone(3.0, 44100) * 32767) / 32768
     write_clip(path, num_frames=75, samples=samples, rate=44100, codecs=("libx264", "flac"))
     assert np.array_equal(read_audio(path, 44100), samples.astype(np.float32))
+
+
+@pytest.mark.parametrize("moved", [0.036, 0.044, -0.036, -0.044])
+def test_timestamps_within_40_ms_are_only_rounded(tmp_path, moved):
+    """Of what comes from block 10 on, a click in block 15 tells whether it was moved."""
+    path = tmp_path / "a.mkv"
+    starts = np.arange(20) * 0.064 + moved * (np.arange(20) >= 10)
+    samples = clicks(20 * 1024, 15 * 1024)
+    codecs = ("libx264", "pcm_s16le")
+    write_clip(path, num_frames=33, samples=samples, audio_times=starts, codecs=codecs)
+    heard = np.flatnonzero(np.abs(read_audio(path)) > 0.5)[0] / 16000
+    kept = moved if abs(moved) > 0.04 else 0
+    assert heard == pytest.approx(15 * 0.064 + kept, abs=0.0015)
+
+
+def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path):
+    """A frame's length counts before the first sample, where nothing is only rounded."""
+    path = tmp_path / "a.mkv"
+    codecs = ("libx264", "pcm_s16le")
+    samples = clicks(16000, 8000)
+    write_clip(path, num_frames=26, samples=samples, audio_start=0.03, codecs=codecs)
+    heard = np.flatnonzero(np.abs(read_audio(path)) > 0.5)[0] / 16000
+    assert heard == pytest.approx(0.53, abs=0.0015)
+    # Matroska announces the length of the whole.
+    assert audio_seconds(path) == pytest.approx(1.04, abs=0.02)
+
+
+def test_damaged_sound_is_named_block_by_block(tmp_path):
+    """By what hands it on as it comes, too."""
+    path = tmp_path / "a.mkv"
+    samples = np.where(np.arange(16000) == 9000, np.nan, 0.1)
+    write_clip(path, samples=samples, codecs=("libx264", "pcm_f32le"))
+    with pytest.raises(MediaError, match=r"a\.mkv: the audio has samples that are not finite"):
+        list(iter_audio(path))
+    write_clip(path, samples=tone(1.0), codecs=("libx264", "pcm_s16le"))
+    old, new = (b"\xb5\x88" + np.array(hz, ">f8").tobytes() for hz in (16000, 3))
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(MediaError, match="sound at 3 samples a second"):
+        list(iter_audio(path))
 
 
 def test_a_moment_an_hour_later_takes_no_memory(tmp_path):

@@ -1,17 +1,25 @@
-"""mome.lips.extract: which frames are searched, how many may lack a face, what is lit."""
+"""mome.lips.extract: which frames are searched, how many may lack a face, what is lit or jumps."""
 
 import numpy as np
 import pytest
+from media import write_clip
 
 from mome.lips.extract import (
+    BLACK,
     FRAME_SIDE,
     FaceLost,
+    Lips,
     crop_face,
+    crop_lips,
+    find_jumps,
     lit_box,
+    read_frames,
+    read_spans,
     reduce_frame,
     seen_frames,
     whole_picture,
 )
+from mome.lips.landmarks import IN_BOX, RIGID
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,75 @@ def test_half_of_the_searched_frames_may_lack_the_face(lost, kept):
             crop_face(FRAMES, "a.mp4", found, max_lost=0.74)
         if lost == 3:
             assert crop_face(FRAMES, "a.mp4", found, max_lost=0.75).lost == 3
+
+
+def test_half_of_the_searched_frames_is_what_is_meant_without_a_number():
+    """Three of five frames are too many; every third frame and the last of 13 are five."""
+    frames = [*FRAMES, *FRAMES[:3]]
+
+    def find(lost):
+        return lambda seen: [*[None] * lost, *[face()] * (len(seen) - lost)]
+
+    lips = crop_lips(frames, "a.mp4", find(2))
+    assert (lips.frames.shape, lips.seen, lips.lost) == ((13, 96, 96), 5, 2)
+    found = dict(zip((0, 3, 6, 9, 12), find(3)(range(5)), strict=True))
+    for crop in (
+        lambda: crop_lips(frames, "a.mp4", find(3)),
+        lambda: crop_face(frames, "a.mp4", found),
+    ):
+        with pytest.raises(FaceLost, match="no face in 3 of 5 frames"):
+            crop()
+
+
+@pytest.mark.parametrize(("seen", "lost", "often"), [(100, 10, False), (100, 11, True)])
+def test_more_than_a_tenth_of_the_frames_is_often(seen, lost, often):
+    assert Lips(np.zeros((100, 96, 96), np.uint8), seen, lost).often_lost == often
+
+
+@pytest.mark.parametrize(("width", "kept"), [(100, True), (97, False)])
+def test_a_crop_of_which_half_shows_the_picture_is_kept(width, kept):
+    """The face looks at us from column 100, where the picture ends, or from 3 columns beyond."""
+    frames = [frame[:, :width] for frame in FRAMES]
+    found = dict.fromkeys(range(10), face())
+    if kept:
+        crops = crop_face(frames, "a.mp4", found).frames
+        assert (crops >= BLACK).mean() == pytest.approx(0.5, abs=0.01)
+    else:
+        with pytest.raises(FaceLost, match="10 of 10 crops lie mostly outside of the picture"):
+            crop_face(frames, "a.mp4", found)
+
+
+def test_a_picture_that_is_not_black_has_no_black_crop():
+    """However little it is lit: 24 is not black, 23 is."""
+    frames = [np.full((200, 200), 23, np.uint8) for _ in range(10)]
+    found = dict.fromkeys(range(10), face())
+    assert (crop_face(frames, "a.mp4", found).frames == 23).all()
+    for frame in frames[:4]:
+        frame[:, [0, -1]] = 24
+    with pytest.raises(FaceLost, match="4 of 10 crops are black beside the face"):
+        crop_face(frames, "a.mp4", found)
+
+
+def test_a_jump_lies_between_the_landmarks_that_differ_at_the_greatest_change_of_the_picture():
+    """Within three frames a face moves by half its size: by 0.2, and 0.1 for each."""
+    levels = [*[10] * 31, 60, 90, 90, *[250] * 6]  # the greatest change of all comes later
+    frames = [np.full((8, 8), level, np.uint8) for level in levels]
+    landmarks: list[np.ndarray | None] = [None] * 40
+    points = np.zeros((68, 2))
+    points[list(RIGID)] = 100 * IN_BOX
+    for shift, jumps in ((49, []), (51, [31])):
+        landmarks[27] = landmarks[30] = points
+        landmarks[33] = landmarks[36] = points + (0.6 * shift, -0.8 * shift)
+        assert find_jumps(frames, landmarks) == jumps
+
+
+def test_large_recordings_are_reduced_as_they_are_read(tmp_path):
+    """In grey, at 25 frames a second, as a whole and in parts."""
+    path = tmp_path / "a.mp4"
+    write_clip(path, np.full((20, 16, 1440, 3), 90, np.uint8), fps=50, audio=False)
+    assert [frame.shape for frame in read_frames(path)] == [(8, 720)] * 10
+    ((_, part),) = read_spans(path, [(2, 5)])
+    assert [frame.shape for frame in part] == [(8, 720)] * 3
 
 
 def test_what_is_lit_is_within_the_black_around_it():
