@@ -75,7 +75,7 @@ def load(args: argparse.Namespace) -> Transcriber:
     """
     tracker = find_tracker(args.detector, args.downloads) if args.detector else None
     transcribe = Transcriber.load(args.model, args.device, tracker, args.imports, args.downloads)
-    if transcribe.reads("video") and transcribe.tracker is None:
+    if "video" in transcribe.model.rates and transcribe.tracker is None:
         transcribe.tracker = find_tracker(transcribe.crops["detector"], args.downloads)
     warm_up(transcribe)
     return transcribe

@@ -35,9 +35,10 @@ from mome.data import test_sets
 from mome.data.kaldi import write_text
 from mome.models.avsr import AVSRModel
 from mome.models.rates import READS, TASKS, RatePair, TaskPair, fineness
+from mome.transcribe.clips import Clip
 from mome.transcribe.options import Options
 from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment
 
 

@@ -196,7 +196,7 @@ def pack_measured(args: argparse.Namespace, config: Path, weights: Path) -> dict
         place: part if part["sha256"] else describe_part(part["name"])
         for place, part in transcribe.info["frozen"].items()
     }
-    if transcribe.reads("video"):
+    if "video" in model.rates:
         info["crops"] = crops = read_crops(args.dump / args.train_set)
         if not crops:
             logging.warning(

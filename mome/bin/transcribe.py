@@ -29,12 +29,15 @@ from tqdm import tqdm
 from mome.common.atomic_files import write_bytes
 from mome.common.command import parser_for
 from mome.data.video import MediaError, reason_of
+from mome.models.rates import READS
 from mome.transcribe.arguments import add_model_arguments
+from mome.transcribe.choice import usable
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.faces import find_tracker, missing
+from mome.transcribe.opening import Progress, possible
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import probe
-from mome.transcribe.transcriber import Progress, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import FORMATS, Handling, Transcript
 
 STANDARD_INPUT = "-"
@@ -207,12 +210,11 @@ def check_faces(
         if name == STANDARD_INPUT:
             continue
         try:
-            transcribe.possible(Path(name), options)
+            _, tasks = possible(Path(name), options, transcribe.model.pairs, transcribe.info)
         except (MediaError, OSError):
             continue
-        except ValueError:
-            reason = missing(transcribe.crops, downloads)
-            raise ValueError(f"{name} has pictures: {reason}") from None
+        if any("video" in READS[task] for task in tasks):
+            raise ValueError(f"{name} has pictures: {missing(transcribe.crops, downloads)}")
 
 
 def stem_of(name: str) -> str:
@@ -273,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
         transcribe = Transcriber.load(
             args.model, args.device, tracker, args.imports, args.downloads
         )
-        transcribe.usable(options)
+        usable(options, transcribe.model.pairs, transcribe.info)
         check_faces(recordings, transcribe, options, args.downloads)
     except Exception as error:
         stop = SystemExit(f"mome-transcribe: {reason_of(error)}")

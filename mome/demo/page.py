@@ -16,12 +16,11 @@ from mome.demo.reading import (
     Row,
     encode,
     experts_of,
-    finest,
     read,
     transcribe_at,
     with_noise,
 )
-from mome.models.rates import TASKS
+from mome.transcribe.choice import finest
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
 
@@ -117,8 +116,9 @@ class Demo:
         if not rows:
             lines = ["This model reads nothing of what is there."]
             return markup.message(lines, error=True), *NOTHING[1:]
-        best = {task: finest(self.transcribe, task) for task in TASKS}
-        side = [row for task in ("asr", "vsr", "avsr") for row in rows if row.chosen == best[task]]
+        pairs = self.transcribe.model.pairs
+        tasks = [task for task in ("asr", "vsr", "avsr") if task in pairs]
+        side = [row for task in tasks for row in rows if row.chosen == finest(task, pairs)]
         most = max(side, key=lambda row: len(row.tokens))
         player = markup.sound(heard.joined("speech")) if heard.has("speech") else ""
         shares = experts_of(self.transcribe, encoded[most.chosen.task], most)

@@ -14,10 +14,12 @@ from mome.data.augment import add_noise
 from mome.data.noise import AUDIO_SUFFIXES, MUSAN_FOLDERS, read_whole, speech_shaped
 from mome.data.video import LIP_RATE, LIP_SIZE, MediaError
 from mome.models.avsr import Features
-from mome.models.rates import TaskPair, fineness
+from mome.models.rates import TaskPair
 from mome.tasks.data_folders import streams_of
+from mome.transcribe.choice import finest
+from mome.transcribe.clips import Clip
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment
 
 SHAPED = "speech-shaped"
@@ -236,12 +238,6 @@ def count_tokens(transcribe: Transcriber, features: Features, chosen: TaskPair) 
     }
 
 
-def finest(transcribe: Transcriber, task: str) -> TaskPair | None:
-    """A task at its finest rates; None if the model does not know the task."""
-    pairs = transcribe.model.pairs.get(task)
-    return TaskPair(task, min(pairs, key=fineness)) if pairs else None
-
-
 def experts_of(transcribe: Transcriber, encoded: Encoded, row: Row) -> dict[str, np.ndarray]:
     """Shares of the routed experts for a transcript; see :func:`expert_shares`."""
     tokenizer = transcribe.model.tokenizer
@@ -262,8 +258,7 @@ def warm_up(transcribe: Transcriber) -> None:
     }
     second = Read("", [Clip(0.0, 1.0, streams, [])], [])
     for task in transcribe.model.pairs:
-        chosen = finest(transcribe, task)
-        assert chosen is not None, "the model knows its own tasks"
+        chosen = finest(task, transcribe.model.pairs)
         encoded = encode(transcribe, second, task)
         assert encoded is not None, "the second has all streams"
         transcribe_at(transcribe, second, encoded, chosen, Options(beam=1, max_new_tokens=2))

@@ -18,6 +18,7 @@ from mome.common.yaml_files import read_yaml
 from mome.data.text import normalise
 from mome.models.rates import TaskPair
 from mome.tasks.config import namespace
+from mome.transcribe.clips import Clip
 from mome.transcribe.confidence import (
     LOW,
     Calibration,
@@ -28,7 +29,7 @@ from mome.transcribe.confidence import (
     words_right,
 )
 from mome.transcribe.options import Options
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment
 
 

@@ -1,10 +1,8 @@
 """How recordings are transcribed: tasks, rates, what they may cost, and where they are cut."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
-
-from mome.models.rates import fineness, parse_rate_pair
 
 MIN_SECONDS = 0.5  # of the longest segment
 
@@ -58,33 +56,6 @@ class Budget:
         if coarse is not None and coarse["rates"] != row["rates"]:
             cost += coarse[self.unit] - coarse.get(f"encoder_{self.unit}", 0.0)
         return cost
-
-
-def best_within(
-    rows: Sequence[Mapping[str, Any]], budget: Budget, cascade: bool = False
-) -> Mapping[str, Any]:
-    """The row with the lowest error rate that keeps to a budget, the cheapest of equals.
-
-    Args:
-        rows: of the table of rates, all of one task.
-        budget: see :class:`Budget`.
-        cascade: whether all is read at the coarsest rates first, which counts.
-
-    Raises:
-        ValueError: if none does, or nothing was measured.
-    """
-    coarse = None
-    if cascade and rows:
-        coarse = max(rows, key=lambda row: fineness(parse_rate_pair(row["rates"])))
-    costs = {row["rates"]: budget.cost(row, coarse) for row in rows}
-    cheap = [row for row in rows if costs[row["rates"]] <= budget.limit]
-    if not cheap:
-        known = ", ".join(f"{rates} {cost:g}" for rates, cost in costs.items())
-        raise ValueError(
-            f"no rates keep to {budget.limit:g} {budget.unit}{' of a cascade' if cascade else ''}; "
-            f"there are {known or 'none that were measured'}"
-        )
-    return min(cheap, key=lambda row: (row["wer"], costs[row["rates"]]))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from mome.data.video import LIP_RATE, read_lips
 from mome.models.avsr import AVSRModel, Features
 from mome.tasks.packed import load_packed
 from mome.transcribe.arguments import add_part_arguments
-from mome.transcribe.transcriber import Clip, Transcriber, check_device
+from mome.transcribe.clips import Clip
+from mome.transcribe.transcriber import Transcriber, check_device
 
 BATCH = 8
 

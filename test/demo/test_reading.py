@@ -12,8 +12,9 @@ import soundfile
 from mome.data.augment import snr_of
 from mome.data.video import MediaError
 from mome.demo import markup
-from mome.demo.reading import encode, find_noises, finest, read, transcribe_at, with_noise
+from mome.demo.reading import encode, find_noises, read, transcribe_at, with_noise
 from mome.lips.detectors import load_tracker
+from mome.transcribe.choice import finest
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment, Word
@@ -46,8 +47,9 @@ def test_what_is_there_is_read_and_what_is_not_is_named(
     assert recording.notes == ([] if note is None else [note])
     encoded = {task: encode(transcribe, recording, task) for task in ("avsr", "asr", "vsr")}
     assert [task for task, of_task in encoded.items() if of_task is not None] == tasks
+    best = {task: finest(task, transcribe.model.pairs) for task in tasks}
     rows = {
-        task: transcribe_at(transcribe, recording, encoded[task], finest(transcribe, task), OPTIONS)
+        task: transcribe_at(transcribe, recording, encoded[task], best[task], OPTIONS)
         for task in tasks
     }
     seconds = sum(clip.end - clip.start for clip in recording.clips)

@@ -14,6 +14,7 @@ from mome.lips.detectors import load_tracker
 from mome.lips.provenance import describe, elsewhere
 from mome.tasks.frozen_parts import PackedModelError
 from mome.tasks.packed import pack
+from mome.transcribe.clips import MouthCropper
 from mome.transcribe.options import Options
 from mome.transcribe.recording import Piece
 from mome.transcribe.transcriber import Transcriber
@@ -142,23 +143,21 @@ def test_where_one_detector_finds_no_face_the_other_is_tried(packed_as, tracker,
         (25, 9, "face found by mediapipe, not by dlib"),
     ],
 )
-def test_the_detector_that_loses_fewer_frames_cuts_the_lips(
-    packed_as, tracker, monkeypatch, lost, other, note
-):
+def test_the_detector_that_loses_fewer_frames_cuts_the_lips(tracker, lost, other, note):
     class Losing:
         def __init__(self, name, lost):
-            self.name, self.lost, self.digests = name, lost, {}
+            self.name, self.lost = name, lost
 
         def people(self, frames, most):
             return [[*[None] * self.lost, *found[self.lost :]] for found in people(frames, most)]
 
     people = tracker.people
     frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in talking_head(25, 160)]
-    transcriber = Transcriber.load(packed_as(elsewhere()), tracker=Losing("dlib", lost))
-    transcriber.other = Losing("mediapipe", other)
-    transcriber.crops = {"landmark_every": 1, "window": 12}
+    crops = {"landmark_every": 1, "window": 12}
+    trackers = Losing("dlib", lost), Losing("mediapipe", other)
+    cropper = MouthCropper(crops, *trackers, said=lambda *_: None)
     notes: list[str] = []
-    lips, name = transcriber.mouth(Piece(0.0, 1.0, None, frames), notes)
+    lips, name = cropper.mouth(Piece(0.0, 1.0, None, frames), notes)
     assert lips.shape == (25, 96, 96)
     assert (name, notes) == (("mediapipe", [note]) if note else ("dlib", []))
 

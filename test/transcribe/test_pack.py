@@ -16,10 +16,11 @@ from mome.tasks.build import build_model
 from mome.tasks.config import namespace
 from mome.tasks.packed import load_packed
 from mome.transcribe import measurement
+from mome.transcribe.clips import Clip
 from mome.transcribe.confidence import LOW, Calibration
 from mome.transcribe.options import Options
 from mome.transcribe.prepared import read_clips
-from mome.transcribe.transcriber import Clip, Transcriber
+from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Segment, Word
 
 TASKS = {"vsr": ["v2", "v5"], "asr": ["a4", "a16"]}

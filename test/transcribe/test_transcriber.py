@@ -25,8 +25,10 @@ from mome.data.audio import read_audio, resample
 from mome.data.video import MediaError, iter_video, read_video
 from mome.lips.detectors import load_tracker
 from mome.tasks.packed import pack
-from mome.transcribe import recording, transcriber
+from mome.transcribe import opening, recording
 from mome.transcribe.arrays import Arrays
+from mome.transcribe.choice import choose, usable
+from mome.transcribe.clips import MouthCropper
 from mome.transcribe.confidence import UNKNOWN
 from mome.transcribe.options import Budget, Options
 from mome.transcribe.recording import (
@@ -133,11 +135,11 @@ def test_segments_are_the_same_in_any_batch(transcribe, clips):
 
 def test_the_next_segment_is_read_while_one_is_transcribed(transcribe, clips, monkeypatch):
     both = threading.Event()
-    crop, search = transcribe.mouth, transcribe.search
+    crop, search = MouthCropper.mouth, transcribe.search
     seen = []
 
-    def mouth(piece, notes):
-        lips = crop(piece, notes)
+    def mouth(self, piece, notes):
+        lips = crop(self, piece, notes)
         seen.append(threading.current_thread() is not threading.main_thread())
         if len(seen) == 2:
             both.set()
@@ -147,7 +149,7 @@ def test_the_next_segment_is_read_while_one_is_transcribed(transcribe, clips, mo
         assert both.wait(60), "the second segment is not read before the first is done"
         return search(*args)
 
-    monkeypatch.setattr(transcribe, "mouth", mouth)
+    monkeypatch.setattr(MouthCropper, "mouth", mouth)
     monkeypatch.setattr(transcribe, "search", searched)
     options = Options(beam=1, batch_size=1)
     ahead = transcribe(clips / "both.mp4", options)
@@ -164,10 +166,10 @@ def test_the_next_segment_is_read_while_one_is_transcribed(transcribe, clips, mo
 
 
 def test_an_error_of_the_reading_names_the_recording(transcribe, clips, monkeypatch):
-    def broken(piece, notes):
+    def broken(self, piece, notes):
         raise RuntimeError("the detector broke")
 
-    monkeypatch.setattr(transcribe, "mouth", broken)
+    monkeypatch.setattr(MouthCropper, "mouth", broken)
     with pytest.raises(RuntimeError, match="the detector broke") as caught:
         transcribe(clips / "both.mp4")
     assert caught.value.__notes__ == [f"while {clips / 'both.mp4'} was read"]
@@ -201,7 +203,7 @@ def test_an_interrupt_ends_the_reading_of_a_pause(transcribe, clips, monkeypatch
     monkeypatch.setattr(recording, "grey_frames", endless)
     monkeypatch.setattr(transcribe, "search", interrupted)
     spans = [(0.24, 2.24), (4000.0, 4002.0)]
-    monkeypatch.setattr(transcriber, "find_segments", lambda *_: spans)
+    monkeypatch.setattr(opening, "find_segments", lambda *_: spans)
     with pytest.raises(KeyboardInterrupt):
         transcribe(clips / "both.mp4", Options(beam=1, batch_size=1))
     assert passed == []
@@ -423,16 +425,15 @@ def test_the_one_whose_mouth_moves_is_read(transcribe, tmp_path):
     side[:, 20:180] = moving
     write_clip(tmp_path / "two.mp4", np.concatenate([still, side], axis=2), samples=samples)
     (piece,) = read_pieces(tmp_path / "two.mp4", probe(tmp_path / "two.mp4"), [(0.0, 3.0)], {})
-    clip = transcribe.prepare(piece)
+    cropper = MouthCropper(transcribe.crops, transcribe.tracker, None, transcribe.said)
+    clip = cropper.prepare(piece)
     assert clip.notes == ["several faces"]
     change = np.abs(np.diff(clip.streams["lips"].astype(float), axis=0)).mean()
-    quiet = transcribe.prepare(replace(piece, speech=None))
+    quiet = cropper.prepare(replace(piece, speech=None))
     assert change > 3 * np.abs(np.diff(quiet.streams["lips"].astype(float), axis=0)).mean()
     # What the model makes of both comes first, where it is sure.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcribe, "said", lambda crops, speech: [-1.0, -9.0])
-        still_read = transcribe.prepare(piece).streams["lips"]
-    assert np.array_equal(still_read, quiet.streams["lips"])
+    sure = replace(cropper, said=lambda crops, speech: [-1.0, -9.0])
+    assert np.array_equal(sure.prepare(piece).streams["lips"], quiet.streams["lips"])
 
 
 ROWS = [
@@ -447,17 +448,18 @@ ROWS = [
 def test_a_budget_buys_the_best_rates(transcribe, clips, monkeypatch):
     monkeypatch.setitem(transcribe.info, "rates", ROWS)
     monkeypatch.setitem(transcribe.info, "measured", "something")
+    known = transcribe.model.pairs, transcribe.info
     for limit, rates in ((1.0, "a4_v2"), (0.8, "a4_v5"), (0.5, "a16_v5")):
-        chosen = transcribe.choose("avsr", Options(budget=Budget(limit)))
+        chosen = choose("avsr", Options(budget=Budget(limit)), *known)
         assert str(chosen.pair) == rates
     options = Options(beam=1, budget=Budget.parse("0.5"))
-    assert transcribe.usable(options) == ["avsr"]
+    assert usable(options, *known) == ["avsr"]
     transcript = transcribe(clips / "both.mp4", options)
     assert {segment.rates for segment in transcript.segments} == {"a16_v5"}
     best = "avsr a16_v5: 4.0 % WER on something, the best within 0.5 seconds per second of "
     assert transcript.notes == [best + "encoders and search"]
     with pytest.raises(ValueError, match=r"avsr: no rates keep to 0.1 .*a4_v2 0.9"):
-        transcribe.usable(Options(budget=Budget(0.1)))
+        usable(Options(budget=Budget(0.1)), *known)
     assert Budget.parse("0.2tflops") == Budget(0.2, "tflops_per_second")
     with pytest.raises(ValueError, match="is no budget"):
         Budget.parse("fast")
@@ -468,12 +470,13 @@ def test_with_a_cascade_the_coarse_pass_counts(transcribe, clips, monkeypatch):
     rows = [{**row, "encoder_seconds_per_second": 0.3} for row in ROWS]
     monkeypatch.setitem(transcribe.info, "rates", rows)
     monkeypatch.setitem(transcribe.info, "measured", "something")
+    known = transcribe.model.pairs, transcribe.info
     # The search at the coarsest rates takes 0.4 - 0.3, which comes on top of all others.
     for limit, rates in ((1.01, "a4_v2"), (0.9, "a4_v5"), (0.7, "a16_v5"), (0.4, "a16_v5")):
         options = Options(budget=Budget(limit), cascade=0.5)
-        assert str(transcribe.choose("avsr", options).pair) == rates
+        assert str(choose("avsr", options, *known).pair) == rates
     with pytest.raises(ValueError, match=r"keep to 0.39 .* of a cascade; .*a4_v2 1, a4_v5 0.8"):
-        transcribe.usable(Options(task="avsr", budget=Budget(0.39), cascade=0.5))
+        usable(Options(task="avsr", budget=Budget(0.39), cascade=0.5), *known)
     options = Options(beam=1, task="avsr", budget=Budget(0.9), cascade=1.0)
     note, order = transcribe(clips / "both.mp4", options).notes
     assert order.startswith("avsr a16_v5 first, a4_v5 where")
@@ -481,7 +484,7 @@ def test_with_a_cascade_the_coarse_pass_counts(transcribe, clips, monkeypatch):
     # Where the encoders' share is not known, it counts twice.
     monkeypatch.setitem(transcribe.info, "rates", ROWS)
     options = Options(budget=Budget(1.0), cascade=0.5)
-    assert str(transcribe.choose("avsr", options).pair) == "a16_v5"
+    assert str(choose("avsr", options, *known).pair) == "a16_v5"
 
 
 @pytest.mark.parametrize(("threshold", "rates"), [(0.0, {"a16_v5"}), (1.0, {"a4_v2"})])
@@ -745,15 +748,15 @@ def test_no_recording_ends_the_others(packed, clips, monkeypatch):
         assert transcript.segments == []
         assert "to find faces, dlib/" in transcript.notes[-1]
     assert found[3].text == found[0].text
-    prepare, seen = without.prepare, []
+    prepare, seen = MouthCropper.prepare, []
 
-    def fail(piece):
+    def fail(self, piece):
         seen.append(piece)
         if len(seen) == 2:
             raise OSError(5, "Input/output error")
-        return prepare(piece)
+        return prepare(self, piece)
 
-    monkeypatch.setattr(without, "prepare", fail)
+    monkeypatch.setattr(MouthCropper, "prepare", fail)
     half, whole = without.many([clips / "sound.mp4"] * 2, Options(beam=1))
     assert (len(half.segments), half.complete) == (1, False)
     assert re.fullmatch(r"read to [12]\.\d\d s: .*Input/output error", half.notes[-1])

@@ -22,8 +22,9 @@ from unittest import mock
 import av
 from timing import clocks, machine
 
-from mome.transcribe import transcriber
+from mome.transcribe import opening, transcriber
 from mome.transcribe.ahead import Ahead
+from mome.transcribe.clips import MouthCropper
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
 from mome.transcribe.transcript import Transcript
@@ -32,12 +33,12 @@ from mome.transcribe.transcript import Transcript
 # their own beside the others, so that the parts may be more than the whole.
 PARTS = {
     "sound and pauses": [
-        (transcriber, "speech_levels"),
-        (transcriber, "find_segments"),
-        (transcriber, "video_seconds"),
+        (opening, "speech_levels"),
+        (opening, "find_segments"),
+        (opening, "video_seconds"),
     ],
-    "decoding": [(transcriber, "read_pieces")],
-    "faces and lips": [(Transcriber, "mouth")],
+    "decoding": [(opening, "read_pieces")],
+    "faces and lips": [(MouthCropper, "mouth")],
     "encoders": [(Transcriber, "encode")],
     "LLM": [(Transcriber, "search")],
     "waiting for what is read": [(Ahead, "__call__")],
