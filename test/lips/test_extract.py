@@ -94,9 +94,10 @@ def test_a_crop_of_which_half_shows_the_picture_is_kept(width, kept):
 
 def test_a_picture_that_is_not_black_has_no_black_crop():
     """However little it is lit: 24 is not black, 23 is."""
-    frames = [np.full((200, 200), 23, np.uint8) for _ in range(10)]
     found = dict.fromkeys(range(10), face())
-    assert (crop_face(frames, "a.mp4", found).frames == 23).all()
+    for level in (24, 23):
+        frames = [np.full((200, 200), level, np.uint8) for _ in range(10)]
+        assert (crop_face(frames, "a.mp4", found).frames == level).all()
     for frame in frames[:4]:
         frame[:, [0, -1]] = 24
     with pytest.raises(FaceLost, match="4 of 10 crops are black beside the face"):
@@ -105,15 +106,17 @@ def test_a_picture_that_is_not_black_has_no_black_crop():
 
 def test_a_jump_lies_between_the_landmarks_that_differ_at_the_greatest_change_of_the_picture():
     """Within three frames a face moves by half its size: by 0.2, and 0.1 for each."""
-    levels = [*[10] * 31, 60, 90, 90, *[250] * 6]  # the greatest change of all comes later
-    frames = [np.full((8, 8), level, np.uint8) for level in levels]
-    landmarks: list[np.ndarray | None] = [None] * 40
     points = np.zeros((68, 2))
     points[list(RIGID)] = 100 * IN_BOX
-    for shift, jumps in ((49, []), (51, [31])):
-        landmarks[27] = landmarks[30] = points
-        landmarks[33] = landmarks[36] = points + (0.6 * shift, -0.8 * shift)
-        assert find_jumps(frames, landmarks) == jumps
+    for levels, jump in (([60, 90, 90, 250], 31), ([10, 10, 90, 250], 33)):
+        # The greatest change of all comes later, within one place.
+        levels = [*[10] * 31, *levels, *[250] * 5]
+        frames = [np.full((8, 8), level, np.uint8) for level in levels]
+        landmarks: list[np.ndarray | None] = [None] * 40
+        for shift, jumps in ((49, []), (51, [jump])):
+            landmarks[27] = landmarks[30] = points
+            landmarks[33] = landmarks[36] = points + (0.6 * shift, -0.8 * shift)
+            assert find_jumps(frames, landmarks) == jumps
 
 
 def test_large_recordings_are_reduced_as_they_are_read(tmp_path):
@@ -152,6 +155,7 @@ def test_large_pictures_are_reduced_to_a_longer_side_of_720(shape, reduced):
 
 def test_the_whole_picture_is_averaged_to_the_size_of_a_crop():
     frame = np.random.default_rng(0).integers(0, 256, (192, 384), dtype=np.uint8)
-    (small,) = whole_picture([frame])
+    small = whole_picture([frame, frame])
+    assert (small.shape, small.dtype) == ((2, 96, 96), np.uint8)
     blocks = frame.reshape(96, 2, 96, 4).mean((1, 3))
     assert np.abs(small - blocks).max() <= 1

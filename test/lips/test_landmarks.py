@@ -316,3 +316,19 @@ def test_joined_tracks_are_in_the_order_of_time():
     small, large = Face(60, 100, 50), Face(140, 100, 60)
     (found,) = main_tracks({0: [small], 8: [small], 16: [large], 24: [large]}, (200, 200), 1)
     assert list(found.items()) == [(0, small), (8, small), (16, large), (24, large)]
+
+
+def test_a_second_face_that_jumps_is_one_without_parts_of_the_first():
+    first, second, jumped = Face(200, 200, 60), Face(150, 60, 40), Face(250, 60, 40)
+    detected = {i: [first, second if i < 16 else jumped] for i in (0, 8, 16, 24)}
+    assert main_tracks(detected, (400, 400), 2) == [
+        dict.fromkeys(detected, first),
+        {0: second, 8: second, 16: jumped, 24: jumped},
+    ]
+    # What the first one goes on as is no continuation of the second.
+    elsewhere = Face(200, 340, 60)
+    detected = {0: [first, second], 8: [first, second], 16: [elsewhere]}
+    assert main_tracks(detected, (400, 400), 2) == [
+        {0: first, 8: first, 16: elsewhere},
+        {0: second, 8: second},
+    ]
