@@ -171,7 +171,9 @@ def test_another_program_of_the_recipe_is_seen(recipe):
     """One that has been edited, and whose lists are the same: later stages hold."""
     run(recipe, *STAGES)
     program = recipe / "local/data.py"
-    program.write_text(program.read_text() + "# edited\n")
+    program.write_text(program.read_text() + "# a comment changes nothing\n")
+    assert "done already: data/.done" in run(recipe, *STAGE_1)
+    program.write_text(program.read_text() + "EDITED = True\n")
     said = run(recipe, *STAGE_1, check=False)
     assert "source local/data.py: was " in said
     run(recipe, *STAGE_1, "--force", "true")
