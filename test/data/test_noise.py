@@ -21,6 +21,7 @@ from mome.data.augment import cut_noise, snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import (
     Babble,
+    flaw_of,
     mix_babble,
     noisex_recordings,
     plan_babble,
@@ -208,6 +209,18 @@ def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
         ValueError, match=r"3\.flac and .*3\.wav would both be called noise-3: rename"
     ):
         split_musan(tmp_path, 0.4, np.random.default_rng(0))
+
+
+def test_why_a_recording_cannot_serve_as_noise(tmp_path):
+    sound, silent, damaged = (tmp_path / f"{name}.wav" for name in ("sound", "silent", "damaged"))
+    soundfile.write(sound, np.full(100, 0.1), 16000)
+    soundfile.write(silent, np.zeros(100), 16000)
+    damaged.write_bytes(b"RIFF")
+    assert flaw_of(str(sound)) == ""
+    assert flaw_of(str(silent)) == f"{silent}: the noise is empty or silent; leave it out"
+    assert flaw_of(str(damaged)).startswith(f"{damaged}: corrupt audio")
+    none = str(tmp_path / "none.wav")
+    assert flaw_of(none) == f"{none}: {none} does not exist"
 
 
 def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):
@@ -653,6 +666,9 @@ def test_a_noisex_above_full_scale_is_scaled_as_a_whole(tmp_path):
     parts = [read_audio(paths[split]["noisex-loud"]) for split in ("train", "test")]
     assert [len(part) for part in parts] == [750, 250]
     assert np.abs(np.concatenate(parts) - samples / 2.5).max() < 2 / 32768
+    soundfile.write(tmp_path / "half.wav", np.arange(1000) // 500 * 0.5, 16000)
+    with pytest.raises(ValueError, match=r"half\.wav: its part for train is silent"):
+        split_noisex([tmp_path / "half.wav"], 0.5, tmp_path)
     for share, split in ((0.0, "test"), (1.0, "train")):
         with pytest.raises(ValueError, match=f"its part for {split} is silent"):
             split_noisex([tmp_path / "loud.wav"], share, tmp_path / split)
