@@ -331,6 +331,8 @@ def test_capitals_blanks_and_texts_without_words(tmp_path):
         (folder / "a.mp4").rename(folder / f"clip {number}.{'mp4' if number else 'MP4'}")
         (folder / f"clip {number}.{'txt' if number else 'TXT'}").write_text(text_file(text))
     (folder / "clip 4.Txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"trainval holds no <speaker>/<number>\.mp4"):
+        lrs.find_clips(tmp_path, "trainval")
     clips, alone = lrs.find_clips(tmp_path, "test")
     assert [clip.name for clip in clips] == [f"test/John Smith/clip {n}" for n in range(4)]
     words = ["prepare", "--corpus", tmp_path, "--out", tmp_path / "out", "--nj", "1"]

@@ -21,6 +21,7 @@ from mome.data.augment import cut_noise, snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
 from mome.data.noise import (
     Babble,
+    flaw_of,
     mix_babble,
     noisex_recordings,
     plan_babble,
@@ -155,9 +156,13 @@ def test_voices_are_as_long_as_they_need_to_be_in_an_order_of_the_seed(speakers)
     first = plan(spk2utt, 0)
     assert [len(files) for files in first.speakers] == [8, 8, 8]
     assert all(set(files) == set(files[:6]) for files in first.speakers)
+    # At no moment do two say the same.
+    assert all(len(set(slot)) == 3 for slot in zip(*first.speakers, strict=True))
     assert plan(turned(spk2utt), 0) == first
     starts = {plan(spk2utt, seed).speakers[0][0] for seed in range(50)}
     assert starts == {f"s0_{i}.flac" for i in range(6)}
+    many = plan_babble("b", spk2utt, wavs, durations, 9, 2.0, np.random.default_rng(0))
+    assert len(many.speakers) == (6 if speakers == 1 else 3)
 
 
 def test_two_recordings_are_one_of_each_in_any_order_of_the_folder(tmp_path, monkeypatch):
@@ -208,6 +213,18 @@ def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
         ValueError, match=r"3\.flac and .*3\.wav would both be called noise-3: rename"
     ):
         split_musan(tmp_path, 0.4, np.random.default_rng(0))
+
+
+def test_why_a_recording_cannot_serve_as_noise(tmp_path):
+    sound, silent, damaged = (tmp_path / f"{name}.wav" for name in ("sound", "silent", "damaged"))
+    soundfile.write(sound, np.full(100, 0.1), 16000)
+    soundfile.write(silent, np.zeros(100), 16000)
+    damaged.write_bytes(b"RIFF")
+    assert flaw_of(str(sound)) == ""
+    assert flaw_of(str(silent)) == f"{silent}: the noise is empty or silent; leave it out"
+    assert flaw_of(str(damaged)).startswith(f"{damaged}: corrupt audio")
+    none = str(tmp_path / "none.wav")
+    assert flaw_of(none) == f"{none}: {none} does not exist"
 
 
 def test_babble_is_the_sum_of_equally_loud_voices(tmp_path):
@@ -638,7 +655,7 @@ def test_a_noisex_of_a_minute_is_enough(tmp_path, seconds, enough):
     path = tmp_path / "babble.wav"
     soundfile.write(path, np.zeros(round(16000 * seconds), np.int16), 16000)
     if enough:
-        assert noisex_recordings(path) == [path]
+        assert noisex_recordings(path) == noisex_recordings(tmp_path) == [path]
     else:
         with pytest.raises(ValueError, match=r"babble\.wav lasts 59\.9 s; 60 s are needed"):
             noisex_recordings(path)
@@ -653,6 +670,9 @@ def test_a_noisex_above_full_scale_is_scaled_as_a_whole(tmp_path):
     parts = [read_audio(paths[split]["noisex-loud"]) for split in ("train", "test")]
     assert [len(part) for part in parts] == [750, 250]
     assert np.abs(np.concatenate(parts) - samples / 2.5).max() < 2 / 32768
+    soundfile.write(tmp_path / "half.wav", np.arange(1000) // 500 * 0.5, 16000)
+    with pytest.raises(ValueError, match=r"half\.wav: its part for train is silent"):
+        split_noisex([tmp_path / "half.wav"], 0.5, tmp_path)
     for share, split in ((0.0, "test"), (1.0, "train")):
         with pytest.raises(ValueError, match=f"its part for {split} is silent"):
             split_noisex([tmp_path / "loud.wav"], share, tmp_path / split)

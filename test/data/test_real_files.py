@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from media import write_clip
 
+from mome.data import audio
 from mome.data.audio import audio_seconds, iter_audio, read_audio
 from mome.data.video import MediaError, iter_video, read_video, video_info
 
@@ -165,7 +166,7 @@ def test_timestamps_within_40_ms_are_only_rounded(tmp_path, moved):
     assert heard == pytest.approx(15 * 0.064 + kept, abs=0.0015)
 
 
-def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path):
+def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path, monkeypatch):
     """A frame's length counts before the first sample, where nothing is only rounded."""
     path = tmp_path / "a.mkv"
     codecs = ("libx264", "pcm_s16le")
@@ -173,8 +174,31 @@ def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path):
     write_clip(path, num_frames=26, samples=samples, audio_start=0.03, codecs=codecs)
     heard = np.flatnonzero(np.abs(read_audio(path)) > 0.5)[0] / 16000
     assert heard == pytest.approx(0.53, abs=0.0015)
-    # Matroska announces the length of the whole.
+    # Matroska announces the length of the whole, for which nothing is decoded.
+    monkeypatch.setattr(audio, "decode", None)
     assert audio_seconds(path) == pytest.approx(1.04, abs=0.02)
+
+
+def test_a_recording_begins_where_its_clock_does(tmp_path):
+    """As parts of broadcasts do, whose clock goes on for days: here at 5 s."""
+    path = join(tmp_path, [(16000, "mono", clicks(32000, 16000))], (5.0,))
+    heard = read_audio(path)
+    assert len(heard) / 16000 == pytest.approx(2, abs=0.15)
+    assert np.abs(heard).argmax() / 16000 == pytest.approx(1, abs=0.075)
+
+
+def test_sound_without_timestamps_is_heard_as_it_comes(tmp_path, monkeypatch):
+    path = tmp_path / "a.mkv"
+    write_clip(path, samples=tone(1.0), codecs=("libx264", "pcm_s16le"))
+    expected, real = read_audio(path), audio.decode
+
+    def decode(*args):
+        for frame in real(*args):
+            frame.pts = None
+            yield frame
+
+    monkeypatch.setattr(audio, "decode", decode)
+    assert np.array_equal(read_audio(path), expected)
 
 
 def test_damaged_sound_is_named_block_by_block(tmp_path):
