@@ -156,9 +156,13 @@ def test_voices_are_as_long_as_they_need_to_be_in_an_order_of_the_seed(speakers)
     first = plan(spk2utt, 0)
     assert [len(files) for files in first.speakers] == [8, 8, 8]
     assert all(set(files) == set(files[:6]) for files in first.speakers)
+    # At no moment do two say the same.
+    assert all(len(set(slot)) == 3 for slot in zip(*first.speakers, strict=True))
     assert plan(turned(spk2utt), 0) == first
     starts = {plan(spk2utt, seed).speakers[0][0] for seed in range(50)}
     assert starts == {f"s0_{i}.flac" for i in range(6)}
+    many = plan_babble("b", spk2utt, wavs, durations, 9, 2.0, np.random.default_rng(0))
+    assert len(many.speakers) == (6 if speakers == 1 else 3)
 
 
 def test_two_recordings_are_one_of_each_in_any_order_of_the_folder(tmp_path, monkeypatch):
@@ -651,7 +655,7 @@ def test_a_noisex_of_a_minute_is_enough(tmp_path, seconds, enough):
     path = tmp_path / "babble.wav"
     soundfile.write(path, np.zeros(round(16000 * seconds), np.int16), 16000)
     if enough:
-        assert noisex_recordings(path) == [path]
+        assert noisex_recordings(path) == noisex_recordings(tmp_path) == [path]
     else:
         with pytest.raises(ValueError, match=r"babble\.wav lasts 59\.9 s; 60 s are needed"):
             noisex_recordings(path)

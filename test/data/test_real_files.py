@@ -166,7 +166,7 @@ def test_timestamps_within_40_ms_are_only_rounded(tmp_path, moved):
     assert heard == pytest.approx(15 * 0.064 + kept, abs=0.0015)
 
 
-def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path):
+def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path, monkeypatch):
     """A frame's length counts before the first sample, where nothing is only rounded."""
     path = tmp_path / "a.mkv"
     codecs = ("libx264", "pcm_s16le")
@@ -174,7 +174,8 @@ def test_sound_that_begins_a_little_late_is_heard_when_it_is_seen(tmp_path):
     write_clip(path, num_frames=26, samples=samples, audio_start=0.03, codecs=codecs)
     heard = np.flatnonzero(np.abs(read_audio(path)) > 0.5)[0] / 16000
     assert heard == pytest.approx(0.53, abs=0.0015)
-    # Matroska announces the length of the whole.
+    # Matroska announces the length of the whole, for which nothing is decoded.
+    monkeypatch.setattr(audio, "decode", None)
     assert audio_seconds(path) == pytest.approx(1.04, abs=0.02)
 
 
