@@ -79,15 +79,23 @@ def read_predictor(model: Path) -> dlib.shape_predictor:
     """dlib's landmark predictor; read once in each process, since that takes half a second.
 
     Raises:
-        WrongModel: for a file that is no such model.
+        WrongModel: for a file that is no such model, or one of another number of points.
     """
     try:
-        return dlib.shape_predictor(str(model))
+        predictor = dlib.shape_predictor(str(model))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WrongModel(
             f"{model} is not a dlib landmark model ({reason}); delete it and run mome-fetch-models"
         ) from error
+    # It does not say how many points it has, but gives as many for any picture.
+    points = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7))
+    if points.num_parts != NUM_POINTS:
+        raise WrongModel(
+            f"the landmark model {model} has {points.num_parts} points, not {NUM_POINTS}: take that"
+            f" of mome-fetch-models"
+        )
+    return predictor
 
 
 class FaceTracker:
@@ -121,7 +129,7 @@ class FaceTracker:
         """Read the models now.
 
         Raises:
-            WrongModel: for a file that is no such model.
+            WrongModel: see :func:`read_predictor`.
         """
         read_predictor(self.files[0])
 
@@ -153,18 +161,13 @@ class FaceTracker:
         """Landmarks of a face: float64 (68, 2), x and y in pixels.
 
         Raises:
-            WrongModel: for a file that is no landmark model, or one of another number of points.
+            WrongModel: see :func:`read_predictor`.
         """
         half = face.side / 2
         box = dlib.rectangle(
             round(face.x - half), round(face.y - half), round(face.x + half), round(face.y + half)
         )
         points = read_predictor(self.files[0])(frame, box)
-        if points.num_parts != NUM_POINTS:
-            raise WrongModel(
-                f"the landmark model {self.files[0]} has {points.num_parts} points, not"
-                f" {NUM_POINTS}: take that of mome-fetch-models"
-            )
         return np.array([(point.x, point.y) for point in points.parts()], dtype=np.float64)
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
