@@ -87,7 +87,7 @@ def test_an_item_that_is_known_to_do_tells_whose_fault_it_is():
         with pytest.raises(AllCrash, match="squares: every process crashes"):
             map_items(crash, [1], control=control, **options)
     # Others that are there may have been done before, without being tried now.
-    with pytest.raises(AllCrash, match=r"with 1 item.* and with another one: rather"):
+    with pytest.raises(AllCrash, match=r"with 1 item\(s\) and with another one: rather"):
         map_items(crash, [5, 1], control=lambda: 0, **options)
 
 
@@ -149,7 +149,7 @@ def test_items_are_not_blamed_where_all_workers_of_a_cluster_end(cluster, tmp_pa
     crash = partial(square_or_crash, bad=(1, 4))
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        pytest.raises(AllCrash, match=r"job: every process .* with 2 item.* and with another"),
+        pytest.raises(AllCrash, match=r"job: every process .* with 2 item\(s\) and with another"),
     ):
         map_items(crash, range(6), cluster=own, crashed=lambda *_: "", control=lambda: 1)
 

@@ -227,7 +227,7 @@ def test_a_machine_on_which_all_clips_crash_is_not_the_clips_fault(tmp_path, mon
     # Where the others were made before, one of them is made again to tell whose fault it is.
     with monkeypatch.context() as patch:
         let_workers_crash(tmp_path, patch, "/a.mp4 /b.mp4 /crash.mp4")
-        with pytest.raises(SystemExit, match=r"with 1 item.* and with another one: rather than"):
+        with pytest.raises(SystemExit, match=r"with 1 item\(s\) and with another one: rather than"):
             prepare(data, dump, "--max_excluded", "0.5")
     let_workers_crash(tmp_path, monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in dump.glob("lips/anna/*")}
