@@ -22,6 +22,7 @@ Settings = Mapping[str, object]
 STATES = ("started", "made", "done")
 # What the name of a setting begins with that says which raw files were there.
 SOURCE = "source "
+# Tokens of which it counts that they are there, and not how they are written.
 LAYOUT = (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE)
 # What names the digests of the user's own modules. Marks of before do not have it, and still hold.
 MODULES = "modules"
@@ -145,7 +146,6 @@ def code_digest(path: str | Path) -> str:
         with tokenize.open(path) as file:
             for token in tokenize.generate_tokens(file.readline):
                 if token.type not in (tokenize.COMMENT, tokenize.NL):
-                    # Of an indentation that it is one, not how wide.
                     text = "" if token.type in LAYOUT else token.string
                     digest.update(f"{tokenize.tok_name[token.type]}\0{text}\0".encode())
     except (tokenize.TokenError, SyntaxError, UnicodeError):

@@ -99,7 +99,8 @@ def encoded(
     Raises:
         OutOfMemory: if that of the GPU or the machine does not suffice; names the clips.
     """
-    clips, texts = read_clips(data, count, transcribe.model, wanted)
+    fewer = remedy or "lower --max_clips"
+    clips, texts = read_clips(data, count, transcribe.model, wanted, fewer)
     for group in batched(zip(clips, texts, strict=True), BATCH):
         of_group = [clip for clip, _ in group]
         utterances = [clip.name for clip in of_group]

@@ -29,20 +29,19 @@ class LossFreeMoME(MoME):
     def __init__(self, dim: int, step: float = 0.001, **experts: Any):
         super().__init__(dim, **experts)
         self.step = step
+        self.gate_function = self.biased_topk
         self.register_buffer("choice_bias", torch.zeros(self.num_routed))
 
-    def gates_of(
-        self, logits: torch.Tensor, top_k: int | None = None
+    def biased_topk(
+        self, logits: torch.Tensor, probs: torch.Tensor, top_k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gates (..., Nr + Ns) and probabilities (..., Nr) for router logits (..., Nr)."""
-        probs = logits.softmax(dim=-1)
-        index = (probs + self.choice_bias).topk(top_k or self.top_k, dim=-1, sorted=False).indices
+        """A gate, see :func:`mome.adapters.register_gate`, that moves the bias in training."""
+        index = (probs + self.choice_bias).topk(top_k, dim=-1, sorted=False).indices
         if self.training and torch.is_grad_enabled():
             # Padding counts with the tokens: this module does not know which is which.
             load = torch.bincount(index.flatten(), minlength=self.num_routed).float()
             self.choice_bias += self.step * torch.sign(load.mean() - load)
-        gates = self.always_on.to(logits.dtype).expand(*logits.shape[:-1], -1)
-        return gates.scatter(-1, index, probs.gather(-1, index)), probs
+        return probs.gather(-1, index), index
 
 
 @register_adapter("mome_loss_free")
