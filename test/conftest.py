@@ -12,6 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from tiny import make_lm, make_whisper
 from tiny_training import make_training
 
+from mome.adapters.base import ADAPTERS
+from mome.adapters.routers import GATES, ROUTERS
+from mome.encoders.base import AUDIO_ENCODERS, VIDEO_ENCODERS
+
 # The files that take longest: no process is to be left alone with one of them at the end.
 FIRST = ("test_recipe.py", "recipes", "test_lrs.py", "test_package.py", "test_random_kills.py")
 
@@ -20,6 +24,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: min(places.get(part, len(FIRST)) for part in item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def registered_for_one_test():
+    """Take out what a test has registered, and the modules that did, as they go with a process."""
+    parts = (ADAPTERS, GATES, ROUTERS, AUDIO_ENCODERS, VIDEO_ENCODERS)
+    before = [dict(registry) for registry in parts]
+    loaded = set(sys.modules)
+    yield
+    for registry, entries in zip(parts, before, strict=True):
+        for entry in [value for name, value in registry.items() if name not in entries]:
+            if entry.__module__ not in loaded and not entry.__module__.startswith("mome."):
+                sys.modules.pop(entry.__module__, None)
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture(scope="session")

@@ -381,6 +381,17 @@ def wait_until_begun(work: Future, folder: Path) -> None:
         pass
 
 
+def finished(busy: Iterable[Future]) -> set[Future]:
+    """Those that are done, as soon as there is one.
+
+    Asks again every second: Python notices a signal between two steps of its main thread, and one
+    that comes just before a wait without end would be noticed only after it.
+    """
+    while not (done := wait(busy, timeout=1, return_when=FIRST_COMPLETED).done):
+        pass
+    return done
+
+
 def work(
     listed: ExperimentList, chosen: Sequence[Experiment], args: argparse.Namespace, lock: int
 ) -> None:
@@ -427,7 +438,7 @@ def work(
                 continue
             if not busy:
                 break
-            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+            for future in finished(busy):
                 training, trained, environment, begun = busy.pop(future)
                 free.append(environment)
                 error = future.exception()

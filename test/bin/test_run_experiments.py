@@ -1,6 +1,7 @@
 """The runner of experiments: failures, signals, GPUs; with a recipe that only leaves marks."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -103,6 +104,11 @@ def test_a_recipe_of_which_nothing_works_is_left_after_two_experiments(tmp_path,
     assert begun(tmp_path) == ["4 bad", "4 worse"]
 
 
+def lines_of(path) -> list[str]:
+    """Of a file that may not be there yet."""
+    return path.read_text().splitlines() if path.is_file() else []
+
+
 def alive(pid: str) -> bool:
     """Whether a process runs, and has not just ended without anyone having asked how."""
     try:
@@ -128,6 +134,24 @@ def test_whoever_stops_the_runner_stops_what_it_has_begun(tmp_path, number):
     pids = [line.split()[0] for line in (tmp_path / "begun").read_text().splitlines()]
     assert pids
     assert not any(map(alive, pids))
+
+
+def test_a_signal_that_interrupts_no_wait_is_noticed_all_the_same(tmp_path):
+    """As one that comes just before the main thread waits, or that another thread takes."""
+    options = write_recipe(tmp_path, "slow1", "slow2")
+    command = [sys.executable, "-m", "mome.bin.run_experiments", *options, "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as runner:
+        ends = time.monotonic() + 60
+        while len(lines_of(tmp_path / "begun")) < 2 and time.monotonic() < ends:
+            time.sleep(0.1)
+        time.sleep(0.5)  # until the main thread waits for both
+        threads = set(map(int, os.listdir(f"/proc/{runner.pid}/task"))) - {runner.pid}
+        started = time.monotonic()
+        for thread in threads:  # Linux gives a signal to the thread that it names, if it can
+            os.kill(thread, signal.SIGINT)
+        assert runner.wait(timeout=60) != 0
+    assert time.monotonic() - started < 15
+    assert not any(alive(line.split()[0]) for line in lines_of(tmp_path / "begun"))
 
 
 def test_jobs_share_gpus_and_cores(monkeypatch):
