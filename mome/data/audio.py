@@ -32,6 +32,11 @@ SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".w64")
 # is. Who writes into a pipe cannot come back to write the size, and leaves 2 GiB or more.
 CUT = re.compile(r"^ *(?:data|SSND|riff|Riff size) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 NO_SIZE = 0x7FFFF000
+# The length that libsndfile gives FLAC whose header has none, as such a writer leaves it; it cannot
+# read that to its end, and FFmpeg can.
+NO_LENGTH = 2**63 - 1
+# Samples that are read at once: the length in a damaged header would fill the memory.
+BLOCK = 1 << 20
 # Largest value that rounds to a 16-bit sample.
 FULL_SCALE = 32767 / 32768
 # Timestamps that are this many seconds away from where the samples before them end are only
@@ -82,7 +87,7 @@ def readable_samples(path: str | Path, rate: int = RATE) -> int | None:
         info = soundfile.info(str(path))
     except soundfile.LibsndfileError:
         return None
-    return info.frames if info.samplerate == rate else None
+    return info.frames if info.samplerate == rate and info.frames < NO_LENGTH else None
 
 
 def read_samples(path: str | Path, start: int, count: int) -> np.ndarray:
@@ -111,7 +116,7 @@ def resample(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
 
 
 def audio_seconds(path: str | Path) -> float:
-    """Length from the header.
+    """Length from the header, or of sound whose header does not say it by reading all.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -121,9 +126,13 @@ def audio_seconds(path: str | Path) -> float:
     if path.lower().endswith(SOUNDFILE_SUFFIXES):
         _exists(path)
         try:
-            return soundfile.info(path).duration
+            info = soundfile.info(path)
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+        if info.frames < NO_LENGTH:
+            return info.duration
+        samples, rate = _read(path)
+        return len(samples) / rate
     if _is_ark(path):
         samples, rate = _read(path)
         _check_rate(rate, path)
@@ -210,16 +219,24 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     if path.lower().endswith(SOUNDFILE_SUFFIXES):
         try:
             with soundfile.SoundFile(path) as file:
-                samples, notes = file.read(dtype="float32"), file.extra_info
+                if (announced := file.frames) < NO_LENGTH:
+                    rate, blocks = file.samplerate, [file.read(BLOCK, "float32")]
+                    while len(blocks[-1]):
+                        blocks.append(file.read(BLOCK, "float32"))
+                    notes = file.extra_info
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
-        _check_whole(len(samples) / file.samplerate, notes, path)
-        return samples, file.samplerate
+        if announced < NO_LENGTH:
+            samples = np.concatenate(blocks)
+            _check_whole(len(samples) / rate, announced / rate, notes, path)
+            return samples, rate
     return _read_with_av(path)
 
 
-def _check_whole(seconds: float, notes: str, path: str) -> None:
-    """Raise MediaError if libsndfile notes that a file has less sound than its header says."""
+def _check_whole(seconds: float, announced: float, notes: str, path: str) -> None:
+    """Raise MediaError if a file has less sound than its header says, or libsndfile notes so."""
+    if lacks(seconds, announced):
+        raise truncated(path, seconds, announced)
     for size, present in CUT.findall(notes):
         announced = seconds * int(size) / max(int(present), 1)
         if int(size) < NO_SIZE and lacks(seconds, announced):

@@ -36,6 +36,9 @@ MAX_GAP = 10.0
 X264 = {"preset": "veryfast", "tune": "fastdecode", "threads": "1", "bf": "0", "mbtree": "0"}
 # No pixel is wider or higher than this; a damaged header makes pictures that fill the memory.
 MAX_ASPECT = 8
+# By what share the ratio of width and height may differ where a recording changes its size: sides
+# are rounded to blocks of the codec.
+SAME_SHAPE = 0.05
 
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 _FULL_TO_LIMITED = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
@@ -124,11 +127,13 @@ def iter_video(
             None keeps the frames as they are.
 
     Yields:
-        uint8 (H, W) or (H, W, 3) in RGB.
+        uint8 (H, W) or (H, W, 3) in RGB, all of the size of the first: recorded calls change theirs
+        with the network.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        MediaError: for a file that is corrupt or truncated, or has no video stream or no frame.
+        MediaError: for a file that is corrupt or truncated, has no video stream or no frame, or
+            whose picture changes its shape.
     """
     convert = _grey if grey else _rgb
     with open_media(path) as container:
@@ -141,8 +146,11 @@ def iter_video(
         frames = decode(container, stream, path)
         if rate is not None:
             frames = _at_rate(frames, container, stream, rate, path)
+        size: tuple[int, int] | None = None
         for frame in frames:
-            yield _upright(convert(frame), frame, stream)
+            image = _upright(convert(frame), frame, stream)
+            size = size or image.shape[:2]
+            yield image if image.shape[:2] == size else _resized(image, size, path)
 
 
 def start_seconds(container: InputContainer) -> float:
@@ -210,6 +218,15 @@ def _upright(image: np.ndarray, frame: av.VideoFrame, stream: VideoStream) -> np
         to_right, to_bottom = a, d
     image = image[:: -1 if to_bottom < 0 else 1, :: -1 if to_right < 0 else 1]
     return np.ascontiguousarray(image)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], path: str | Path) -> np.ndarray:
+    """A picture at another size, (height, width), of the same shape but for rounding."""
+    height, width = image.shape[:2]
+    if abs(width * size[0] / (height * size[1]) - 1) > SAME_SHAPE:
+        was, now = f"{size[1]}x{size[0]}", f"{width}x{height}"
+        raise MediaError(path, f"the picture changes from {was} to {now}; cut the recording there")
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def read_video(path: str | Path, grey: bool = False, rate: float | None = None) -> np.ndarray:

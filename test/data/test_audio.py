@@ -9,6 +9,7 @@ import soundfile
 from media import write_clip
 
 from mome.data.audio import (
+    NO_LENGTH,
     audio_seconds,
     file_of,
     fit_length,
@@ -135,6 +136,47 @@ def test_a_wav_with_a_wrong_size_in_its_header_is_read(tmp_path, size):
         whole = whole.replace(name.encode() + right, name.encode() + struct.pack("<I", size))
     path.write_bytes(whole)
     assert np.abs(read_audio(path) - samples).max() < 1e-4
+
+
+def with_length(flac: bytes, samples: int) -> bytes:
+    """A FLAC file whose header says this length: the last 36 bits before the 16 of its MD5."""
+    assert flac[:4] == b"fLaC"
+    begin = 4 + 4 + 13  # the 4 lowest bits of this byte, and 4 bytes
+    high = flac[begin] & 0xF0 | samples >> 32
+    return (
+        flac[:begin] + bytes([high]) + struct.pack(">I", samples & 0xFFFFFFFF) + flac[begin + 5 :]
+    )
+
+
+def test_flac_without_a_length_is_read(tmp_path):
+    """As a program leaves it that writes into a pipe and cannot come back to the header."""
+    path = tmp_path / "a.flac"
+    samples = np.tile(tone(), 2)
+    soundfile.write(path, samples, 16000)
+    whole = path.read_bytes()
+    assert with_length(whole, 32000) == whole
+    path.write_bytes(with_length(whole, 0))
+    assert soundfile.info(path).frames == NO_LENGTH
+    assert np.abs(read_audio(path) - samples).max() < 1e-4
+    assert audio_seconds(path) == 2
+    assert readable_samples(path) is None
+
+
+@pytest.mark.parametrize("length", [48000, 2**32 - 1, 2**36 - 1])
+def test_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path, length):
+    """Without the memory for that length, which may be more than there is."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.tile(tone(), 2), 16000)
+    path.write_bytes(with_length(path.read_bytes(), length))
+    with pytest.raises(MediaError, match=r"a\.flac: (truncated file|corrupt audio)"):
+        read_audio(path)
+
+
+def test_sound_is_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("mome.data.audio.BLOCK", 7001)
+    samples = np.stack([np.tile(tone(), 2), np.zeros(32000)], 1)
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    assert np.abs(read_audio(tmp_path / "a.wav") - samples.mean(1)).max() < 1e-4
 
 
 def test_errors_name_file_and_reason(tmp_path):

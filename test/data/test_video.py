@@ -153,6 +153,46 @@ def test_pixels_become_square(tmp_path):
     assert np.abs(got - frames[..., 0].repeat(2, axis=2).astype(int)).mean() < 4
 
 
+def write_changing(path, sizes) -> None:
+    """Pictures of these (height, width), as a call's recording holds them: a ramp from the left."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25, options={"qmin": "1", "qmax": "2"})
+        stream.height, stream.width = sizes[0]
+        stream.pix_fmt = "yuvj420p"
+        for number, (height, width) in enumerate(sizes):
+            codec = av.CodecContext.create("mjpeg", "w")
+            codec.height, codec.width, codec.pix_fmt = height, width, "yuvj420p"
+            codec.options = {"qmin": "1", "qmax": "2"}
+            codec.time_base = Fraction(1, 25)
+            ramp = np.linspace(0, 240, width, dtype=np.uint8)
+            image = np.broadcast_to(ramp[None, :, None], (height, width, 3))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in [*codec.encode(frame), *codec.encode(None)]:
+                packet.stream = stream
+                packet.pts = packet.dts = number
+                packet.time_base = Fraction(1, 25)
+                container.mux(packet)
+
+
+@pytest.mark.parametrize("rate", [None, 25])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_picture_that_changes_its_size_is_shown_at_the_first_one(tmp_path, grey, rate):
+    path = tmp_path / "a.mkv"
+    write_changing(path, [(96, 128), (96, 128), (48, 64), (192, 256), (98, 128)])
+    frames = read_video(path, grey=grey, rate=rate)
+    assert frames.shape[:3] == (5, 96, 128)
+    for frame in frames[1:]:
+        assert np.abs(frame.astype(int) - frames[0]).max() < 8
+
+
+def test_a_picture_that_changes_its_shape_is_refused(tmp_path):
+    path = tmp_path / "a.mkv"
+    write_changing(path, [(96, 128), (128, 96)])
+    with pytest.raises(MediaError, match=r"a.mkv: the picture changes from 128x96 to 96x128; cut"):
+        read_video(path)
+
+
 def test_info(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=20, audio_seconds=1.2)
     info = video_info(tmp_path / "a.mp4")
