@@ -35,7 +35,7 @@ CLIPS = {"train": 4, "valid": 1, "test": 2}
 # What tells of the run and not of its result: logs, marks of the moment, pictures of statistics.
 IGNORED = re.compile(
     r"(^|/)log$|\.log$|\.lock$|/(tensorboard|images|log|att_ws)/|\.tmp$|checkpoint\.|latest\.pth"
-    r"|/config\.yaml$|RESULTS|README\.md$"
+    r"|/config\.yaml$|RESULTS|README\.md$|^exp/times$"
 )
 
 
@@ -122,7 +122,7 @@ def content(path: Path) -> bytes:
             name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in state.items()
         )
     if path.name in ("decode.json", "mome.json"):
-        text = re.sub(r'"(seconds|seconds_per_second)": [\d.]+', "", path.read_text())
+        text = re.sub(r'"(encoder_)?seconds(_per_second)?": [\d.e-]+', "", path.read_text())
         return text.encode()
     return path.read_bytes()
 
@@ -130,7 +130,7 @@ def content(path: Path) -> bytes:
 def undisturbed(recipe: Path, stages: str) -> tuple[list[str], dict[str, str], float]:
     """Run the stages once: the command, what they have made, and the seconds that they took.
 
-    The files are deleted then, so that later runs are in the same place.
+    The files are moved to a folder beside it, so that later runs are in the same place.
 
     Raises:
         RuntimeError: if the stages fail.
@@ -140,6 +140,7 @@ def undisturbed(recipe: Path, stages: str) -> tuple[list[str], dict[str, str], f
     demand_success(start(command, recipe).wait(), recipe)
     seconds = time.monotonic() - begun
     made = digests(recipe)
+    shutil.copytree(recipe, recipe.with_name("undisturbed"), symlinks=True)
     clear(recipe)
     return command, made, seconds
 
@@ -208,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         wrong = differences(expected, digests(recipe))
         print(json.dumps({"run": number, "killed at": moments, "differ": wrong}), flush=True)
         if wrong:
-            print(f"see {recipe}")
+            print(f"see {recipe}, and what it should hold in {recipe.with_name('undisturbed')}")
             return 1
         clear(recipe)
         number += 1

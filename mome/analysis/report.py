@@ -20,7 +20,7 @@ from mome.data import test_sets
 from mome.data.audio import RATE, read_audio
 from mome.data.kaldi import read_scp
 from mome.data.text import normalise
-from mome.data.video import LIP_RATE, read_lips
+from mome.data.video import LIP_RATE, X264, read_lips
 from mome.models.rates import TASKS
 
 ZOOM = 2  # crops are shown twice as large as they are
@@ -70,7 +70,7 @@ class Clip:
 
 
 def playable(frames: np.ndarray | None, samples: np.ndarray | None) -> bytes:
-    """A clip as browsers play it: MP4 with H.264 and AAC.
+    """A clip as browsers play it: MP4 with H.264 and AAC, of equal clips the same bytes.
 
     Args:
         frames: uint8 (T, H, W), grey, at 25 a second; None for sound alone.
@@ -82,7 +82,7 @@ def playable(frames: np.ndarray | None, samples: np.ndarray | None) -> bytes:
         audio: Any = None
         if frames is not None:
             height, width = frames.shape[1] * ZOOM, frames.shape[2] * ZOOM
-            video = container.add_stream("libx264", rate=LIP_RATE, options={"threads": "1"})
+            video = container.add_stream("libx264", rate=LIP_RATE, options=X264)
             video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         if samples is not None:
             audio = container.add_stream("aac", rate=RATE, layout="mono")

@@ -32,7 +32,7 @@ MISSING = 0.2, 0.02
 WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf")
 # Timestamps that jump by more seconds are wrong. Filling the gap would also take much memory.
 MAX_GAP = 10.0
-# How crops are written: see write_lips.
+# How crops, and clips of reports, are written: see write_lips.
 X264 = {"preset": "veryfast", "tune": "fastdecode", "threads": "1", "bf": "0", "mbtree": "0"}
 # No pixel is wider or higher than this; a damaged header makes pictures that fill the memory.
 MAX_ASPECT = 8
