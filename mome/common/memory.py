@@ -5,6 +5,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 # What says that there is no memory left: PyTorch's allocator of a GPU, that of the machine, the
 # driver, and the libraries that allocate for themselves.
@@ -21,6 +22,10 @@ SIGNS = (
 KILLED = "is killed by signal: Killed"
 # Against a lack of it where a model is loaded.
 WHERE_LOADED = "end what else uses it, or take another device or machine"
+
+
+# Bytes of a file that any machine has the memory for.
+SMALL = 1 << 26
 
 
 class OutOfMemory(MemoryError):
@@ -44,6 +49,14 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether an error is one of a GPU or of the machine that has no memory left."""
     known = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(sign in str(error) for sign in SIGNS) or is_of_killed(error)
+
+
+def lacks_memory_for(error: BaseException, path: Path) -> bool:
+    """Whether there is no memory left for what a file holds, by an error that reading it raised.
+
+    Of a small file such an error tells that it is damaged: a number in it asks for too much.
+    """
+    return lacks_memory(error) and path.stat().st_size > SMALL
 
 
 def is_of_killed(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from mome.common.atomic_files import replacing
-from mome.common.memory import lacks_memory
+from mome.common.memory import lacks_memory_for
 from mome.encoders.avhubert import CONFIG, SIZES, WEIGHTS, build
 
 # Where the encoder's tensors lie: pretrained, fine-tuned sequence-to-sequence, fine-tuned CTC.
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[str]]:
             # Mapped, because the optimiser's state, twice the size of the model, is not needed.
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # of a damaged file PyTorch raises almost anything
-        if lacks_memory(error):
+        if lacks_memory_for(error, path):
             raise
         raise ValueError(
             f"{path} cannot be read safely as a PyTorch checkpoint, and nothing in it was run; get "

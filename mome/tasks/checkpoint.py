@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mome.common.memory import lacks_memory
+from mome.common.memory import lacks_memory_for
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def read_checkpoint(weights: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # of a damaged file PyTorch raises almost anything
-        if lacks_memory(error):
+        if lacks_memory_for(error, weights):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{weights} is no checkpoint ({reason}); name one by --weights") from None

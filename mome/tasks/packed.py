@@ -57,6 +57,8 @@ CONFIG, WEIGHTS, LIPS, INFO, CARD = (
     "README.md",
 )
 FILES = (CONFIG, WEIGHTS, LIPS, INFO, CARD)
+# How an archive's files are compressed; Python's zipfile knows more, each with errors of its own.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What is raised of a damaged archive; of names that are no UTF-8 it is a UnicodeDecodeError.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 LIPS_PLACE = ("video_encoder_conf", "weights")
@@ -241,6 +243,8 @@ def opened(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = set(FILES) & set(archive.namelist())
+                if any(archive.getinfo(name).compress_type not in COMPRESSIONS for name in names):
+                    raise zipfile.BadZipFile("compressed in a way that nobody packs a model in")
                 held = sum(archive.getinfo(name).file_size for name in names)
                 if held > MOST_COMPRESSED * path.stat().st_size:
                     raise PackedModelError(

@@ -17,7 +17,7 @@ from espnet2.train.trainer import Trainer
 
 from mome.common.atomic_files import replacing
 from mome.common.distributed import of_all_processes, sum_over_processes
-from mome.common.memory import lacks_memory, naming_utterances
+from mome.common.memory import lacks_memory_for, naming_utterances
 
 CHECKPOINT = "checkpoint.pth"
 COMPLETE = "checkpoint.complete.pth"
@@ -99,7 +99,7 @@ class AVSRTrainer(Trainer):
             torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
             Trainer.resume(checkpoint, *args, **options)
         except Exception as error:  # of a damaged file PyTorch raises almost anything
-            if lacks_memory(error):
+            if lacks_memory_for(error, Path(checkpoint)):
                 raise
             reason = " ".join((str(error) or type(error).__name__).split())[:300]
             raise ValueError(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from mome.common.command import in_one_line
-from mome.common.memory import lacks_memory, naming_utterances, naming_work
+from mome.common.memory import lacks_memory, lacks_memory_for, naming_utterances, naming_work
 
 
 def of_machine():
@@ -69,6 +69,16 @@ def test_the_innermost_context_tells():
         naming_utterances(lambda: ["a_1"], "read less"),
     ):
         of_numpy()
+
+
+def test_a_small_file_that_asks_for_too_much_is_damaged(tmp_path):
+    (tmp_path / "small").touch()
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(1 << 30)  # takes no room on the disk
+    error = RuntimeError("can't allocate memory: you tried to allocate 4294967295 bytes")
+    assert not lacks_memory_for(error, tmp_path / "small")
+    assert lacks_memory_for(error, tmp_path / "large")
+    assert not lacks_memory_for(RuntimeError("no archive"), tmp_path / "large")
 
 
 def test_a_program_ends_with_one_line_wherever_it_lacks_memory():

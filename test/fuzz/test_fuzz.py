@@ -10,11 +10,22 @@ import pytest
 from fuzz import fuzz, judge, readers
 from mutations import CHANGES, mutate
 
+FOUND = Path(__file__).parent / "found"
 COUNT = 150  # of each reader; by hand: test/fuzz/fuzz.py --count 10000
 
 
 def test_readers_refuse_what_they_cannot_read(tmp_path):
     assert list(fuzz(list(readers()), 0, COUNT, 0, tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(FOUND.iterdir())])
+def test_what_was_found_is_refused_with_the_name_of_the_file(tmp_path, name):
+    """Files that ended in another way once: <number>_<what the reader's file is called>."""
+    path = tmp_path / name.partition("_")[2]
+    path.write_bytes((FOUND / name).read_bytes())
+    with pytest.raises((ValueError, OSError)) as raised:
+        readers()[path.name].read(path)
+    assert judge(raised.value, path) is None
 
 
 def test_every_change_changes_something_and_follows_its_seed():
