@@ -112,6 +112,24 @@ class EmbeddingReadout(nn.Module):
         products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
         return torch.cat(products, dim=-1).log_softmax(-1)
 
+    def log_probs_of(
+        self, tokens: torch.Tensor, embeddings: torch.Tensor, ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-posteriors (T, 1 + L) of blank and of the embeddings ``ids`` (L,), by tokens (T, D).
+
+        They are those of `log_probs`, for which a table of 16 bits is neither copied nor multiplied
+        in float32: of the sum over all embeddings (K, D) only the largest terms are, and those that
+        are asked for. What the others add, which are many and small, is rounded.
+        """
+        scaled = self.scale * tokens
+        products = F.linear(scaled.to(embeddings.dtype), embeddings)
+        near = products.topk(min(self.top, len(embeddings)), dim=-1).indices
+        large = (embeddings[near].float() @ scaled[..., None])[..., 0]
+        small = products.scatter(-1, near, -torch.inf).float().logsumexp(-1, keepdim=True)
+        blank = F.linear(scaled, self.blank)
+        total = torch.cat([blank, large, small], dim=-1).logsumexp(-1, keepdim=True)
+        return torch.cat([blank, F.linear(scaled, embeddings[ids].float())], dim=-1) - total
+
     def forward(self, tokens: torch.Tensor, embeddings: nn.Embedding) -> torch.Tensor:
         """Read out tokens (B, T, D) through the LLM's embeddings (V, D): (B, T, D).
 

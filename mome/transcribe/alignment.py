@@ -57,12 +57,19 @@ def align_rate(
     transcripts: Sequence[Sequence[int]],
 ) -> list[list[Aligned] | None]:
     """When the tokens of transcripts are said by one modality at one rate; see `align_tokens`."""
+    assert model.readout is not None, "only a readout has posteriors"
     window = model.window_seconds(kind, rate)
-    log_probs, lengths = window_log_probs(model, features, kind, rate)
-    return [
-        align(row[:length], [token + 1 for token in transcript], window)
-        for row, length, transcript in zip(log_probs, lengths.tolist(), transcripts, strict=True)
-    ]
+    vocabulary = model.decoder.vocabulary()
+    aligned = []
+    # One after the other: the posteriors of a batch's windows take much memory.
+    for tokens, length, transcript in zip(
+        *model.project(features, kind, rate), transcripts, strict=True
+    ):
+        wanted = torch.tensor(transcript, dtype=torch.long, device=tokens.device)
+        ids, labels = wanted.unique(return_inverse=True)
+        log_probs = model.readout.log_probs_of(tokens[:length], vocabulary, ids)
+        aligned.append(align(log_probs.cpu(), (labels + 1).tolist(), window))
+    return aligned
 
 
 @torch.inference_mode()

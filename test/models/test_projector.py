@@ -54,6 +54,23 @@ def test_posteriors_of_training_and_readout_agree(readout):
     torch.testing.assert_close(mean, readout(tokens, embeddings(table)), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01), (torch.float16, 0.01)]
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_posteriors_of_some_tokens_are_those_of_all(readout, dtype, allowed, flat):
+    """Also where no token is likely, and thousands that are rounded make the sum."""
+    table = torch.randn(3000, 8).to(dtype)
+    tokens = 0.001 * torch.randn(6, 8) if flat else table[:6].float() + 0.1 * torch.randn(6, 8)
+    ids = torch.tensor([1, 5, 2999, 0])
+    wanted = readout.log_probs(tokens, table)
+    found = readout.log_probs_of(tokens, table, ids)
+    torch.testing.assert_close(found[:, :1], wanted[:, :1], atol=allowed, rtol=0)
+    torch.testing.assert_close(found[:, 1:], wanted[:, 1 + ids], atol=allowed, rtol=0)
+    nothing = readout.log_probs_of(tokens, table, ids[:0])
+    torch.testing.assert_close(nothing, found[:, :1])
+
+
 def test_an_llm_that_scales_its_embeddings_reads_what_it_would_of_the_tokens():
     torch.manual_seed(0)
     config = Gemma2Config(**SIZES, pad_token_id=None)
