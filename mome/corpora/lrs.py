@@ -27,7 +27,7 @@ from pathlib import Path
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
 from mome.data.exclusions import OFFICIAL_SIZE, leave_out
-from mome.data.kaldi import spk2utt_of, without_blanks, write_scp, write_text
+from mome.data.kaldi import flaw_of_name, spk2utt_of, without_blanks, write_scp, write_text
 from mome.data.text import lowered, normalise
 from mome.data.video import LIP_RATE, reason_of, video_info
 
@@ -205,7 +205,8 @@ def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
 
 
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart.
+    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart or a name
+    that can be written.
 
     Suffixes may be in capitals, as copies by other systems have them.
 
@@ -220,8 +221,10 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
     if not videos:
         raise FileNotFoundError(f"{root / part} holds no <speaker>/<number>.mp4")
     both = sorted(videos.keys() & texts.keys())
-    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both]
-    alone = [
+    flaws = {name: flaw for name in both if (flaw := flaw_of_name(str(videos[name])))}
+    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both if (s, n) not in flaws]
+    alone = [(f"{part}/{s}/{n}", f"its name {flaw}; rename it") for (s, n), flaw in flaws.items()]
+    alone += [
         (f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos.keys() - texts.keys())
     ]
     alone += [

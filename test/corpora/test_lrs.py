@@ -305,9 +305,7 @@ def test_no_exception_in_cutting_one_clip_stops_a_part(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lrs, "normalise_text", normalise_text)
     part = lrs.make_utterances(clip, False, 16.0, "length", "drop")
-    assert part.excluded == [
-        ("trainval/anna/00001", "RuntimeError: of a kind that nobody expects")
-    ]
+    assert part.excluded == [("trainval/anna/00001", "RuntimeError: of a kind that nobody expects")]
 
 
 def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
@@ -377,6 +375,30 @@ def test_capitals_blanks_and_texts_without_words(tmp_path):
     reasons = dict.fromkeys((1, 2), "no words") | {4: "txt without mp4"}
     expected = {f"test/John_Smith/clip_{n}": reason for n, reason in reasons.items()}
     assert read_scp(tmp_path / "out/excluded") == expected
+
+
+def test_a_name_that_cannot_be_written_costs_its_clip_alone(tmp_path):
+    """Such as one that another system wrote in Latin-1."""
+    folder = tmp_path / "test/anna"
+    folder.mkdir(parents=True)
+    for name in (b"00001", b"caf\xe9", b"a\nb", b"\xef\xbb\xbf2"):
+        for suffix in (".mp4", ".txt"):
+            (folder / os.fsdecode(name + suffix.encode())).touch()
+    (folder / os.fsdecode(b"alone\xe9.txt")).touch()
+    clips, odd = lrs.find_clips(tmp_path, "test")
+    assert [clip.number for clip in clips] == ["00001"]
+    assert dict(odd) == {
+        "test/anna/caf\udce9": "its name is not UTF-8; rename it",
+        "test/anna/a\nb": "its name has a line break; rename it",
+        "test/anna/\ufeff2": "its name has a byte order mark; rename it",
+        "test/anna/alone\udce9": "txt without mp4",
+    }
+    parser, _ = lrs.make_parser("", "x")
+    words = ["prepare", "--corpus", "c", "--out", "o", "--max_excluded", "0.8"]
+    kept = lrs.Utterance("anna_00001", clips[0], "a", 0.0, 1.0, True)
+    lrs.write_set(tmp_path / "out", [lrs.Part([kept], odd)], parser.parse_args(words))
+    assert (tmp_path / "out/excluded").read_bytes().count(b"\n") == 4
+    assert list(read_scp(tmp_path / "out/text")) == ["anna_00001"]
 
 
 @pytest.mark.parametrize(("limit", "noted"), [(2.9, True), (3.0, False)])

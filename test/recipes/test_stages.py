@@ -112,6 +112,9 @@ def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
     for name in ("valid", "test"):
         shutil.copytree(tmp_path / "corpus/train/anna1", tmp_path / "corpus" / name / "anna1")
     prepare = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["prepare"]
+    for suffix in (b".mp4", b".txt"):  # of a system that writes Latin-1
+        path = tmp_path / "corpus/train/anna" / os.fsdecode(b"caf\xe9" + suffix)
+        path.write_text("PLACE RED")
     limits = {"max_excluded": 0.5, "test_max_excluded": 0.5}
     corpus, out = tmp_path / "corpus", tmp_path / "data"
     prepare(argparse.Namespace(corpus=corpus, out=out, nj=1, **limits))
@@ -120,6 +123,8 @@ def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
     assert list(read_scp(out / "train/text")) == kept
     excluded = read_scp(out / "train/excluded")
     assert excluded.pop("anna-dots") == f"{corpus}/train/anna/dots.txt: no words"
+    reason = excluded.pop("anna-caf\\udce9")
+    assert reason == f"{corpus}/train/anna/caf\\udce9.mp4: its name is not UTF-8; rename it"
     assert list(excluded) == ["anna_maria-1"]
     assert excluded["anna_maria-1"].endswith(f"as that of {corpus}/train/anna maria; rename one")
 
