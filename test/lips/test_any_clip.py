@@ -420,6 +420,20 @@ def test_the_whole_picture_may_stand_for_a_face_that_is_not_found(tmp_path, caps
     assert list(read_scp(dump / "lip.scp")) == ["a_0"]
 
 
+@pytest.mark.parametrize(("level", "kept"), [(BLACK - 1, False), (BLACK, True)])
+def test_a_black_picture_stands_for_no_face(level, kept):
+    frames = [np.zeros((64, 96), np.uint8) for _ in range(5)]
+    frames[3][:, :] = level
+    settings = preparation.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, True)
+    trackers = {"dlib": lambda frames: [None] * len(frames)}
+    if kept:
+        lips, by = preparation.find_lips(frames, "a.mp4", trackers, settings)
+        assert (by, lips.frames.shape) == ("whole_picture", (5, 96, 96))
+    else:
+        with pytest.raises(FaceLost, match=r"a\.mp4: no face in any frame"):
+            preparation.find_lips(frames, "a.mp4", trackers, settings)
+
+
 def test_tracks_that_do_not_overlap_are_one():
     left, right = Face(60, 100, 80), Face(160, 100, 60)
     small = Face(100, 100, 30)
