@@ -644,6 +644,10 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
         noise_main([*command, "--noisex", str(noisex)])
     noise_main([*command, "--noisex", str(noisex), *FORCE])
     assert parts["test"].stat().st_mtime_ns > before
+    lists = {path: path.read_bytes() for path in (tmp_path / "noise").glob("*.scp")}
+    with pytest.raises(SystemExit, match=r"noisex: was .*, is not given"):
+        noise_main(command)
+    assert {path: path.read_bytes() for path in lists} == lists
     # Without it, forced, neither its list nor its noisy sets stay behind.
     noise_main([*command, *FORCE])
     assert sorted(read_list(tmp_path)) == ["test_babble_snr0"]
