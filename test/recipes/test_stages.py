@@ -295,6 +295,7 @@ def test_a_model_of_another_training_set_is_not_decoded(recipe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--expdir", "/x/a:b"], "--expdir '/x/a:b': to ESPnet the name of a file to start from"),
         (["--tag", "a b"], "--tag 'a b': folders are named by it; no blank and no comma"),
         (["--decode_tag", "a,b"], "--decode_tag 'a,b': folders are named by it"),
         (["--decode_tag", "a/b"], "--decode_tag 'a/b': files are named by it; no slash"),
