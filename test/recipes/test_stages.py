@@ -77,8 +77,9 @@ def test_utterances_are_left_out_on_demand(recipe):
     assert list(read_scp(recipe / "dump/train/text")) == ["anna-1"]
     (reason,) = read_scp(recipe / "dump/train/excluded").values()
     assert reason.endswith("anna/2.mp4: longer than --max_seconds 1")
-    said = run(recipe, *options, "0.1", check=False)
-    assert "dump/train: no utterance is left; see dump/train/excluded" in said
+    for none in ("0.1", "0", "nan"):
+        said = run(recipe, *options, none, check=False)
+        assert "dump/train: no utterance is left; see dump/train/excluded" in said
     said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
     assert "--exclude: " in said
     assert "nowhere" in said
