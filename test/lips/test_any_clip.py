@@ -187,12 +187,17 @@ def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_pat
     soundfile.write(wavs["a_1"], huge, 48000, subtype="FLOAT")
     soundfile.write(wavs["a_2"], huge[:7680], 16000, subtype="FLOAT")  # only loud
     data = data_folder(tmp_path / "data", clips, wavs)
-    for _ in range(2):  # the second time beside what is finished
-        prepare(data, tmp_path / "dump", "--max_excluded", "0.5")
+    # The second time beside what is finished, the third in the place of it.
+    for options in ([], [], ["--tolerance", "0.3"]):
+        prepare(data, tmp_path / "dump", "--max_excluded", "0.5", *options)
         assert list(read_scp(tmp_path / "dump/wav.scp")) == ["a_0", "a_2"]
         excluded = read_scp(tmp_path / "dump/excluded")
         assert excluded["a_1"] == f"{wavs['a_1']}: the audio has samples that are not finite"
         assert "File name too long" in excluded[names[-1]]
+    write_lips(tmp_path / "crops/a/0.mp4", np.full((12, 96, 96), 128, np.uint8))
+    options = ["--lip_dir", tmp_path / "crops", "--max_excluded", "0.8"]
+    prepare(data, tmp_path / "of_crops", *options)
+    assert list(read_scp(tmp_path / "of_crops/wav.scp")) == ["a_0"]
     heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_2"])
     assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
