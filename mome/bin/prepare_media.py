@@ -252,9 +252,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     excluded |= {clip.utterance: o.reason for clip, o in results.items() if o.reason}
     kept = {clip: outcome for clip, outcome in results.items() if not outcome.reason}
-    if args.max_seconds:
+    if args.max_seconds is not None:
         limit = args.max_seconds * LIP_RATE
-        long = [clip for clip, outcome in kept.items() if outcome.num_frames > limit]
+        long = [clip for clip, outcome in kept.items() if not outcome.num_frames <= limit]
         reason = f"longer than --max_seconds {args.max_seconds:g}"
         asked |= {clip.utterance: f"{clip.audio or clip.video}: {reason}" for clip in long}
         kept = {clip: outcome for clip, outcome in kept.items() if clip.utterance not in asked}

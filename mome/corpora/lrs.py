@@ -27,7 +27,7 @@ from pathlib import Path
 from mome.common.processes import default_jobs, map_items
 from mome.common.text_files import read_text as read_plain
 from mome.data.exclusions import OFFICIAL_SIZE, leave_out
-from mome.data.kaldi import spk2utt_of, without_blanks, write_scp, write_text
+from mome.data.kaldi import flaw_of_name, spk2utt_of, without_blanks, write_scp, write_text
 from mome.data.text import lowered, normalise
 from mome.data.video import LIP_RATE, reason_of, video_info
 
@@ -205,7 +205,8 @@ def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
 
 
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart.
+    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart or a name
+    that can be written.
 
     Suffixes may be in capitals, as copies by other systems have them.
 
@@ -220,8 +221,10 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
     if not videos:
         raise FileNotFoundError(f"{root / part} holds no <speaker>/<number>.mp4")
     both = sorted(videos.keys() & texts.keys())
-    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both]
-    alone = [
+    flaws = {name: flaw for name in both if (flaw := flaw_of_name(str(videos[name])))}
+    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both if (s, n) not in flaws]
+    alone = [(f"{part}/{s}/{n}", f"its name {flaw}; rename it") for (s, n), flaw in flaws.items()]
+    alone += [
         (f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos.keys() - texts.keys())
     ]
     alone += [
@@ -232,18 +235,22 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
 
 def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks: str) -> Part:
     """Utterances of one clip: the whole, or its segments."""
-    result = Part()
     path = clip.text or clip.video.with_suffix(".txt")
     try:
-        text, words = read_text(path), read_words(path) if cut else []
-        info = video_info(clip.video)
+        return _make_utterances(clip, path, cut, max_seconds, split, marks)
     except Exception as error:
         # Whatever is wrong with one clip of a corpus, the others are prepared.
-        result.excluded.append(
-            (clip.name, reason_of(error).removeprefix(f"{path.with_suffix('')}."))
-        )
-        return result
-    frames = round(info.seconds * LIP_RATE)
+        reason = reason_of(error).removeprefix(f"{path.with_suffix('')}.")
+        return Part(excluded=[(clip.name, reason)])
+
+
+def _make_utterances(
+    clip: Clip, path: Path, cut: bool, max_seconds: float, split: str, marks: str
+) -> Part:
+    """`make_utterances` of a clip and its text file, of which anything may be raised."""
+    result = Part()
+    text, words = read_text(path), read_words(path) if cut else []
+    frames = round(video_info(clip.video).seconds * LIP_RATE)
     name = f"{without_blanks(clip.speaker)}_{without_blanks(clip.number)}"
     duration = frames / LIP_RATE
     if not cut:
@@ -265,11 +272,13 @@ def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks
             continue
         # What is left out keeps its number, so that the others have those of their crops.
         segment = f"{number:02d}" if split == "length" else str(number)
-        first, last = frames_of(chunk, frames)
         spoken = normalise_text(" ".join(word.text for word in chunk.words), marks)
+        # Words may end at any time, also never, and then have no frames.
+        beyond = chunk.words[-1].end > duration + TOLERANCE
+        first, last = (0, 0) if beyond else frames_of(chunk, frames)
         if not normalise(spoken):
             reason = "no words"
-        elif chunk.words[-1].end > duration + TOLERANCE:
+        elif beyond:
             reason = "words beyond the end of the recording"
         elif last <= first:
             reason = "shorter than a frame"

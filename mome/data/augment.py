@@ -4,6 +4,8 @@ Masking and cropping as Auto-AVSR (P. Ma et al., ICASSP 2023) does them; noise a
 et al., Interspeech 2022).
 """
 
+import math
+
 import numpy as np
 
 SILENT = "the noise is empty or silent; leave it out"
@@ -16,8 +18,9 @@ def power(samples: np.ndarray) -> float:
 
 
 def snr_of(speech: np.ndarray, noisy: np.ndarray) -> float:
-    """Signal-to-noise ratio in dB of a mixture, given its clean speech."""
-    return float(10 * np.log10(power(speech) / power(noisy.astype(np.float64) - speech)))
+    """Signal-to-noise ratio in dB of a mixture, given its clean speech; infinite without noise."""
+    noise = power(noisy.astype(np.float64) - speech)
+    return float(10 * np.log10(power(speech) / noise)) if noise else math.inf
 
 
 def cut_noise(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -19,10 +19,14 @@ WHOLE_PICTURE = "whole_picture"
 def write_excluded(folder: Path, excluded: Collection[tuple[str, str]]) -> None:
     """List utterances or files, each with its reason, in ``<folder>/excluded``.
 
-    A name ends at its first blank there; blanks within are written as ``_``.
+    A name ends at its first blank there; blanks within are written as ``_``. Of names of files,
+    line breaks are blanks, and bytes that are no UTF-8 are written as numbers.
     """
-    lines = sorted(f"{without_blanks(name)} {why}\n" for name, why in excluded)
-    write_text(folder / FILE, "".join(lines))
+    lines = sorted(
+        f"{without_blanks(name)} {' '.join(why.splitlines())}\n" for name, why in excluded
+    )
+    text = "".join(lines).encode(errors="backslashreplace").decode()
+    write_text(folder / FILE, text)
 
 
 def print_reasons(excluded: Collection[tuple[str, str]]) -> None:

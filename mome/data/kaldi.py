@@ -98,7 +98,7 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
     """Write ``id value`` lines sorted in the C locale, atomically.
 
     Raises:
-        ValueError: for an id with blanks or a value with a line break.
+        ValueError: for an id with blanks, or what else cannot be read again as it is.
     """
     path = Path(path)
     lines = []
@@ -106,8 +106,8 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
         value = str(mapping[key]).replace(BYTE_ORDER_MARK, "")
         if not key or len(key.split()) != 1:
             raise ValueError(f"{path}: id {key!r} is empty or has blanks")
-        if "\n" in value or "\r" in value:
-            raise ValueError(f"{path}: the value of {key} has a line break")
+        if flaw := flaw_of_name(key) or flaw_of_name(value):
+            raise ValueError(f"{path}: {key!r} or its value {flaw}")
         lines.append(f"{key} {value}".rstrip(" \t") + "\n")
     write_text(path, "".join(lines))
 
@@ -180,9 +180,19 @@ def without_blanks(name: str) -> str:
     return "_".join(name.split())
 
 
+def flaw_of_name(name: str) -> str:
+    """Why the name of a file or folder cannot be written into a data folder; empty if it can."""
+    if "\n" in name or "\r" in name:
+        return "has a line break"
+    if BYTE_ORDER_MARK in name:
+        return "has a byte order mark"
+    # What is no UTF-8 on the disk, as names of other systems, Python reads as surrogates.
+    return "is not UTF-8" if re.search("[\ud800-\udfff]", name) else ""
+
+
 def c_sorted(keys: Iterable[str]) -> list[str]:
     """Sort as ``LC_ALL=C sort`` does: by bytes."""
-    return sorted(keys, key=str.encode)
+    return sorted(keys, key=lambda key: key.encode(errors="surrogateescape"))
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:

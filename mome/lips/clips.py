@@ -1,5 +1,6 @@
 """The clips of a data folder: what is read of each utterance, and where what is made of it goes."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,10 @@ class Clip:
 def find_crop(
     lip_dir: Path, utterance: str, speaker: str, video: str, segmented: bool = False
 ) -> str:
-    """An existing crop of an utterance; if there is none, the first path looked at."""
+    """An existing crop of an utterance; if there is none, the first path looked at.
+
+    Here and where clips are dropped, `Path.is_file` would raise an error for too long a name.
+    """
     number = utterance.removeprefix(speaker).lstrip("_-")
     folders, whole = Path(video).parts[-3:-1], Path(video).stem
     candidates = [
@@ -77,7 +81,7 @@ def find_crop(
         candidates.append(short / f"{number}.mp4")
         if number == f"{whole}_0":
             candidates.append(short / f"{whole}.mp4")
-    return str(next((path for path in candidates if path.is_file()), candidates[0]))
+    return str(next(filter(os.path.isfile, candidates), candidates[0]))
 
 
 def list_clips(

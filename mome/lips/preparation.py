@@ -22,6 +22,7 @@ from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_in
 from mome.lips.clips import Clip
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import (
+    BLACK,
     MIN_VISIBLE,
     FaceLost,
     Lips,
@@ -270,7 +271,7 @@ def find_lips(
 
     Raises:
         FaceLost: with what the first detector says, if all of them lose the face and the whole
-            picture is not to stand for it.
+            picture is not to stand for it, or is black throughout.
     """
     first: FaceLost | None = None
     best: Lips | None = None
@@ -295,7 +296,7 @@ def find_lips(
     if best is not None:
         return best, found_by if found_by != settings.detector else ""
     assert first is not None, "there is at least one tracker"
-    if not settings.fallback:
+    if not settings.fallback or all(frame.max() < BLACK for frame in frames):
         raise first
     return Lips(whole_picture(frames), seen=0, lost=0), WHOLE_PICTURE
 

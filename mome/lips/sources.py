@@ -1,5 +1,6 @@
 """What the clips of a set were made from, so that those of other sources are made anew."""
 
+import os
 from pathlib import Path
 
 from mome.common.marks import digest_of
@@ -17,7 +18,7 @@ def made_of(clip: Clip, dump: Path) -> list[Path]:
         made.append(dump / "lips" / known.parent.name / f"{clip.utterance}.mp4")
     if not clip.audio_output:
         made += [dump / "audio" / known.parent.name / f"{clip.utterance}.{f}" for f in AUDIO]
-    return [path for path in made if path.is_file()]
+    return list(filter(os.path.isfile, made))
 
 
 def drop_changed(dump: Path, clips: list[Clip], same: bool) -> None:

@@ -297,6 +297,17 @@ def test_no_exception_of_one_clip_stops_a_part(tmp_path, monkeypatch):
     ]
 
 
+def test_no_exception_in_cutting_one_clip_stops_a_part(tmp_path, monkeypatch):
+    (clip,) = write_clips(tmp_path, ("00001",))
+
+    def normalise_text(*_):
+        raise RuntimeError("of a kind\nthat nobody expects")
+
+    monkeypatch.setattr(lrs, "normalise_text", normalise_text)
+    part = lrs.make_utterances(clip, False, 16.0, "length", "drop")
+    assert part.excluded == [("trainval/anna/00001", "RuntimeError: of a kind that nobody expects")]
+
+
 def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch):
     clips = write_clips(tmp_path, ("00001", "crash", "00003"))
     let_workers_crash(tmp_path, monkeypatch)
@@ -320,6 +331,22 @@ def test_words_may_end_a_fifth_of_a_second_after_their_recording(tmp_path, end, 
     assert len(part.utterances) == kept
     reason = ("pretrain/anna/00001_00", "words beyond the end of the recording")
     assert part.excluded == [reason] * (not kept)
+
+
+@pytest.mark.parametrize("split", ["length", "pause"])
+@pytest.mark.parametrize("time", ["inf", "1e308"])
+def test_a_word_at_no_time_of_a_recording_costs_its_segment_alone(tmp_path, time, split):
+    """As a damaged byte may have it, which ended stage 1."""
+    video = tmp_path / "pretrain/anna/00001.mp4"
+    video.parent.mkdir(parents=True)
+    write_clip(video, num_frames=25, size=16, audio=False)
+    words = f"{lrs.TIMINGS}\nPLACE 0.1 0.5 6.3\nRED {time} {time} 6.3\n"
+    video.with_suffix(".txt").write_text(f"Text:  PLACE RED\n\n{words}")
+    part = lrs.make_utterances(Clip("pretrain", "anna", "00001", video), True, 16.0, split, "drop")
+    assert [utterance.text for utterance in part.utterances] == ["place"]
+    number = "01" if split == "length" else "1"
+    reason = "words beyond the end of the recording"
+    assert part.excluded == [(f"pretrain/anna/00001_{number}", reason)]
 
 
 def test_capitals_blanks_and_texts_without_words(tmp_path):
@@ -348,6 +375,30 @@ def test_capitals_blanks_and_texts_without_words(tmp_path):
     reasons = dict.fromkeys((1, 2), "no words") | {4: "txt without mp4"}
     expected = {f"test/John_Smith/clip_{n}": reason for n, reason in reasons.items()}
     assert read_scp(tmp_path / "out/excluded") == expected
+
+
+def test_a_name_that_cannot_be_written_costs_its_clip_alone(tmp_path):
+    """Such as one that another system wrote in Latin-1."""
+    folder = tmp_path / "test/anna"
+    folder.mkdir(parents=True)
+    for name in (b"00001", b"caf\xe9", b"a\nb", b"\xef\xbb\xbf2"):
+        for suffix in (".mp4", ".txt"):
+            (folder / os.fsdecode(name + suffix.encode())).touch()
+    (folder / os.fsdecode(b"alone\xe9.txt")).touch()
+    clips, odd = lrs.find_clips(tmp_path, "test")
+    assert [clip.number for clip in clips] == ["00001"]
+    assert dict(odd) == {
+        "test/anna/caf\udce9": "its name is not UTF-8; rename it",
+        "test/anna/a\nb": "its name has a line break; rename it",
+        "test/anna/\ufeff2": "its name has a byte order mark; rename it",
+        "test/anna/alone\udce9": "txt without mp4",
+    }
+    parser, _ = lrs.make_parser("", "x")
+    words = ["prepare", "--corpus", "c", "--out", "o", "--max_excluded", "0.8"]
+    kept = lrs.Utterance("anna_00001", clips[0], "a", 0.0, 1.0, True)
+    lrs.write_set(tmp_path / "out", [lrs.Part([kept], odd)], parser.parse_args(words))
+    assert (tmp_path / "out/excluded").read_bytes().count(b"\n") == 4
+    assert list(read_scp(tmp_path / "out/text")) == ["anna_00001"]
 
 
 @pytest.mark.parametrize(("limit", "noted"), [(2.9, True), (3.0, False)])

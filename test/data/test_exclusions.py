@@ -56,6 +56,9 @@ def test_lists_are_counted_and_limits_hold(tmp_path):
     # A name of a file may hold what else ends a line, in text.
     write_excluded(tmp_path, [("b\u2028c\x0bd", "no words"), ("a\x85", "no face")])
     assert count_excluded(tmp_path / "excluded") == 2
+    # It may also be no UTF-8, or have a line break.
+    write_excluded(tmp_path, [("caf\udce9", "c\nd/caf\udce9.mp4: its name")])
+    assert (tmp_path / "excluded").read_text() == "caf\\udce9 c d/caf\\udce9.mp4: its name\n"
     check_excluded(tmp_path, 1, 9, 0.1, "--max_excluded", "as it is")
     with pytest.raises(
         SystemExit, match=r"2 of 11 .* more than --x 0\.1 allows; .*--x <share> \(y\)"

@@ -64,6 +64,11 @@ def test_read_errors_name_file_and_line(tmp_path):
     for value in ("1\nb 2", "1\rb 2", "1\r"):
         with pytest.raises(ValueError, match="line break"):
             write_scp(path, {"a": value})
+    for key, why in (("a\ufeffb", "a byte order mark"), ("caf\udce9", "not UTF-8")):
+        with pytest.raises(ValueError, match=rf"wav\.scp: '.*' or its value .*{why}"):
+            write_scp(path, {key: "1"})
+    with pytest.raises(ValueError, match=r"wav\.scp: 'a' or its value is not UTF-8"):
+        write_scp(path, {"a": "caf\udce9.mp4"})
     path.write_bytes(b"a caf\xe9\n")
     with pytest.raises(ValueError, match=r"wav\.scp is not UTF-8"):
         read_scp(path)

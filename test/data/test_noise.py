@@ -644,6 +644,10 @@ def test_noisex_is_cut_between_training_and_test(tmp_path, noisex, capsys):
         noise_main([*command, "--noisex", str(noisex)])
     noise_main([*command, "--noisex", str(noisex), *FORCE])
     assert parts["test"].stat().st_mtime_ns > before
+    lists = {path: path.read_bytes() for path in (tmp_path / "noise").glob("*.scp")}
+    with pytest.raises(SystemExit, match=r"noisex: was .*, is not given"):
+        noise_main(command)
+    assert {path: path.read_bytes() for path in lists} == lists
     # Without it, forced, neither its list nor its noisy sets stay behind.
     noise_main([*command, *FORCE])
     assert sorted(read_list(tmp_path)) == ["test_babble_snr0"]
@@ -833,6 +837,26 @@ def test_faint_speech_has_its_snr_as_well(tmp_path, snr):
     gain = np.vdot(mixed, speech) / np.vdot(speech, speech)
     assert snr_of(speech, mixed / gain) == pytest.approx(snr, abs=0.3)
     assert np.abs(mixed).max() <= 1
+
+
+@pytest.mark.parametrize("snr", [-5.0, 20.0])
+@pytest.mark.parametrize("kind", ["click", "steady"])
+def test_speech_of_one_step_has_its_snr_as_well(tmp_path, kind, snr):
+    """Stage 2 keeps it; noise that is fainter than half a step is rounded away at its level."""
+    speech = np.full(16000, 1 / 32768, np.float32)
+    if kind == "click":
+        speech[1:] = 0
+    write_flac(tmp_path / "faint.flac", speech)
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    write_flac(tmp_path / "noise.flac", noise)
+    output = str(tmp_path / "mixed.flac")
+    mixture = Mixture("u", str(tmp_path / "faint.flac"), ((snr, output),))
+    (measured,) = make_mixture(mixture, (str(tmp_path / "noise.flac"),), seed=0)
+    assert measured == pytest.approx(snr, abs=0.05)
+    assert snr_of(speech, speech) == np.inf
+    mixed = read_audio(output)
+    gain = np.vdot(mixed, speech) / np.vdot(speech, speech)
+    assert snr_of(speech, mixed / gain) == pytest.approx(snr, abs=1)
 
 
 def test_no_file_has_another_snr_at_any_moment(tmp_path, monkeypatch):

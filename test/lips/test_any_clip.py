@@ -187,12 +187,17 @@ def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_pat
     soundfile.write(wavs["a_1"], huge, 48000, subtype="FLOAT")
     soundfile.write(wavs["a_2"], huge[:7680], 16000, subtype="FLOAT")  # only loud
     data = data_folder(tmp_path / "data", clips, wavs)
-    for _ in range(2):  # the second time beside what is finished
-        prepare(data, tmp_path / "dump", "--max_excluded", "0.5")
+    # The second time beside what is finished, the third in the place of it.
+    for options in ([], [], ["--tolerance", "0.3"]):
+        prepare(data, tmp_path / "dump", "--max_excluded", "0.5", *options)
         assert list(read_scp(tmp_path / "dump/wav.scp")) == ["a_0", "a_2"]
         excluded = read_scp(tmp_path / "dump/excluded")
         assert excluded["a_1"] == f"{wavs['a_1']}: the audio has samples that are not finite"
         assert "File name too long" in excluded[names[-1]]
+    write_lips(tmp_path / "crops/a/0.mp4", np.full((12, 96, 96), 128, np.uint8))
+    options = ["--lip_dir", tmp_path / "crops", "--max_excluded", "0.8"]
+    prepare(data, tmp_path / "of_crops", *options)
+    assert list(read_scp(tmp_path / "of_crops/wav.scp")) == ["a_0"]
     heard = read_audio(read_scp(tmp_path / "dump/wav.scp")["a_2"])
     assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
@@ -418,6 +423,20 @@ def test_the_whole_picture_may_stand_for_a_face_that_is_not_found(tmp_path, caps
     assert np.abs(centres - blocks[:, 16::32, 16::32]).mean() < 8
     prepare(data, dump, "--max_excluded", "0.7")
     assert list(read_scp(dump / "lip.scp")) == ["a_0"]
+
+
+@pytest.mark.parametrize(("level", "kept"), [(BLACK - 1, False), (BLACK, True)])
+def test_a_black_picture_stands_for_no_face(level, kept):
+    frames = [np.zeros((64, 96), np.uint8) for _ in range(5)]
+    frames[3][:, :] = level
+    settings = preparation.Settings("", "", "dlib", 12, 480, 1, 12, 0.5, 0.2, True)
+    trackers = {"dlib": lambda frames: [None] * len(frames)}
+    if kept:
+        lips, by = preparation.find_lips(frames, "a.mp4", trackers, settings)
+        assert (by, lips.frames.shape) == ("whole_picture", (5, 96, 96))
+    else:
+        with pytest.raises(FaceLost, match=r"a\.mp4: no face in any frame"):
+            preparation.find_lips(frames, "a.mp4", trackers, settings)
 
 
 def test_tracks_that_do_not_overlap_are_one():

@@ -77,8 +77,9 @@ def test_utterances_are_left_out_on_demand(recipe):
     assert list(read_scp(recipe / "dump/train/text")) == ["anna-1"]
     (reason,) = read_scp(recipe / "dump/train/excluded").values()
     assert reason.endswith("anna/2.mp4: longer than --max_seconds 1")
-    said = run(recipe, *options, "0.1", check=False)
-    assert "dump/train: no utterance is left; see dump/train/excluded" in said
+    for none in ("0.1", "0", "nan"):
+        said = run(recipe, *options, none, check=False)
+        assert "dump/train: no utterance is left; see dump/train/excluded" in said
     said = run(recipe, *STAGES, "--force", "true", "--exclude", "nowhere", check=False)
     assert "--exclude: " in said
     assert "nowhere" in said
@@ -112,6 +113,9 @@ def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
     for name in ("valid", "test"):
         shutil.copytree(tmp_path / "corpus/train/anna1", tmp_path / "corpus" / name / "anna1")
     prepare = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["prepare"]
+    for suffix in (b".mp4", b".txt"):  # of a system that writes Latin-1
+        path = tmp_path / "corpus/train/anna" / os.fsdecode(b"caf\xe9" + suffix)
+        path.write_text("PLACE RED")
     limits = {"max_excluded": 0.5, "test_max_excluded": 0.5}
     corpus, out = tmp_path / "corpus", tmp_path / "data"
     prepare(argparse.Namespace(corpus=corpus, out=out, nj=1, **limits))
@@ -120,6 +124,8 @@ def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
     assert list(read_scp(out / "train/text")) == kept
     excluded = read_scp(out / "train/excluded")
     assert excluded.pop("anna-dots") == f"{corpus}/train/anna/dots.txt: no words"
+    reason = excluded.pop("anna-caf\\udce9")
+    assert reason == f"{corpus}/train/anna/caf\\udce9.mp4: its name is not UTF-8; rename it"
     assert list(excluded) == ["anna_maria-1"]
     assert excluded["anna_maria-1"].endswith(f"as that of {corpus}/train/anna maria; rename one")
 
@@ -290,6 +296,7 @@ def test_a_model_of_another_training_set_is_not_decoded(recipe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--expdir", "/x/a:b"], "--expdir '/x/a:b': to ESPnet the name of a file to start from"),
         (["--tag", "a b"], "--tag 'a b': folders are named by it; no blank and no comma"),
         (["--decode_tag", "a,b"], "--decode_tag 'a,b': folders are named by it"),
         (["--decode_tag", "a/b"], "--decode_tag 'a/b': files are named by it; no slash"),

@@ -121,6 +121,8 @@ for folder in "${datadir}" "${dumpdir}" "${expdir}"; do
     [[ ${folder} =~ ^[^[:space:],]+$ ]] ||
         die "folder '${folder}': its name separates words in lists of files; no blank and no comma"
 done
+[[ ${expdir} != *:* ]] ||
+    die "--expdir '${expdir}': to ESPnet the name of a file to start from ends at a colon; none in it"
 for option in tag decode_tag train_set valid_set; do
     [[ ${!option} =~ ^[^[:space:],]*$ ]] ||
         die "--${option} '${!option}': folders are named by it; no blank and no comma"

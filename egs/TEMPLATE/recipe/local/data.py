@@ -9,7 +9,7 @@ from mome.common.command import in_one_line
 from mome.common.processes import map_items
 from mome.common.text_files import read_text
 from mome.data.exclusions import leave_out
-from mome.data.kaldi import spk2utt_of, write_scp
+from mome.data.kaldi import flaw_of_name, spk2utt_of, write_scp
 from mome.data.text import normalise
 
 SETS = ("train", "valid", "test")
@@ -47,7 +47,9 @@ def utterances(
         speaker = re.sub(r"[\s!-\-]+", "_", video.parent.name)
         utterance = f"{speaker}-{re.sub(r'\s+', '_', video.stem)}"
         folder = folders.setdefault(speaker, video.parent)
-        if not reason and folder != video.parent:
+        if flaw := flaw_of_name(str(video)):
+            reason = f"{video}: its name {flaw}; rename it"
+        elif not reason and folder != video.parent:
             reason = f"{video}: its speaker is called {speaker}, as that of {folder}; rename one"
         elif not reason and utterance in found:
             reason = f"{video}: its id is that of {found[utterance][1]}; rename one of them"
