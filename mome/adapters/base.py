@@ -55,7 +55,11 @@ class Adapter(nn.Module):
         self.wrapped: list[WrappedForward] = []
 
     def wrap(self, module: nn.Module, around: Callable[[Forward], Forward]) -> None:
-        """Replace ``forward`` of a module of the LM by ``around(forward)``, until ``detach``."""
+        """Replace ``forward`` of a module of the LM by ``around(forward)``, until ``detach``.
+
+        Let ``around`` bind ``forward`` by ``partial``: a function that it defines inside would, in
+        a copy of LM and adapter by ``copy.deepcopy``, run the originals.
+        """
         self.wrapped.append(WrappedForward(module, around))
 
     def enable(self, on: bool = True) -> None:
@@ -133,7 +137,13 @@ class WrappedForward:
         self.module = module
         self.before = vars(module).get("forward")  # another adapter's; None for the class's own
         self.forward = around(module.forward)
-        module.forward = self.forward
+        # Not `self.forward`: what binds the adapter's methods would be copied twice, and be another
+        # one in a copy of the LM than in that of its adapter.
+        module.forward = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives."""
+        return self.forward(*args, **kwargs)
 
     def check(self) -> None:
         """Whether the module still runs what was put there.
@@ -141,7 +151,7 @@ class WrappedForward:
         Raises:
             RuntimeError: if something else has wrapped it since.
         """
-        if vars(self.module).get("forward") is not self.forward:
+        if vars(self.module).get("forward") is not self:
             raise RuntimeError(
                 f"{type(self.module).__name__} was wrapped again after this adapter was attached; "
                 f"detach adapters in the opposite order"

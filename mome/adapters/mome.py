@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -85,57 +85,49 @@ class MoMEAdapter(Adapter):
         self.blocks = tuple(blocks)  # a tuple, so that they are not taken for parts of the adapter
         for index, block in enumerate(blocks):
             if position == "layer":
-                self.wrap(find_block(layers[index], "mhsa"), partial(self._noting_input, index))
-            self.wrap(block, partial(self._with_experts, index))
+                attention = find_block(layers[index], "mhsa")
+                self.wrap(attention, partial(partial, self._note_input, index))
+            self.wrap(block, partial(partial, self._add_experts, index))
 
     @property
     def experts(self) -> list[MoME]:
         """The MoME modules, first layer to last."""
         return [layer for layer in self.layers if isinstance(layer, MoME)]
 
-    def _noting_input(self, index: int, forward: Forward) -> Forward:
-        @wraps(forward)
-        def note_input(*args, **kwargs):
-            if index in self.read:  # not where gradient checkpointing runs the layer again
-                self.read[index] = args[0] if args else kwargs["hidden_states"]
-            return forward(*args, **kwargs)
+    def _note_input(self, index: int, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        if index in self.read:  # not where gradient checkpointing runs the layer again
+            self.read[index] = args[0] if args else kwargs["hidden_states"]
+        return forward(*args, **kwargs)
 
-        return note_input
-
-    def _with_experts(self, index: int, forward: Forward) -> Forward:
-        experts = self.layers[index]
-        assert isinstance(experts, MoME), "of which there is one for each block"
-
-        @wraps(forward)
-        def add_experts(*args, **kwargs):
-            self.read[index] = None
-            try:
-                output = forward(*args, **kwargs)
-            finally:
-                read = self.read.pop(index)
-            if not self.enabled:
-                return output
-            fast = self._fast_forms_run()
-            fused = self.fused[index]
-            if fast and fused is not None and fused.experts is not None:
-                return output  # the block's own projections have added the experts
-            given = args[0] if args else kwargs["hidden_states"]
-            hidden = given if read is None else read
-            base = output[0] if isinstance(output, tuple) else output
-            if fast and self.compiled and not hidden.requires_grad:
-                total = self.compiled[index](hidden, base)
-            else:
-                if hidden.device != (own := experts.down.weight.device):
-                    raise RuntimeError(
-                        f"the LM computes on {hidden.device}, and its adapter lies on {own}: move "
-                        f"it as well, by adapter.to({str(hidden.device)!r})"
-                    )
-                total, gates, probs = experts(hidden, base)
-                if self.token_mask is not None:
-                    self.routing[index] = (gates, probs)
-            return (total, *output[1:]) if isinstance(output, tuple) else total
-
-        return add_experts
+    def _add_experts(self, index: int, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        self.read[index] = None
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            read = self.read.pop(index)
+        if not self.enabled:
+            return output
+        fast = self._fast_forms_run()
+        fused = self.fused[index]
+        if fast and fused is not None and fused.experts is not None:
+            return output  # the block's own projections have added the experts
+        given = args[0] if args else kwargs["hidden_states"]
+        hidden = given if read is None else read
+        base = output[0] if isinstance(output, tuple) else output
+        if fast and self.compiled and not hidden.requires_grad:
+            total = self.compiled[index](hidden, base)
+        else:
+            experts = self.layers[index]
+            assert isinstance(experts, MoME), "of which there is one for each block"
+            if hidden.device != (own := experts.down.weight.device):
+                raise RuntimeError(
+                    f"the LM computes on {hidden.device}, and its adapter lies on {own}: move "
+                    f"it as well, by adapter.to({str(hidden.device)!r})"
+                )
+            total, gates, probs = experts(hidden, base)
+            if self.token_mask is not None:
+                self.routing[index] = (gates, probs)
+        return (total, *output[1:]) if isinstance(output, tuple) else total
 
     def select_pairs(self, columns: Sequence[str | None]) -> None:
         """Take the rate pair of each of the S columns of the next inputs, if routing differs."""

@@ -8,7 +8,8 @@ pairs share no nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,19 +87,18 @@ class RateLoRAAdapter(Adapter):
         count = len(self.pairs) + shared
         self.layers = nn.ModuleList(RateLoRA(layer, count, self.rank) for layer in targets)
         self.handles = [
-            layer.register_forward_hook(self._make_hook(index))
+            layer.register_forward_hook(partial(self._add_update, index))
             for index, layer in enumerate(targets)
         ]
 
-    def _make_hook(self, index: int) -> Callable[..., torch.Tensor]:
-        def add_update(_layer: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-            if not self.enabled:
-                return output
-            if self.gates is None:
-                raise RuntimeError("rate_lora: no rate pair was selected; see `select_pairs`")
-            return output + self.scale * self.layers[index](args[0], self.gates)
-
-        return add_update
+    def _add_update(
+        self, index: int, _layer: nn.Module, args: tuple, output: torch.Tensor
+    ) -> torch.Tensor:
+        if not self.enabled:
+            return output
+        if self.gates is None:
+            raise RuntimeError("rate_lora: no rate pair was selected; see `select_pairs`")
+        return output + self.scale * self.layers[index](args[0], self.gates)
 
     def select_pairs(self, columns: Sequence[str | None]) -> None:
         """Set the LoRA of each of the S columns of the LM's next inputs, by rate pair.

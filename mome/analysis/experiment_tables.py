@@ -20,7 +20,9 @@ from mome.analysis.decoded import (
 from mome.analysis.experiments import (
     Experiment,
     ExperimentList,
+    all_trainings,
     best_rate,
+    is_begun,
     is_decoded,
     losses_by_rate,
     read_run,
@@ -134,10 +136,12 @@ def results(
     of_baseline: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for experiment in [baseline, *(each for each in experiments if each is not baseline)]:
         losses = losses_by_rate(listed, experiment, expdir)
+        # The rate of a list that has one only is not yet that of a training.
+        begun = any(is_begun(expdir / each.name) for each in all_trainings(listed, [experiment]))
         row: dict[str, Any] = {
             "title": experiment.title,
             "validation_loss": {f"{rate:g}": round(loss, 4) for rate, loss in losses.items()},
-            "learning_rate": best_rate(listed, experiment, expdir),
+            "learning_rate": best_rate(listed, experiment, expdir) if begun else None,
             "wer": {},
             "wer_of_all_pairs": {},
         }

@@ -189,6 +189,11 @@ def is_decoded(folder: Path) -> bool:
     return (folder / "scores.json").is_file()
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a training has begun."""
+    return (folder / "run.json").is_file()
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """What a training was begun with and took, by its run.json.
 

@@ -26,7 +26,9 @@ alone until its own training begins, as it may have to make the warm start that 
 Writes RESULTS.md, results.json and two pictures, wer (at each rate pair) and parameters (against
 active ones), as .png and .svg, to <expdir>/experiments now and then and at the end; --report_only
 true does only that. An experiment that fails is left out from then on, and named at the end.
-What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1.
+What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1. Those of
+training, as in -- --train_opts "--decoder_conf gradient_checkpointing=true", and an experiment's
+own are given together. What changes no result, as this one, may change while trainings are there.
 """
 
 import argparse
@@ -41,6 +43,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +70,7 @@ from mome.common.extras import demand_installed
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
 from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
-from mome.tasks.config import config_settings
+from mome.tasks.config import command_settings, config_settings
 
 REPORT_SECONDS = 60  # between two reports on the way
 GRACE_SECONDS = 20  # for what is stopped to end by itself
@@ -76,6 +79,11 @@ GRACE_SECONDS = 20  # for what is stopped to end by itself
 NEUTRAL = NEUTRAL_SETTINGS | set(
     "decode_nj train_cmd decode_cmd decode_batch_size corpus download_opts prepare_opts".split()
 )
+# Options of mome.bin.train that a list decides, or the runner itself.
+LISTED = {
+    *("--seed", "--config", "--output_dir", "--tasks", "--optim_conf lr"),
+    *("--model_conf audio_rates", "--model_conf video_rates"),
+}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -110,45 +118,81 @@ def revision(recipe: Path) -> str:
 
 def settings_of(training: Training, args: argparse.Namespace) -> dict[str, object]:
     """What decides the result of a training and its decoding, beside the code."""
-    further = options_of([*training.experiment.run_opts, *args.run_opts])
-    deciding = [f"--{name} {value}" for name, value in further.items() if name not in NEUTRAL]
+    further = dict(given_options(training, args))
+    deciding = [
+        f"--{name} {value}"
+        for name, value in further.items()
+        if name not in NEUTRAL and name != "train_opts"
+    ]
+    of_training = command_settings(given_train_opts(training, args))
     return {
         "task": args.task,
         "dumpdir": str(args.dumpdir),
         "run_opts": " ".join(deciding),
         **config_settings(training.conf),
+        **{name: value for name, value in of_training.items() if name != "command"},
     }
 
 
-def options_of(words: Sequence[str]) -> dict[str, str]:
-    """Options of run.sh, each of which has one value: ``--nj 2 --x=y`` -> {nj: 2, x: y}."""
-    found: dict[str, str] = {}
+def is_option(setting: str) -> bool:
+    """Whether a setting of `settings_of` is of the options that are given to run.sh."""
+    return setting == "run_opts" or setting.startswith("--")
+
+
+def given_options(training: Training, args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Options of run.sh that its experiment and the command line give, with their values."""
+    return pairs_of([*training.experiment.run_opts, *args.run_opts])
+
+
+def given_train_opts(training: Training, args: argparse.Namespace) -> list[str]:
+    """Words of all the ``--train_opts`` of `given_options`, in order, as the shell splits them.
+
+    Raises:
+        ValueError: for an option that the list decides, or that would put results elsewhere.
+    """
+    values = [value for name, value in given_options(training, args) if name == "train_opts"]
+    words = " ".join(values).split()
+    for word, following in pairwise([*words, ""]):
+        name, _, value = word.partition("=")
+        key = (value or following).partition("=")[0]
+        if clash := {name, f"{name} {key}"} & LISTED:
+            raise ValueError(f'--train_opts "{min(clash)}" cannot be given: the list decides it')
+    return words
+
+
+def pairs_of(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Options of run.sh, each of which has one value: ``--nj 2 --x=y`` -> [(nj, 2), (x, y)]."""
+    found = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.removeprefix("--").partition("=")
-        found[name.replace("-", "_")] = value if equals else next(rest, "")
+        found.append((name.replace("-", "_"), value if equals else next(rest, "")))
     return found
 
 
 def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]:
-    """Options of run.sh that the runner gives.
+    """Options of run.sh: the runner's own, and those that are given for it.
 
     Raises:
-        ValueError: if they, or others that would put results elsewhere, are given for it too.
+        ValueError: if the runner's, or others that would put results elsewhere, are given, too; of
+            ``train_opts``, as of `given_train_opts`.
     """
+    # The runner's come last, and count.
+    train_opts = [*given_train_opts(training, args), "--seed", str(training.seed)]
     options = {
         "tasks": args.task,
         "dumpdir": args.dumpdir.resolve(),
         "expdir": args.expdir.resolve(),
         "tag": f"experiments/{training.name}",
         "train_config": args.folder / training.name / "train.yaml",
-        "train_opts": f"--seed {training.seed}",
+        "train_opts": " ".join(train_opts),
     }
     others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force")
-    given = options_of(training.experiment.run_opts + args.run_opts)
+    given = dict(given_options(training, args))
+    given.pop("train_opts", None)
     if clash := given.keys() & {*options, *others}:
         raise ValueError(f"--{min(clash)} cannot be given to run.sh by experiments")
-    return {name: str(value) for name, value in options.items()}
+    return {name: str(value) for name, value in options.items()} | given
 
 
 def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> None:
@@ -166,7 +210,8 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
         before = read_run(folder)["settings"]
         now = settings_of(training, args)
         if args.report_only == "true":  # which needs no options of run.sh
-            now["run_opts"] = before["run_opts"]
+            now = {name: value for name, value in now.items() if not is_option(name)}
+            now |= {name: value for name, value in before.items() if is_option(name)}
         mark = read_mark(folder / ".done") or {"settings": {}}
         read = {k: v for k, v in mark["settings"].items() if k.startswith("input ")}
         shared = {name: value for name, value in inputs.items() if name in read}
@@ -280,7 +325,6 @@ def run_stage(
     log = folder / "run.log"
     command = ["./run.sh", "--stage", str(stage), "--stop_stage", str(stage)]
     command += [w for k, v in command_line(training, args).items() for w in (f"--{k}", v)]
-    command += [*training.experiment.run_opts, *args.run_opts]
     started = time.perf_counter()
     with open(log, "a", encoding="utf-8") as output:
         code, peak = processes.run(
@@ -340,7 +384,10 @@ def main(argv: list[str] | None = None) -> None:
     args.task = listed.task
     chosen = listed.only(args.only)
     args.seeds = listed.only_seeds(args.seeds)
-    check_unchanged(all_trainings(listed, chosen), args)
+    asked = all_trainings(listed, chosen)
+    for training in asked if args.report_only == "false" else []:
+        command_line(training, args)  # raises its errors before hours have passed
+    check_unchanged(asked, args)
     if args.report_only == "false":
         with locked(args.folder) as lock:
             work(listed, chosen, args, lock)
@@ -404,7 +451,7 @@ def work(
     """
     started = reported = time.monotonic()
     spent: list[float] = []  # seconds of each training that this call has done
-    free = environments(args.jobs, int(options_of(args.run_opts).get("ngpu", 0)))
+    free = environments(args.jobs, int(dict(pairs_of(args.run_opts)).get("ngpu", 0)))
     busy: dict[Future, tuple[Training, bool, dict[str, str], float]] = {}
     failed: dict[str, str] = {}  # experiment -> what was said
     done = 0

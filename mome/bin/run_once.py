@@ -25,7 +25,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -37,57 +36,15 @@ from mome.common.marks import (
     fingerprint,
     is_done,
     is_made,
-    is_neutral,
     read_mark,
     write_mark,
 )
 from mome.common.training_log import Follower
 from mome.common.yaml_files import read_yaml
-from mome.tasks.config import config_settings, read_config
+from mome.tasks.config import command_settings, relative
 from mome.tasks.extensions import module_digests
 
 LAST_LINES = 30  # of a training that failed, which are shown
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command_settings(command: list[str]) -> dict[str, object]:
-    """What of a command decides its result: option -> value, by ``key=value`` for ``--x_conf``.
-
-    Paths below the working folder and below the repository are relative, so that neither spelling
-    nor moving the repository makes a difference. Of the modules that are imported, ``modules`` has
-    digests; the last value of an option counts, but of ``--import`` all do.
-
-    Raises:
-        FileNotFoundError, ValueError: if a configuration cannot be read.
-    """
-    if "--" in command:
-        command = command[len(command) - command[::-1].index("--") :]
-    settings: dict[str, object] = {}
-    modules: list[str] = []
-    options = [i for i, word in enumerate(command) if word.startswith("--")] + [len(command)]
-    settings["command"] = _relative(" ".join(command[: options[0]]))
-    for start, end in pairwise(options):
-        name, equals, value = command[start].partition("=")
-        values = [value] * bool(equals) + command[start + 1 : end]
-        if name == "--config":
-            config = read_config(Path(values[0]))
-            settings |= config_settings(config)
-            modules += config.get("imports") or []
-        elif name.endswith("_conf"):
-            for key, _, value in (word.partition("=") for word in values):
-                settings[f"{name} {key}"] = _relative(value)
-        else:
-            settings[name] = _relative(" ".join(values))
-        if name == "--import":
-            modules += values
-    if modules:
-        settings[MODULES] = module_digests(modules)
-    return {name: value for name, value in settings.items() if not is_neutral(name)}
-
-
-def _relative(text: str) -> str:
-    text = text.replace(f"{Path.cwd()}/", "")
-    return text.replace(f"{ROOT}/", f"{os.path.relpath(ROOT)}/")
 
 
 def kept_sources(mark: Path, settings: Mapping[str, object]) -> dict[str, object]:
@@ -226,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     if named and (names := read_yaml(args.modules_of).get("imports")):
         settings[MODULES] = module_digests(names)
     for name, paths in (("input ", args.needs), (SOURCE, args.sources)):
-        settings |= {f"{name}{_relative(path)}": fingerprint(path) for path in paths}
+        settings |= {f"{name}{relative(path)}": fingerprint(path) for path in paths}
     settings |= kept_sources(args.mark, settings)
     done = is_done(args.mark, settings, args.elsewhere, force, args.checkpoint)
     if done:

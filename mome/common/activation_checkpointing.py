@@ -1,7 +1,7 @@
 """Activation checkpointing: the backward pass computes again what the forward pass did not keep."""
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,12 +26,11 @@ def recompute_in_backward(module: nn.Module) -> None:
     draws dropout and has its cache taken away. This asks for gradients alone, so a frozen layer
     computes as in evaluation, and one that is searched with computes as if nothing were wrapped.
     """
-    forward = module.forward
+    # No closure: in a copy of the module, it would run the original.
+    module.forward = partial(_checkpointed, module.forward)
 
-    @wraps(forward)
-    def checkpointed(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
 
-    module.forward = checkpointed
+def _checkpointed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)

@@ -205,32 +205,37 @@ def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
 
 
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """All clips of ``<root>/<part>/<speaker>/``, and files that lack their counterpart or a name
-    that can be written.
+    """All clips of ``<root>/<part>/<speaker>/``, and those that cannot be used with the reason.
 
-    Suffixes may be in capitals, as copies by other systems have them.
+    Suffixes may be in capitals, as copies by other systems have them. Of files that lack their
+    counterpart or a name that can be written, or are there twice so, none is used.
 
     Raises:
         FileNotFoundError: if the folder does not exist or has no video.
     """
-    found: dict[str, dict[tuple[str, str], Path]] = {".mp4": {}, ".txt": {}}
+    found: dict[tuple[str, str], dict[str, list[Path]]] = {}
     for path in sorted((root / part).glob("*/*")):
-        if (suffix := path.suffix.lower()) in found:
-            found[suffix][path.parent.name, path.stem] = path
-    videos, texts = found.values()
-    if not videos:
+        if (suffix := path.suffix.lower()) in (".mp4", ".txt"):
+            files = found.setdefault((path.parent.name, path.stem), {".mp4": [], ".txt": []})
+            files[suffix].append(path)
+    if not any(files[".mp4"] for files in found.values()):
         raise FileNotFoundError(f"{root / part} holds no <speaker>/<number>.mp4")
-    both = sorted(videos.keys() & texts.keys())
-    flaws = {name: flaw for name in both if (flaw := flaw_of_name(str(videos[name])))}
-    clips = [Clip(part, s, n, videos[s, n], texts[s, n]) for s, n in both if (s, n) not in flaws]
-    alone = [(f"{part}/{s}/{n}", f"its name {flaw}; rename it") for (s, n), flaw in flaws.items()]
-    alone += [
-        (f"{part}/{s}/{n}", "mp4 without txt") for s, n in sorted(videos.keys() - texts.keys())
-    ]
-    alone += [
-        (f"{part}/{s}/{n}", "txt without mp4") for s, n in sorted(texts.keys() - videos.keys())
-    ]
-    return clips, alone
+    clips, odd = [], []
+    for (speaker, number), files in sorted(found.items()):
+        videos, texts = files.values()
+        flaw = flaw_of_name(str((videos or texts)[0]))
+        if len(videos) == len(texts) == 1 and not flaw:
+            clips.append(Clip(part, speaker, number, videos[0], texts[0]))
+            continue
+        if flaw:
+            reason = f"its name {flaw}; rename it"
+        elif several := next((paths for paths in (videos, texts) if len(paths) > 1), None):
+            names = " and ".join(map(str, several))
+            reason = f"{names}: two files for one; remove or rename one of them"
+        else:
+            reason = "mp4 without txt" if videos else "txt without mp4"
+        odd.append((f"{part}/{speaker}/{number}", reason))
+    return clips, odd
 
 
 def make_utterances(clip: Clip, cut: bool, max_seconds: float, split: str, marks: str) -> Part:

@@ -22,6 +22,7 @@ from mome.data.video import (
     lacks,
     open_media,
     start_seconds,
+    stream_seconds,
     truncated,
     unknown_codec,
 )
@@ -139,10 +140,7 @@ def audio_seconds(path: str | Path) -> float:
         return len(samples) / rate
     _exists(path)
     with open_media(path) as container:
-        stream = _audio_stream(container, path)
-        if stream.duration is not None:
-            return float(stream.duration * stream.time_base)
-        return (container.duration or 0) / av.time_base
+        return stream_seconds(_audio_stream(container, path), container)
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:

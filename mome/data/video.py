@@ -29,7 +29,8 @@ LIP_RATE = 25
 # guesses those of others from bit rates, and those of AVI from what is left of the file. Counts in
 # headers say nothing: of PCM they are samples, of which a packet holds many.
 MISSING = 0.2, 0.02
-WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf")
+MATROSKA = "matroska,webm"
+WITH_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", MATROSKA, "flv", "asf")
 # Timestamps that jump by more seconds are wrong. Filling the gap would also take much memory.
 MAX_GAP = 10.0
 # How crops, and clips of reports, are written: see write_lips.
@@ -96,7 +97,7 @@ def video_info(path: str | Path) -> VideoInfo:
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         if fps <= 0:
             raise MediaError(path, "the video has no frame rate")
-        seconds = _stream_seconds(stream, container)
+        seconds = stream_seconds(stream, container)
         audio = decodable(container.streams.audio)
         return VideoInfo(
             fps=fps,
@@ -109,7 +110,7 @@ def video_info(path: str | Path) -> VideoInfo:
             has_audio=audio is not None,
             audio_rate=audio.rate if audio else 0,
             audio_channels=audio.channels if audio else 0,
-            audio_seconds=_stream_seconds(audio, container) if audio else 0.0,
+            audio_seconds=stream_seconds(audio, container) if audio else 0.0,
             comment=container.metadata.get("comment", ""),
         )
 
@@ -367,12 +368,31 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     return stream
 
 
-def _stream_seconds(stream: VideoStream | AudioStream, container: InputContainer) -> float:
+def stream_seconds(
+    stream: VideoStream | AudioStream, container: InputContainer, end: float = 0.0
+) -> float:
+    """Length of a stream by its header, in seconds; of a stream without one, as `file_seconds`."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    if container.duration is not None:
-        return container.duration / av.time_base
-    return 0.0
+    return file_seconds(container, end)
+
+
+def file_seconds(container: InputContainer, end: float = 0.0) -> float:
+    """Length of a recording by its header, in seconds; 0 if it does not say it.
+
+    Of what Matroska announces, FFmpeg writes the time when the recording ends, and mkvmerge how
+    long it lasts. These differ if the timestamps do not begin with 0, as after ``-copyts``.
+
+    Args:
+        container: the recording.
+        end: timestamp, in seconds, up to which there are frames, if that is known. One beyond
+            what is announced shows that this is a length.
+    """
+    announced = (container.duration or 0) / av.time_base
+    start = start_seconds(container)
+    if container.format.name == MATROSKA and max(start, end - MISSING[0]) < announced:
+        return announced - start
+    return announced
 
 
 def decode(
@@ -416,7 +436,7 @@ def decode(
         kind = "video has no frame" if isinstance(stream, VideoStream) else "audio has no samples"
         raise MediaError(path, f"the {kind}")
     if container.format.name in WITH_LENGTHS:
-        announced = _stream_seconds(stream, container)
+        announced = stream_seconds(stream, container, end)
         if lacks(end - start, announced):
             raise truncated(path, end - start, announced)
 

@@ -1,6 +1,5 @@
 """AV-HuBERT (Shi et al., ICLR 2022) through ESPnet's own implementation, reading lips only."""
 
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -96,23 +95,34 @@ def is_geometry(sizes: object) -> TypeGuard[dict[str, Any]]:
     )
 
 
-def keep_float32_on_cpus(module: nn.Module) -> None:
-    """Let a module compute in the type of its weights on a CPU, whatever autocast says.
+class PositionEmbedding(nn.Sequential):
+    """The position embedding's parts, of which the first is a convolution with a normalised weight.
 
-    With AMX, oneDNN 3.12 gives wrong numbers for convolutions in bfloat16 whose groups have few
-    channels and whose kernel is even, as the position embedding's is. That of the published sizes
-    comes out right, and costs little in float32.
+    On a CPU it computes in the type of its weights, whatever autocast says. With AMX, oneDNN 3.12
+    gives wrong numbers for convolutions in bfloat16 whose groups have few channels and whose kernel
+    is even, as this one's is. That of the published sizes comes out right, and costs little in
+    float32.
     """
-    forward = module.forward
 
-    @wraps(forward)
-    def in_own_type(hidden: torch.Tensor) -> torch.Tensor:
+    def __init__(self, *parts: nn.Module):
+        super().__init__(*parts)
+        self._forget_graph()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, D, T) -> (B, D, T)."""
         if hidden.device.type != "cpu":
-            return forward(hidden)
-        with without_autocast(hidden.device):
-            return forward(hidden.to(next(module.parameters()).dtype))
+            embedded = super().forward(hidden)
+        else:
+            with without_autocast(hidden.device):
+                embedded = super().forward(hidden.to(next(self.parameters()).dtype))
+        self._forget_graph()
+        return embedded
 
-    module.forward = in_own_type
+    def _forget_graph(self) -> None:
+        # weight_norm computes the weight anew at each call, and leaves it there with its graph,
+        # with which it could not be copied by copy.deepcopy.
+        convolution: Any = self[0]
+        convolution.weight = convolution.weight.detach()
 
 
 @register_video_encoder("avhubert")
@@ -152,7 +162,8 @@ class AVHubertEncoder(Encoder):
             sizes, file = read_weights(Path(weights), size)
             self.encoder = build(sizes)
             load_weights(self.encoder, file)
-        keep_float32_on_cpus(self.encoder.encoder.pos_conv)
+        transformer = self.encoder.encoder
+        transformer.pos_conv = PositionEmbedding(*transformer.pos_conv)
 
     def output_size(self) -> int:
         """Width of a frame."""

@@ -6,14 +6,19 @@ replace the base's; a dictionary such as ``decoder_conf`` is merged key by key, 
 """
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mome.common.marks import MODULES, is_neutral
 from mome.common.yaml_files import read_yaml
 from mome.tasks import data_folders
-from mome.tasks.extensions import import_modules
+from mome.tasks.extensions import import_modules, module_digests
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # The keys of ESPnet's configuration that a model is built by.
 MODEL_KEYS = (
@@ -93,6 +98,47 @@ def config_settings(config: dict, prefix: str = "configuration ") -> dict[str, o
         else:
             settings[f"{prefix}{key}"] = value
     return settings
+
+
+def command_settings(command: list[str]) -> dict[str, object]:
+    """What of a command decides its result: option -> value, by ``key=value`` for ``--x_conf``.
+
+    Paths below the working folder and below the repository are relative, so that neither spelling
+    nor moving the repository makes a difference. Of the modules that are imported, ``modules`` has
+    digests; the last value of an option counts, but of ``--import`` all do.
+
+    Raises:
+        FileNotFoundError, ValueError: if a configuration cannot be read.
+    """
+    if "--" in command:
+        command = command[len(command) - command[::-1].index("--") :]
+    settings: dict[str, object] = {}
+    modules: list[str] = []
+    options = [i for i, word in enumerate(command) if word.startswith("--")] + [len(command)]
+    settings["command"] = relative(" ".join(command[: options[0]]))
+    for start, end in pairwise(options):
+        name, equals, value = command[start].partition("=")
+        values = [value] * bool(equals) + command[start + 1 : end]
+        if name == "--config":
+            config = read_config(Path(values[0]))
+            settings |= config_settings(config)
+            modules += config.get("imports") or []
+        elif name.endswith("_conf"):
+            for key, _, value in (word.partition("=") for word in values):
+                settings[f"{name} {key}"] = relative(value)
+        else:
+            settings[name] = relative(" ".join(values))
+        if name == "--import":
+            modules += values
+    if modules:
+        settings[MODULES] = module_digests(modules)
+    return {name: value for name, value in settings.items() if not is_neutral(name)}
+
+
+def relative(text: str) -> str:
+    """A text with what lies below the working folder and the repository named from there."""
+    text = text.replace(f"{Path.cwd()}/", "")
+    return text.replace(f"{ROOT}/", f"{os.path.relpath(ROOT)}/")
 
 
 def namespace(values: Mapping[str, Any]) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from mome.data.video import (
     MAX_GAP,
     MediaError,
     decodable,
+    file_seconds,
     iter_video,
     moving_pictures,
     open_media,
@@ -83,7 +84,7 @@ def probe(source: Source) -> Streams:
         streams = Streams(
             decodable(container.streams.audio) is not None,
             decodable(moving_pictures(container)) is not None,
-            (container.duration or 0) / av.time_base,
+            file_seconds(container),
         )
     if not streams.audio and not streams.video:
         raise MediaError(source, "neither sound nor pictures in it that can be decoded")

@@ -1,5 +1,6 @@
 """The contract of adapters: attached and taken off again, alone and together."""
 
+import copy
 import gc
 import weakref
 from functools import partial
@@ -10,7 +11,8 @@ from tiny import prompt_and_step
 from transformers import AutoModelForCausalLM
 
 from mome.adapters import Adapter, attach, register_adapter, register_gate
-from mome.adapters.base import ADAPTERS
+from mome.adapters.base import ADAPTERS, find_layers
+from mome.common.activation_checkpointing import recompute_in_backward
 
 CONFS = {
     "mome": {"num_routed": 5, "top_k": 2, "bottleneck": 3},
@@ -69,6 +71,28 @@ def test_every_adapter_keeps_the_contract(tiny_lm, name, inference):
     again = random_adapter(lm, name)
     close(prompt_and_step(lm, IDS), adapted)
     again.detach()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", [*CONFS, "beside layers"])
+@torch.no_grad()
+def test_a_copy_of_lm_and_adapter_is_independent_of_both(tiny_lm, name, checkpointing):
+    lm = frozen_lm(tiny_lm)
+    frozen = prompt_and_step(lm, IDS)
+    if checkpointing:
+        for layer in find_layers(lm):
+            recompute_in_backward(layer)
+    if name == "beside layers":
+        adapter = random_adapter(lm, "mome", position="layer")
+    else:
+        adapter = random_adapter(lm, name)
+    adapted = prompt_and_step(lm, IDS)
+    lm_copy, adapter_copy = copy.deepcopy((lm, adapter))
+    for parameter in (*lm.parameters(), *adapter.parameters()):
+        parameter.zero_()
+    close(prompt_and_step(lm_copy, IDS), adapted)
+    adapter_copy.detach()
+    close(prompt_and_step(lm_copy, IDS), frozen)
 
 
 def test_a_recorded_pass_that_fails_leaves_no_graph_behind(tiny_lm):

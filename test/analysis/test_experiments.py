@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from mome.adapters import attach
 from mome.analysis.dry_run import build, meta
 from mome.analysis.experiment_figure import draw
-from mome.analysis.experiment_tables import describe_decoding, hows_of, markdown
+from mome.analysis.experiment_tables import describe_decoding, hows_of, markdown, results
 from mome.analysis.experiments import (
     all_trainings,
     best_rate,
@@ -205,6 +205,24 @@ def test_a_table_without_results_says_so(files, tmp_path, capsys):
     options = ["--train_config", str(files[1]), "--list", str(files[0])]
     run_experiments.main([*options, "--expdir", str(tmp_path), "--report_only", "true"])
     assert "Without results so far: MoME, lora." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rates", [[0.001], [0.002, 0.001]])
+def test_an_experiment_that_has_not_begun_has_no_learning_rate(files, tmp_path, rates):
+    """Though the only one of a list is known beforehand."""
+    files[0].write_text(yaml.safe_dump(LIST | {"learning_rates": rates}, sort_keys=False))
+    folder = tmp_path / "experiments"
+    for rate in rates:
+        finish(folder / f"mome/lr{rate}_seed0", loss=rate)
+        (folder / f"mome/lr{rate}_seed0/run.json").write_text(json.dumps({"settings": {}}))
+    found = results(read_list(*files), read_list(*files).experiments, folder, tmp_path / "dump")
+    rows = found["experiments"]
+    assert {name: row["learning_rate"] for name, row in rows.items()} == {
+        "mome": 0.001,
+        "lora": None,
+    }
+    assert "Without results so far: MoME, lora." in markdown(found)
+    draw(json.loads(json.dumps(found)), tmp_path)
 
 
 def test_a_difference_is_bold_if_its_interval_leaves_out_zero():

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from mome.bin import run_experiments
-from mome.bin.run_experiments import environments, options_of
+from mome.bin.run_experiments import environments, pairs_of
 
 # Trains and decodes by leaving the files that say so; "bad" fails, "slow" takes long.
 RECIPE = """#!/usr/bin/env bash
 set -euo pipefail
+echo "$*" >> said
 while [ $# -gt 0 ]; do
     case $1 in --stage) stage=$2 ;; --expdir) exp=$2 ;; --tag) tag=$2 ;; esac
     shift 2
@@ -174,9 +175,39 @@ def test_jobs_share_gpus_and_cores(monkeypatch):
         environments(2, 4)
 
 
+def test_options_of_training_are_given_beside_the_runners_own(tmp_path, monkeypatch):
+    options = write_recipe(tmp_path, "good")
+    values = yaml.safe_load((tmp_path / "list.yaml").read_text())
+    values["experiments"]["good"] = {"run_opts": ["--train_opts", "--max_epoch 2"]}
+    (tmp_path / "list.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(run_experiments, "write_report", lambda *_: tmp_path / "list.yaml")
+    sparing = "--decoder_conf gradient_checkpointing=true --num_workers=1"
+    run_experiments.main([*options, "--", "--train_opts", sparing, "--nj=2"])
+    said = (tmp_path / "said").read_text().splitlines()
+    assert len(said) == 4
+    for seed in (0, 1):
+        whole = f"--train_opts --max_epoch 2 {sparing} --seed {seed} --nj 2"
+        assert sum(line.endswith(whole) for line in said) == 2
+    # What changes no result may be left out again, and what changes one may not.
+    run_experiments.main(options)
+    assert len((tmp_path / "said").read_text().splitlines()) == 4
+    other = [*options, "--", "--train_opts", "--batch_bins 5"]
+    with pytest.raises(SystemExit, match=r"other .*\n  --batch_bins: was not given, is 5"):
+        run_experiments.main(other)
+    run_experiments.main([*options, "--report_only", "true"])
+    for mine, wrong in (
+        ("--seed", "--seed 3"),
+        ("--seed", "--max_epoch 2 --seed=3"),
+        ("--optim_conf lr", "--optim_conf lr=0.1"),
+        ("--model_conf video_rates", "--model_conf=video_rates=[1]"),
+    ):
+        with pytest.raises(SystemExit, match=rf'--train_opts "{mine}" cannot be given: the list'):
+            run_experiments.main([*options, "--", "--train_opts", wrong])
+
+
 def test_options_of_the_data_make_no_other_training():
     words = ["--prepare_opts", "--split overlapped", "--snrs", "-5", "--beam=2", "--nj", "3"]
-    assert options_of(words) == {
+    assert dict(pairs_of(words)) == {
         "prepare_opts": "--split overlapped",
         "snrs": "-5",
         "beam": "2",

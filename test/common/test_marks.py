@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mome.bin.run_once import command_settings
 from mome.bin.run_once import main as run_once
 from mome.common.marks import differences, fingerprint, read_mark, write_mark
+from mome.tasks.config import command_settings
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = "--expdir or --tag"

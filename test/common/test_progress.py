@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mome.common.progress import LATER, PART, SECONDS, TERMINAL, Bar, Pace, in_words
+from mome.common.progress import (
+    LATER,
+    PART,
+    SECONDS,
+    TERMINAL,
+    Bar,
+    Pace,
+    in_words,
+    product_milliseconds,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,3 +136,17 @@ def test_nothing_to_do_shows_nothing(capsys):
     with Bar(total=0, disable=True) as bar:
         bar.clear()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("fast", "milliseconds"), [(True, 60), (False, 100)])
+def test_a_machine_is_told_by_the_types_that_parts_compute_in(monkeypatch, fast, milliseconds):
+    """Where bfloat16 is fast, frozen parts take it, and a run less time than float32 promises."""
+    seconds = {"float32": 0.1, "torch.float32": 0.1, "torch.bfloat16": 0.02}
+
+    def repeat(product, **_):
+        took = seconds[str(product().dtype)]
+        return [3 * took, took]
+
+    monkeypatch.setattr("timeit.repeat", repeat)
+    monkeypatch.setattr("mome.common.precision.has_fast_bfloat16", lambda _: fast)
+    assert product_milliseconds() == milliseconds

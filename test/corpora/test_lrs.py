@@ -25,6 +25,7 @@ from mome.bin.prepare_media import main as prepare_main
 from mome.corpora import lrs
 from mome.corpora.lrs import Clip, Word, normalise_text, read_text, read_words, segment_words
 from mome.data.audio import read_audio
+from mome.data.exclusions import kind_of
 from mome.data.kaldi import read_scp, read_segments, validate_data_dir, write_scp
 from mome.data.video import read_lips, read_video, write_lips
 from mome.lips import extract, preparation
@@ -803,6 +804,22 @@ PREPARE = ["--max_seconds", "3", "--max_excluded", "0.6", "--nj", "1"]
 
 def excluded(folder: Path) -> dict[str, str]:
     return read_scp(folder / "excluded")
+
+
+def test_of_two_files_whose_suffixes_differ_in_case_none_is_taken(tmp_path):
+    """Neither is known to be the right one, so the clip is left out, with the names of both."""
+    folder = tmp_path / "test/anna"
+    folder.mkdir(parents=True)
+    for name in ("1.mp4", "1.MP4", "1.txt", "2.mp4", "2.Txt", "2.txt", "3.mp4", "3.TXT"):
+        (folder / name).touch()
+    clips, odd = lrs.find_clips(tmp_path, "test")
+    assert clips == [Clip("test", "anna", "3", folder / "3.mp4", folder / "3.TXT")]
+    advice = "two files for one; remove or rename one of them"
+    assert odd == [
+        ("test/anna/1", f"{folder}/1.MP4 and {folder}/1.mp4: {advice}"),
+        ("test/anna/2", f"{folder}/2.Txt and {folder}/2.txt: {advice}"),
+    ]
+    assert {kind_of(reason) for _, reason in odd} == {advice}
 
 
 def test_lrs3_folders(tmp_path, lrs3, capsys):

@@ -1,6 +1,7 @@
 """mome.data.video."""
 
 import pickle
+import struct
 from fractions import Fraction
 
 import av
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from media import write_clip
 
-from mome.data.audio import read_audio
+from mome.data.audio import audio_seconds, read_audio
 from mome.data.video import (
     MediaError,
     iter_video,
@@ -19,6 +20,7 @@ from mome.data.video import (
     video_info,
     write_lips,
 )
+from mome.transcribe.recording import probe
 
 
 def textured(num_frames=12, size=96):
@@ -265,6 +267,31 @@ def test_truncated_file_is_noticed(tmp_path, share):
     (tmp_path / "a.mp4").write_bytes(data[: int(share * len(data))])
     with pytest.raises(MediaError, match=r"a\.mp4: .*truncated"):
         read_video(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("writer", ["FFmpeg", "mkvmerge"])
+def test_a_clock_that_does_not_begin_with_zero(tmp_path, writer):
+    """Of two seconds from 5 s, FFmpeg announces the end, and mkvmerge the length."""
+    path = tmp_path / "a.mkv"
+    write_clip(path, num_frames=50, times=5 + np.arange(50) / 25, audio_start=5.0)
+    with open_media(path) as container:
+        assert container.start_time / av.time_base == pytest.approx(5, abs=0.1)
+        assert container.duration / av.time_base == pytest.approx(7, abs=0.1)
+    if writer == "mkvmerge":
+        data = bytearray(path.read_bytes())
+        place = data.index(b"\x44\x89\x88") + 3  # Duration, of eight bytes
+        data[place : place + 8] = struct.pack(">d", 2080)
+        path.write_bytes(data)
+    assert len(read_video(path, rate=25)) in (50, 51, 52)  # as the sound may begin before
+    assert len(read_audio(path)) / 16000 == pytest.approx(2, abs=0.13)
+    info = video_info(path)
+    assert (info.seconds, info.audio_seconds) == (pytest.approx(2, abs=0.1),) * 2
+    assert audio_seconds(path) == pytest.approx(2, abs=0.1)
+    assert probe(path).seconds == pytest.approx(2, abs=0.1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    for read in (read_video, read_audio):
+        with pytest.raises(MediaError, match=r"a\.mkv: truncated file: 1\.\d\d of 2\.\d\d s"):
+            read(path)
 
 
 def test_damaged_header_and_missing_streams(tmp_path):

@@ -7,10 +7,12 @@ names and shapes at narrow transformer widths. The reference is AV-HuBERT's publ
 
 import argparse
 import collections
+import copy
 import enum
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -308,6 +310,25 @@ def test_bfloat16_changes_the_frames_by_its_rounding_alone(tmp_path):
     assert placed == [torch.float32] * 2
     with pytest.raises(ValueError, match="dtype 'float8' must be one of"):
         AVHubertEncoder(weights=str(tmp_path / "converted"), dtype="float8")
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_computes_the_same_in_the_same_types_and_by_itself(tmp_path, how):
+    convert(write_checkpoint(tmp_path / "model.pt", "pretrained", True), tmp_path / "converted")
+    encoder = AVHubertEncoder(weights=str(tmp_path / "converted"), dtype="bfloat16").eval()
+    batch = torch.randn(1, 5, 88, 88), torch.tensor([5])
+    copies = [how(encoder)]
+    expected = encoder(*batch)[0].detach()
+    copies.append(how(encoder))  # after a pass with gradients, too
+    placed = []
+    for module in (each.encoder.encoder.pos_conv for each in copies):
+        module.register_forward_hook(lambda _, args, output: placed.append(output.dtype))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        for each in copies:
+            torch.testing.assert_close(each(*batch)[0], expected, atol=0, rtol=0)
+    assert placed == [torch.float32] * 2
 
 
 def test_the_report_counts_what_is_not_used(tmp_path, capsys):

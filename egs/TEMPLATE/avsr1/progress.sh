@@ -4,7 +4,7 @@
 # here, none is changed.
 #
 # A recipe's `times` has lines "<part> <seconds>", in the order of the run, of one that was timed; part
-# N or N_<name> belongs to stage N, and `product` is what that machine took for a matrix product, in
+# N or N_<name> belongs to stage N, and `product` is what that machine took for matrix products, in
 # milliseconds. A run that has come to its end writes such a file, <expdir>/times.
 
 declare -A expected=() # part -> seconds of the table

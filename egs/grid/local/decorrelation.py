@@ -5,7 +5,7 @@ first (Anand, Cappellazzo, Petridis and Pantic, 2025, arXiv 2510.22603), who rep
 this similarity helps at high compression. ``adapter: mome_decorrelated`` takes it.
 """
 
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mome import register_adapter
-from mome.adapters.base import find_block, find_layers
+from mome.adapters.base import Forward, find_block, find_layers
 from mome.adapters.mome import MoMEAdapter
 
 
@@ -33,22 +33,18 @@ class DecorrelatedAdapter(MoMEAdapter):
         self.decorrelation = decorrelation
         self.similarities: list[torch.Tensor] = []
         for layer in find_layers(lm):
-            self.wrap(find_block(layer, "mhsa"), self._noting_similarity)
+            self.wrap(find_block(layer, "mhsa"), partial(partial, self._note_similarity))
 
-    def _noting_similarity(self, forward):
-        @wraps(forward)
-        def note_similarity(*args, **kwargs):
-            if self.token_mask is not None:
-                hidden = (args[0] if args else kwargs["hidden_states"]).float()
-                first = self.token_mask.int().argmax(dim=1)  # (B,)
-                sink = hidden[torch.arange(len(hidden)), first]
-                cosine = F.cosine_similarity(hidden, sink[:, None], dim=-1)
-                others = self.token_mask.clone()
-                others[torch.arange(len(hidden)), first] = False
-                self.similarities.append(cosine[others].square().mean())
-            return forward(*args, **kwargs)
-
-        return note_similarity
+    def _note_similarity(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        if self.token_mask is not None:
+            hidden = (args[0] if args else kwargs["hidden_states"]).float()
+            first = self.token_mask.int().argmax(dim=1)  # (B,)
+            sink = hidden[torch.arange(len(hidden)), first]
+            cosine = F.cosine_similarity(hidden, sink[:, None], dim=-1)
+            others = self.token_mask.clone()
+            others[torch.arange(len(hidden)), first] = False
+            self.similarities.append(cosine[others].square().mean())
+        return forward(*args, **kwargs)
 
     def balance_loss(self) -> torch.Tensor:
         """The balance loss and the weighed similarity of the recorded pass."""
