@@ -123,6 +123,11 @@ def test_cluster_gives_results_in_order_and_names_a_failure(cluster):
         map_items(partial(square_but, bad=7), range(20), desc="squares", cluster=cluster)
 
 
+def test_workers_of_a_cluster_compute_in_one_thread(cluster, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert map_items(threads_of, range(2), cluster=cluster) == [(["1", "1", "1"], 1)] * 2
+
+
 def test_an_item_that_ends_workers_of_a_cluster_is_found(cluster, tmp_path):
     """Those that its workers had beside it are done again alone, and not blamed."""
     import dask

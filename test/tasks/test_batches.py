@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from mome.tasks.batches import RandomTies
 from mome.tasks.config import parse
 
@@ -26,7 +28,8 @@ def test_equally_long_utterances_change_places_and_nothing_else():
     assert {f"u{n:02d}" for n in range(20)} <= set(partners)
 
 
-def test_the_task_trains_on_them_and_validates_in_order(tmp_path):
+@pytest.mark.parametrize("kind", ["sorted", "length"])  # as mini_av's and GRID's, and as LRS'
+def test_the_task_trains_on_them_and_validates_in_order(tmp_path, kind):
     from mome.tasks.avsr import AVSRTask
 
     folder = tmp_path / "set"
@@ -37,7 +40,9 @@ def test_the_task_trains_on_them_and_validates_in_order(tmp_path):
         (folder / file).write_text("".join(f"{name} {value}\n" for name in names))
     (folder / "lip.scp").write_text("".join(f"{name} {name}.mp4\n" for name in names))
     arguments = ["--train_data", str(folder), "--valid_data", str(folder), "--tasks", "vsr"]
-    args = parse([*arguments, "--batch_type", "sorted", "--batch_size", "4"])
+    # By length as well, a batch has some utterances and not all of them.
+    arguments += ["--batch_bins", "300", "--valid_batch_bins", "300"]
+    args = parse([*arguments, "--batch_type", kind, "--batch_size", "4"])
     args.preprocessor_conf = {}
     args.use_preprocessor = False
     drawn = {}
@@ -45,6 +50,7 @@ def test_the_task_trains_on_them_and_validates_in_order(tmp_path):
         options = AVSRTask.build_iter_options(args, _OneProcess, mode)
         factory = AVSRTask.build_sequence_iter_factory(args, options, mode)
         drawn[mode] = [factory.sampler.generate(seed) for seed in (0, 1)]
+    assert all(1 < len(batch) < 12 for epoch in drawn["train"] for batch in epoch)
     assert drawn["train"][0] != drawn["train"][1]
     assert drawn["valid"][0] == drawn["valid"][1]
 
