@@ -7,10 +7,11 @@ Reads <decode>/split<n>/<i>/<task>/<set>/<rate pair>/{text,decode.json} of every
 import json
 from pathlib import Path
 
-from mome.common.command import in_one_line, parser_for
+from mome.common.command import in_one_line, parser_for, start_log
 from mome.common.json_files import read_json
 from mome.common.marks import differences
 from mome.data.kaldi import read_scp, write_scp, write_text
+from mome.tasks.transcript_length import warn_if_cut
 
 
 def merge(folders: list[Path], output: Path) -> int:
@@ -47,6 +48,10 @@ def merge(folders: list[Path], output: Path) -> int:
         "unfinished": sum(part.get("unfinished", 0) for part in settings),
         "command": settings[0]["command"].replace(" --part 1/", " --part JOB/"),
     }
+    # The jobs have said it of their parts, in their logs, which nobody reads.
+    condition = f"{output.parent.name} {output.parent.parent.name} {output.name}"
+    limit = merged["settings"]["max_new_tokens"]
+    warn_if_cut(condition, merged["unfinished"], len(texts), limit)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "decode.json", json.dumps(merged, indent=2) + "\n")
     write_scp(output / "text", texts)
@@ -60,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--decode", type=Path, required=True, help="e.g. exp/mome/decode")
     parser.add_argument("--nj", type=int, required=True, help="number of parts")
     args = parser.parse_args(argv)
+    start_log()
     parts = [args.decode / f"split{args.nj}" / str(number + 1) for number in range(args.nj)]
     names = {path.parent.relative_to(part) for part in parts for path in part.glob("*/*/*/text")}
     for name in sorted(names):

@@ -23,18 +23,12 @@ from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.data_folders import STREAMS, streams_of
 from mome.tasks.extensions import import_modules
+from mome.tasks.transcript_length import warn_if_cut
 
 with extra("mome-decode"):
     from espnet2.train.dataset import ESPnetDataset
 
     from mome.tasks.avsr import AVSRTask, load_model
-
-UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
-
-
-def are_cut(unfinished: int, count: int) -> bool:
-    """Whether so many of a set's transcripts are without an end that it must be said."""
-    return unfinished > UNFINISHED * count
 
 
 def batches_of(data: Path, args: argparse.Namespace) -> list[list[str]]:
@@ -162,11 +156,7 @@ def decode_sets(
         bar.clear()
         logging.info("%s: %d task pairs in %.1f s", data.name, len(task_pairs), seconds)
         for each, texts in results.items():
-            if are_cut(unfinished[each], len(texts)):
-                logging.warning(
-                    "%s %s: %d of %d transcripts do not end within --max_new_tokens %d",
-                    *(data.name, each, unfinished[each], len(texts), args.max_new_tokens),
-                )
+            warn_if_cut(f"{data.name} {each}", unfinished[each], len(texts), args.max_new_tokens)
             folder = output / each.task / data.name / str(each.pair)
             folder.mkdir(parents=True, exist_ok=True)
             how = {

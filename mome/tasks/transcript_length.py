@@ -1,4 +1,4 @@
-"""How many tokens a transcript may have where nothing else is said."""
+"""How many tokens a transcript may have where nothing else is said, and whether that sufficed."""
 
 import logging
 import math
@@ -12,6 +12,7 @@ from mome.pretrained.hub import load
 
 LEAST = 32  # tokens, the paper's limit
 LONGER = 1.25  # than in training, transcripts may be
+UNFINISHED = 0.01  # share of transcripts without an end above which there is a warning
 
 
 def longest_allowed(texts: Iterable[str], tokenizer: Any) -> int:
@@ -28,6 +29,26 @@ def longest_allowed(texts: Iterable[str], tokenizer: Any) -> int:
     ids = tokenizer(spoken, add_special_tokens=False)["input_ids"] if spoken else []
     longest = max(map(len, ids), default=0)
     return max(LEAST, math.ceil(LONGER * (longest + 1)))
+
+
+def are_cut(unfinished: int, count: int) -> bool:
+    """Whether so many of a set's transcripts are without an end that it must be said."""
+    return unfinished > UNFINISHED * count
+
+
+def warn_if_cut(condition: str, unfinished: int, count: int, limit: int) -> None:
+    """Say that the limit of tokens has cut off transcripts, if these are many.
+
+    Args:
+        condition: set, task and rate pair.
+        unfinished: how many of ``count`` transcripts have no end.
+        limit: ``--max_new_tokens`` of decoding.
+    """
+    if are_cut(unfinished, count):
+        logging.warning(
+            "%s: %d of %d transcripts do not end within --max_new_tokens %d",
+            *(condition, unfinished, count, limit),
+        )
 
 
 def default_max_new_tokens(config: Mapping[str, Any]) -> int:

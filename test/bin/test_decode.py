@@ -21,7 +21,7 @@ from mome.data.audio import write_flac
 from mome.data.kaldi import write_scp
 from mome.models.avsr import AVSRModel
 from mome.tasks import decoding
-from mome.tasks.decoding import are_cut
+from mome.tasks.transcript_length import are_cut
 
 SETTINGS = {"weights": "0" * 64, "beam": 2, "max_new_tokens": 8, "length_penalty": 0.0}
 COPY = sets.noisy("test", "babble", 0)
@@ -169,7 +169,7 @@ def test_utterances_of_which_the_llm_knows_no_probability_are_named(
         decode_main(list(map(str, options)))
 
 
-def test_parts_are_merged_if_their_settings_agree(tmp_path):
+def test_parts_are_merged_if_their_settings_agree(tmp_path, caplog):
     (tmp_path / "text").write_text("a x\nb y\n")
     parts = [
         decoded(tmp_path / f"split2/{n}/avsr/test/a4", tmp_path, text, **changes)
@@ -177,8 +177,11 @@ def test_parts_are_merged_if_their_settings_agree(tmp_path):
     ]
     with pytest.raises(ValueError, match="was decoded with other settings than"):
         merge([parts[0], parts[2]], tmp_path / "bad")
-    assert merge(parts[:2], tmp_path / "merged") == 2
-    how = json.loads((tmp_path / "merged/decode.json").read_text())
+    assert merge(parts[:2], tmp_path / "avsr/test/a4") == 2
+    # One of each part was cut, which the jobs have said in their logs alone.
+    said = "test avsr a4: 2 of 2 transcripts do not end within --max_new_tokens 8"
+    assert said in caplog.text
+    how = json.loads((tmp_path / "avsr/test/a4/decode.json").read_text())
     assert how["settings"]["beam"] == 2
     assert how["seconds"] == 2.0
     assert how["unfinished"] == 2
