@@ -208,6 +208,8 @@ def make_clip(
         num_frames = len(crop)
         check_lit(crop, clip.crop)
     wanted = clip.span[1] - clip.span[0] if clip.span else num_frames
+    if clip.crop and not clip.span and not clip.audio_output:
+        check_length(num_frames, clip, settings.tolerance)  # with sound, that tells
     # A crop of another segment may be about as long: only what has its very frames is this one's.
     allowed = 1 if clip.crop else settings.tolerance * LIP_RATE
     if clip.lips_output and abs(num_frames - wanted) > allowed:
@@ -222,6 +224,21 @@ def make_clip(
             num_frames = wanted or max(1, round(len(audio) / SAMPLES_PER_FRAME))
         audio = fit_audio(audio, num_frames, clip, settings.tolerance)
     return Made(num_frames, audio, lips, detector)
+
+
+def check_length(num_frames: int, clip: Clip, tolerance: float) -> None:
+    """See that a crop made elsewhere is as long as its video, if that is there and can be read.
+
+    Raises:
+        MediaError: if they differ by more than the tolerance.
+    """
+    try:
+        seconds = video_info(clip.video).seconds
+    except (MediaError, FileNotFoundError):
+        return
+    if seconds and abs(num_frames / LIP_RATE - seconds) > tolerance:
+        counts = f"{num_frames} frames for a video of {seconds:.2f} s; see its frame rate"
+        raise MediaError(clip.crop or clip.video, counts)
 
 
 def check_lit(crop: np.ndarray, path: str) -> None:

@@ -349,6 +349,16 @@ def test_crops_made_elsewhere_in_colour_or_of_another_size_or_rate(tmp_path, cor
     assert "0.48 s and 0.24 s; see its frame rate" in excluded["anna_00002"]
     assert "crops/anna_00002.mp4" in excluded["anna_00002"]
     assert "crops/bert_00001.mp4: 88x88 pixels, not a crop of 96x96" in excluded["bert_00001"]
+    # Where no sound is asked for, it is the video that tells, if there is one.
+    lost = read_scp(corpus / "video.scp") | {"carl_faceless": str(tmp_path / "lost.mp4")}
+    for name in ("text", "utt2spk"):
+        write_scp(tmp_path / "data" / name, read_scp(corpus / name))
+    write_scp(tmp_path / "data/video.scp", lost)
+    options = ["--lip_dir", lip_dir, "--streams", "video", "--max_excluded", "0.9"]
+    prepare(tmp_path / "data", tmp_path / "mute", *options)
+    assert set(read_scp(tmp_path / "mute/lip.scp")) == {"anna_00001", "carl_faceless"}
+    reason = read_scp(tmp_path / "mute/excluded")["anna_00002"]
+    assert reason.endswith("anna_00002.mp4: 6 frames for a video of 0.48 s; see its frame rate")
 
 
 @pytest.fixture(scope="module")
