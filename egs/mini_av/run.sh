@@ -6,12 +6,13 @@
 #   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 preset=full
 # shellcheck disable=SC2034
 own_options="preset"
 # shellcheck source=utils/own_options.sh
-. ../../utils/own_options.sh
+. "${recipe}/../../utils/own_options.sh"
+cd "${recipe}"
 downloads=${MOME_DOWNLOADS:-$(cd ../.. && pwd)/downloads}
 
 options=(

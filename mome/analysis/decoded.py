@@ -18,7 +18,7 @@ REMEDY = "remove it, run stage 5 again"  # of files that cannot be read
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of programs that read transcripts: which model's, and where the references are."""
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--dump", type=Path, required=True)
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the prepared sets")
     parser.add_argument("--decode_tag", default="", help="of a further decoding of the model")
 
 

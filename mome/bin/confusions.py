@@ -110,7 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     """Print the tables or write them to a file."""
     parser = parser_for(__doc__)
     add_arguments(parser)
-    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--task", choices=TASKS, required=True, help="the task whose transcripts are looked at"
+    )
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
     parser.add_argument("--rates", nargs="+", default=[], help="rate pairs; default: all decoded")
     parser.add_argument("--top", type=int, default=30, help="confusions shown of each rate pair")

@@ -101,9 +101,16 @@ def main(argv: list[str] | None = None) -> None:
     """Fetch and convert what is missing."""
     default = os.environ.get("MOME_DOWNLOADS", "downloads")
     parser = parser_for(__doc__)
-    parser.add_argument("--downloads", type=Path, default=Path(default))
+    parser.add_argument(
+        "--downloads",
+        type=Path,
+        default=Path(default),
+        help="folder for them; default: $MOME_DOWNLOADS or ./downloads",
+    )
     known = sorted(PACKAGES)
-    parser.add_argument("--only", nargs="+", choices=known, default=known)
+    parser.add_argument(
+        "--only", nargs="+", choices=known, default=known, help="these parts; default: all"
+    )
     args = parser.parse_args(argv)
     failures, there = [], []
     for name in args.only:

@@ -46,9 +46,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     add_crop_arguments(parser)
-    parser.add_argument("--task", default="avsr", choices=TASKS)
+    parser.add_argument(
+        "--task", default="avsr", choices=TASKS, help="the task that is read; default: avsr"
+    )
     parser.add_argument("--valid_set", default="valid", help="chooses the threshold")
-    parser.add_argument("--test_sets", nargs="+", default=["test"])
+    parser.add_argument("--test_sets", nargs="+", default=["test"], help="default: test")
     parser.add_argument("--beam", type=int, default=1, help="1 is greedy")
     parser.add_argument("--output", type=Path, required=True, help=".json; the picture is .png")
     return parser.parse_args(argv)

@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     add_crop_arguments(parser)
-    parser.add_argument("--set", default="test")
+    parser.add_argument("--set", default="test", help="the set that is read; default: test")
     parser.add_argument("--max_clips", type=int, default=100, help="of the set")
     return parser.parse_args(argv)
 

@@ -46,7 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--expdir", type=Path, required=True, help="folder of the model")
     parser.add_argument("--weights", default="valid.acc.best.pth", help="checkpoint in it")
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--train_set", default="train")
+    parser.add_argument(
+        "--train_set", default="train", help="its lengths and how its lips were cut"
+    )
     parser.add_argument("--valid_set", default="valid", help="measured on, and calibrated by")
     parser.add_argument("--max_clips", type=int, default=200, help="of the validation set")
     parser.add_argument("--trained_on", required=True, help="the data, in words, for its users")

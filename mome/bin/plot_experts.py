@@ -26,8 +26,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     add_crop_arguments(parser)
-    parser.add_argument("--set", default="test")
-    parser.add_argument("--task", default="avsr", choices=TASKS)
+    parser.add_argument("--set", default="test", help="the set that is read; default: test")
+    parser.add_argument(
+        "--task", default="avsr", choices=TASKS, help="the task that is read; default: avsr"
+    )
     parser.add_argument("--max_clips", type=int, default=48, help="of the set")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     return parser.parse_args(argv)

@@ -22,7 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     add_crop_arguments(parser)
-    parser.add_argument("--set", default="test")
+    parser.add_argument("--set", default="test", help="default: test")
     parser.add_argument("--utterance", help="its id; default: the first of the set")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     return parser.parse_args(argv)

@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="set of stage 2, not of a test")
     parser.add_argument("--keep", type=int, required=True, help="routed experts of each layer")
     parser.add_argument("--output", type=Path, required=True, help="folder of the smaller model")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=8, help="clips at once")
     return parser.parse_args(argv)
 
 

@@ -90,17 +90,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     parser.add_argument("--recipe", type=Path, default=Path(), help="folder of run.sh")
-    parser.add_argument("--list", type=Path, default=Path("conf/experiments.yaml"))
-    parser.add_argument("--train_config", type=Path, default=Path("conf/train.yaml"))
+    parser.add_argument(
+        "--list",
+        type=Path,
+        default=Path("conf/experiments.yaml"),
+        help="the list; default: conf/experiments.yaml",
+    )
+    parser.add_argument(
+        "--train_config",
+        type=Path,
+        default=Path("conf/train.yaml"),
+        help="what all trainings begin from; default: conf/train.yaml",
+    )
     parser.add_argument("--only", nargs="+", default=[], help="names of experiments; default: all")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[], help="of the list; default: all"
     )
     parser.add_argument("--hours", type=float, default=8.0, help="budget of this call")
     parser.add_argument("--jobs", type=int, default=1, help="trainings or decodings side by side")
-    parser.add_argument("--expdir", type=Path, default=Path("exp"))
-    parser.add_argument("--dumpdir", type=Path, default=Path("dump"))
-    parser.add_argument("--report_only", choices=("true", "false"), default="false")
+    parser.add_argument("--expdir", type=Path, default=Path("exp"), help="default: exp")
+    parser.add_argument("--dumpdir", type=Path, default=Path("dump"), help="default: dump")
+    parser.add_argument(
+        "--report_only",
+        choices=("true", "false"),
+        default="false",
+        help="true: only write the tables of what is there",
+    )
     parser.add_argument("run_opts", nargs="*", help="after --: options of run.sh")
     args = parser.parse_args(argv)
     if args.jobs < 1:

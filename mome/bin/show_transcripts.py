@@ -217,11 +217,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--set", default="test", help="a test set or a copy of one")
     parser.add_argument("--conditions", nargs="+", required=True, help='e.g. "vsr v2" "avsr a4_v2"')
     parser.add_argument("--output", type=Path, required=True, help="e.g. transcripts.png")
-    parser.add_argument("--title", default="")
+    parser.add_argument("--title", default="", help="a line above all")
     parser.add_argument("--utterances", nargs="+", default=[], help="default: drawn at random")
     parser.add_argument("--rows", type=int, default=4, help="utterances drawn")
     parser.add_argument("--columns", type=int, default=8, help="crops of each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
     args = parser.parse_args(argv)
     conditions = [parse_condition(text) for text in args.conditions]
     if min(args.rows, args.columns) < 1:

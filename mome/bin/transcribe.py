@@ -55,7 +55,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     defaults = Options()
     parser = parser_for(__doc__)
-    parser.add_argument("recordings", nargs="+", metavar="RECORDING")
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        metavar="RECORDING",
+        help="file, folder of files, or - for standard input",
+    )
     parser.add_argument("--model", type=Path, required=True, help="packed model, folder or .zip")
     parser.add_argument(
         "--task",
@@ -79,7 +84,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="read at the coarsest rates first, and what is less sure than this again at --rates",
     )
     parser.add_argument("--beam", type=int, default=defaults.beam, help="1 is greedy")
-    parser.add_argument("--batch_size", type=int, default=defaults.batch_size)
+    parser.add_argument(
+        "--batch_size", type=int, default=defaults.batch_size, help="parts read at once"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--max_seconds", type=float, help="longest part; default: a quarter more than in training"
@@ -93,7 +100,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="longest transcript of a part; default: a quarter more than in training, at least 64",
     )
     add_model_arguments(parser)
-    parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["txt"])
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=list(FORMATS),
+        default=["txt"],
+        help="of transcripts; default: txt",
+    )
     parser.add_argument(
         "--doubtful",
         choices=get_args(Handling),

@@ -126,6 +126,20 @@ def test_options_are_listed_with_their_comments(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("recipe", ["grid", "lrs2", "lrs3", "mini_av"])
+def test_a_recipe_explains_itself_wherever_it_is_called(recipe):
+    """By a relative path as well, though it goes into its own folder."""
+    root = UTILS.parent
+    for folder, script in ((root, f"egs/{recipe}/run.sh"), (root / "egs" / recipe, "./run.sh")):
+        result = subprocess.run(
+            [script, "--help"], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "stage 5" in result.stdout
+        head = result.stdout.partition("# The one driver")[0]
+        assert "./run.sh " in head
+
+
 OWN = f"""
 # Head of the recipe.
 set -euo pipefail
