@@ -227,11 +227,11 @@ def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]
         if len(videos) == len(texts) == 1 and not flaw:
             clips.append(Clip(part, speaker, number, videos[0], texts[0]))
             continue
-        if flaw:
-            reason = f"its name {flaw}; rename it"
-        elif several := next((paths for paths in (videos, texts) if len(paths) > 1), None):
+        if several := next((paths for paths in (videos, texts) if len(paths) > 1), None):
             names = " and ".join(map(str, several))
             reason = f"{names}: two files for one; remove or rename one of them"
+        elif videos and texts:
+            reason = f"its name {flaw}; rename it"
         else:
             reason = "mp4 without txt" if videos else "txt without mp4"
         odd.append((f"{part}/{speaker}/{number}", reason))

@@ -195,6 +195,30 @@ def test_splits(tmp_path):
         grid.main([*command, str(tmp_path / "x"), "--split", "overlapped"])
 
 
+def test_clips_in_capitals_are_read_and_no_name_ends_the_stage(tmp_path):
+    folder = corpus_of(tmp_path / "grid", clips=4) / "s3"
+    (folder / "bbaazn.mpg").rename(folder / "BBAAZN.MPG")
+    (folder / "BBAAZP.MPG").touch()
+    (folder / os.fsdecode(b"caf\xe9.mpg")).touch()
+    command = ["prepare", "--corpus", str(tmp_path / "grid"), "--num_valid", "1"]
+    grid.main([*command, "--out", str(tmp_path / "data"), "--speakers", "1", "3"])
+    sets = [tmp_path / "data" / name for name in ("train", "valid", "test")]
+    assert all(validate_data_dir(path) == [] for path in sets)
+    videos = read_scp(sets[0] / "video.scp") | read_scp(sets[1] / "video.scp")
+    files = {name: Path(video).name for name, video in videos.items()}
+    # Of two of one name, the first in the order of bytes is taken.
+    assert files == {
+        "s03_bbaaza": "bbaaza.mpg",
+        "s03_bbaazn": "BBAAZN.MPG",
+        "s03_bbaazp": "BBAAZP.MPG",
+        "s03_bbaazs": "bbaazs.mpg",
+    }
+    excluded = read_scp(sets[0] / "excluded")
+    assert list(excluded) == ["s03_bbaazp", "s03_caf\\udce9"]
+    assert excluded["s03_bbaazp"].endswith("BBAAZP.MPG; rename or remove one of them")
+    assert excluded["s03_caf\\udce9"].endswith("spells no sentence of GRID")
+
+
 def test_speakers_that_are_missing_are_counted_or_asked_for(tmp_path, capsys):
     corpus = corpus_of(tmp_path / "grid", clips=4)
     for number in (4, 20):

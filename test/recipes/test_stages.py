@@ -130,6 +130,27 @@ def test_names_that_would_break_the_order_of_the_templates_ids(tmp_path):
     assert excluded["anna_maria-1"].endswith(f"as that of {corpus}/train/anna maria; rename one")
 
 
+def test_names_in_capitals_are_read_by_the_template(tmp_path):
+    """As old cameras give them."""
+    files = ("2.MP4", "2.TXT", "3.mp4", "3.txt")
+    for name in ("train", "valid", "test"):
+        for file in (*files, "ALONE.TXT") if name == "train" else files:
+            path = tmp_path / "corpus" / name / "anna" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("PLACE RED")
+    prepare = runpy.run_path(str(TEMPLATE / "recipe/local/data.py"))["prepare"]
+    limits = {"max_excluded": 0.7, "test_max_excluded": 0.0}
+    corpus, out = tmp_path / "corpus", tmp_path / "data"
+    prepare(argparse.Namespace(corpus=corpus, out=out, nj=1, **limits))
+    for name in ("train", "valid", "test"):
+        assert validate_data_dir(out / name) == []
+        assert list(read_scp(out / name / "text")) == ["anna-2", "anna-3"]
+    excluded = read_scp(out / "train/excluded")
+    assert {name: reason.rpartition(": ")[2] for name, reason in excluded.items()} == {
+        "ALONE": "no video beside it"
+    }
+
+
 def test_changed_data_are_seen(recipe):
     """A list of stage 1 that names another file: stage 2 is another one, and its result too."""
     run(recipe, *STAGES)

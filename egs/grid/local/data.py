@@ -134,17 +134,23 @@ def prepare(args: argparse.Namespace) -> None:
     for number in found:
         folder = args.corpus / f"s{number}"
         speaker = f"s{number:02d}"  # equally long, so that speakers and utterances sort alike
-        words = {}
-        for path in sorted(folder.glob("*.mpg")):
+        words: dict[str, str] = {}
+        clips: dict[str, Path] = {}
+        # Copies by other systems have names in capitals.
+        for path in sorted(path for path in folder.glob("*") if path.suffix.lower() == ".mpg"):
+            code = path.stem.lower()
             try:
-                words[path.stem] = sentence(path.stem)
+                if code in clips:
+                    raise ValueError(f"{code} is {clips[code]}; rename or remove one of them")
+                words[code] = sentence(code)
+                clips[code] = path
             except ValueError as error:
                 tested = args.split == "unseen" and number in UNSEEN
                 name = f"{speaker}_{path.stem}".replace(" ", "_")
                 excluded["test" if tested else "train"].append((name, f"{path}: {error}"))
         for code, name in split_of(sorted(words), number, args).items():
             row = {
-                "video.scp": str(folder / f"{code}.mpg"),
+                "video.scp": str(clips[code]),
                 "text": words[code],
                 "utt2spk": speaker,
             }

@@ -17,7 +17,8 @@ SETS = ("train", "valid", "test")
 
 def read_words(video: Path) -> tuple[str, str]:
     """What is said in a clip, and why it cannot be used; one of them is empty."""
-    text = video.with_suffix(".txt")
+    texts = [video.with_suffix(suffix) for suffix in (".txt", ".TXT")]
+    text = next((path for path in texts if path.is_file()), texts[0])
     if not text.is_file():
         return "", f"{text} does not exist"
     try:
@@ -58,7 +59,8 @@ def utterances(
         else:
             found[utterance] = (speaker, video, words)
     stems = {video.with_suffix("") for video in videos}
-    alone = [path for path in files if path.suffix == ".txt" and path.with_suffix("") not in stems]
+    texts = [path for path in files if path.suffix.lower() == ".txt"]
+    alone = [path for path in texts if path.with_suffix("") not in stems]
     excluded += [(path.stem.replace(" ", "_"), f"{path}: no video beside it") for path in alone]
     return found, excluded
 
