@@ -11,6 +11,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask,
 
 type Mask = torch.Tensor | dict[str, torch.Tensor]
 
+# What configurations call the number of tokens that a layer chooses among the columns it sees, of
+# which a tree has more than a prompt.
+CHOSEN = ("keep_window_size", "index_topk", "index_topk_blocks")
 # Kinds of layers that attend to tokens, by whichever mask they are given, and keep all of them.
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -43,8 +46,19 @@ def windows_of(lm: PreTrainedModel) -> dict[str, int | None] | int | None:
             "columns of a tree of prompts are no distances. Take an LM with positions that are "
             "given to it (docs/llms.md)"
         )
+    if chosen := [name for name in CHOSEN if getattr(config, name, None)]:
+        raise ValueError(
+            f"{type(lm).__name__} attends to {chosen[0]} tokens that it chooses among the columns, "
+            "which in a tree of prompts are of other branches, too. Take an LM that attends to all "
+            "tokens or to a window of them (docs/llms.md)"
+        )
     # A configuration keeps whatever it is given; the class says whether the LM asks for it.
     window = getattr(config, "sliding_window", None) if has_windows(lm) else None
+    if window is None and SLIDING in kinds:
+        raise ValueError(
+            f"{type(lm).__name__} has layers that see a window of tokens, but its configuration "
+            "does not say by sliding_window how large it is. Take an LM that does (docs/llms.md)"
+        )
     if window is None or (kinds and SLIDING not in kinds):
         return None
     if not kinds:

@@ -87,6 +87,9 @@ def test_without_windows_the_mask_is_handed_on_as_it_is():
             "local",
         ),
         ("falcon", {"alibi": True, "head_dim": None}, "ALiBi"),
+        # The trial's few tokens fit into these windows.
+        ("modernbert-decoder", {"cls_token_id": 0, "sep_token_id": 1, "pad_token_id": 1}, "window"),
+        ("doge", {}, "keep_window_size tokens"),
     ],
 )
 def test_layers_that_no_mask_describes_are_refused(name, changes, reason):
