@@ -84,6 +84,9 @@ class Projector(nn.Module):
         return self.layers(tokens.float())
 
 
+WINDOWS = 128  # whose products with all embeddings are held at once
+
+
 class EmbeddingReadout(nn.Module):
     """Say what a projector gives in the LLM's own embeddings, the only tokens a frozen LLM knows.
 
@@ -112,23 +115,36 @@ class EmbeddingReadout(nn.Module):
         products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
         return torch.cat(products, dim=-1).log_softmax(-1)
 
-    def log_probs_of(
-        self, tokens: torch.Tensor, embeddings: torch.Tensor, ids: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-posteriors (T, 1 + L) of blank and of the embeddings ``ids`` (L,), by tokens (T, D).
+    def log_total(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Log of what `log_probs` divides by, (N, 1), for tokens (N, D) and embeddings (K, D).
 
-        They are those of `log_probs`, for which a table of 16 bits is neither copied nor multiplied
-        in float32: of the sum over all embeddings (K, D) only the largest terms are, and those that
-        are asked for. What the others add, which are many and small, is rounded.
+        A table of 16 bits is neither copied nor multiplied in float32: only the largest terms of
+        the sum are. What the others add, which are many and small, is rounded. Some windows at a
+        time, as all products of a batch take much memory.
+        """
+        totals = []
+        for scaled in (self.scale * tokens).split(WINDOWS):
+            products = F.linear(scaled.to(embeddings.dtype), embeddings)
+            near = products.topk(min(self.top, len(embeddings)), dim=-1).indices
+            large = (embeddings[near].float() @ scaled[..., None])[..., 0]
+            small = products.scatter_(-1, near, -torch.inf).float().logsumexp(-1, keepdim=True)
+            terms = torch.cat([F.linear(scaled, self.blank), large, small], dim=-1)
+            totals.append(terms.logsumexp(-1, keepdim=True))
+        return torch.cat(totals)
+
+    def log_probs_of(
+        self, tokens: torch.Tensor, embeddings: torch.Tensor, total: torch.Tensor
+    ) -> torch.Tensor:
+        """What `log_probs` gives for blank and some embeddings (L, D) alone: (N, 1 + L).
+
+        Args:
+            tokens: (N, D).
+            embeddings: (L, D), those that are asked for.
+            total: (N, 1) of `log_total` for these tokens and all embeddings.
         """
         scaled = self.scale * tokens
-        products = F.linear(scaled.to(embeddings.dtype), embeddings)
-        near = products.topk(min(self.top, len(embeddings)), dim=-1).indices
-        large = (embeddings[near].float() @ scaled[..., None])[..., 0]
-        small = products.scatter(-1, near, -torch.inf).float().logsumexp(-1, keepdim=True)
-        blank = F.linear(scaled, self.blank)
-        total = torch.cat([blank, large, small], dim=-1).logsumexp(-1, keepdim=True)
-        return torch.cat([blank, F.linear(scaled, embeddings[ids].float())], dim=-1) - total
+        products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
+        return torch.cat(products, dim=-1) - total
 
     def forward(self, tokens: torch.Tensor, embeddings: nn.Embedding) -> torch.Tensor:
         """Read out tokens (B, T, D) through the LLM's embeddings (V, D): (B, T, D).

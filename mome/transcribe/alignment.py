@@ -60,14 +60,14 @@ def align_rate(
     assert model.readout is not None, "only a readout has posteriors"
     window = model.window_seconds(kind, rate)
     vocabulary = model.decoder.vocabulary()
+    tokens, lengths = model.project(features, kind, rate)
+    rows = [row[:length] for row, length in zip(tokens, lengths.tolist(), strict=True)]
+    totals = model.readout.log_total(torch.cat(rows), vocabulary).split(list(map(len, rows)))
     aligned = []
-    # One after the other: the posteriors of a batch's windows take much memory.
-    for tokens, length, transcript in zip(
-        *model.project(features, kind, rate), transcripts, strict=True
-    ):
-        wanted = torch.tensor(transcript, dtype=torch.long, device=tokens.device)
+    for row, total, transcript in zip(rows, totals, transcripts, strict=True):
+        wanted = torch.tensor(transcript, dtype=torch.long, device=row.device)
         ids, labels = wanted.unique(return_inverse=True)
-        log_probs = model.readout.log_probs_of(tokens[:length], vocabulary, ids)
+        log_probs = model.readout.log_probs_of(row, vocabulary[ids], total)
         aligned.append(align(log_probs.cpu(), (labels + 1).tolist(), window))
     return aligned
 
