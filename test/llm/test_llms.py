@@ -225,8 +225,9 @@ def test_the_trial_leaves_random_numbers_and_the_lm_as_they_are(folder_of, dtype
 
 
 def test_on_the_meta_device_only_the_configuration_is_looked_at(folder_of):
+    config = AutoConfig.from_pretrained(folder_of("llama"))
     with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder_of("llama")))
+        lm = AutoModelForCausalLM.from_config(config)
         trial.check_reads_trees(lm)
         lm.config.layer_types = ["full_attention", "linear_attention"]
         with pytest.raises(ValueError, match="linear_attention"):
