@@ -83,7 +83,8 @@ class Adapter(nn.Module):
             RuntimeError: if another adapter has wrapped the same modules since, before anything
                 is changed: detach that one first.
         """
-        for wrapped in self.wrapped:
+        # Of a module that this adapter has wrapped twice, the last one is there.
+        for wrapped in {id(each.module): each for each in self.wrapped}.values():
             wrapped.check()
         while self.wrapped:
             self.wrapped.pop().restore()

@@ -28,7 +28,8 @@ active ones), as .png and .svg, to <expdir>/experiments now and then and at the 
 true does only that. An experiment that fails is left out from then on, and named at the end.
 What follows `--` are options of run.sh for all experiments, such as -- --snrs -5 --beam 1. Those of
 training, as in -- --train_opts "--decoder_conf gradient_checkpointing=true", and an experiment's
-own are given together. What changes no result, as this one, may change while trainings are there.
+own are given together. Options that change no result, as this one, may differ from those that the
+trainings were begun with.
 """
 
 import argparse
@@ -67,8 +68,8 @@ from mome.analysis.experiments import (
 from mome.common.atomic_files import write_bytes
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
+from mome.common.marks import MODULES, differences, read_mark
 from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
-from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
 from mome.tasks.config import command_settings, config_settings
 
@@ -151,7 +152,7 @@ def settings_of(training: Training, args: argparse.Namespace) -> dict[str, objec
 
 def is_option(setting: str) -> bool:
     """Whether a setting of `settings_of` is of the options that are given to run.sh."""
-    return setting == "run_opts" or setting.startswith("--")
+    return setting in ("run_opts", MODULES) or setting.startswith("--")
 
 
 def given_options(training: Training, args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -170,6 +171,8 @@ def given_train_opts(training: Training, args: argparse.Namespace) -> list[str]:
     for word, following in pairwise([*words, ""]):
         name, _, value = word.partition("=")
         key = (value or following).partition("=")[0]
+        if name in ("--optim_conf", "--model_conf") and key.startswith("{"):
+            raise ValueError(f'--train_opts "{name}": name single keys, as key=value')
         if clash := {name, f"{name} {key}"} & LISTED:
             raise ValueError(f'--train_opts "{min(clash)}" cannot be given: the list decides it')
     return words

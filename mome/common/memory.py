@@ -18,11 +18,12 @@ SIGNS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+# What is in those of a GPU.
+OF_GPUS = ("CUDA", "CUBLAS", "CUDNN")
 # What PyTorch says of a data loader's process that the system has killed.
 KILLED = "is killed by signal: Killed"
 # Against a lack of it where a model is loaded.
 WHERE_LOADED = "end what else uses it, or take another device or machine"
-
 
 # Bytes of a file that any machine has the memory for.
 SMALL = 1 << 26
@@ -54,9 +55,11 @@ def lacks_memory(error: BaseException) -> bool:
 def lacks_memory_for(error: BaseException, path: Path) -> bool:
     """Whether there is no memory left for what a file holds, by an error that reading it raised.
 
-    Of a small file such an error tells that it is damaged: a number in it asks for too much.
+    Of a small file such an error tells that it is damaged: a number in it asks for too much. Not so
+    one of a GPU, whose memory others may have taken.
     """
-    return lacks_memory(error) and path.stat().st_size > SMALL
+    large = path.stat().st_size > SMALL
+    return lacks_memory(error) and (large or any(sign in str(error) for sign in OF_GPUS))
 
 
 def is_of_killed(error: BaseException) -> bool:

@@ -207,8 +207,9 @@ def frames_of(chunk: Chunk, num_frames: int) -> tuple[int, int]:
 def find_clips(root: Path, part: str) -> tuple[list[Clip], list[tuple[str, str]]]:
     """All clips of ``<root>/<part>/<speaker>/``, and those that cannot be used with the reason.
 
-    Suffixes may be in capitals, as copies by other systems have them. Of files that lack their
-    counterpart or a name that can be written, or are there twice so, none is used.
+    Suffixes may be in capitals, as copies by other systems have them. Clips are left out whose
+    counterpart is missing, whose name cannot be written into a data folder, or of which there are
+    two files that differ in the case of the suffix.
 
     Raises:
         FileNotFoundError: if the folder does not exist or has no video.

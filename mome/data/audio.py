@@ -36,8 +36,9 @@ NO_SIZE = 0x7FFFF000
 # The length that libsndfile gives FLAC whose header has none, as such a writer leaves it; it cannot
 # read that to its end, and FFmpeg can.
 NO_LENGTH = 2**63 - 1
-# Samples that are read at once: the length in a damaged header would fill the memory.
-BLOCK = 1 << 20
+# Samples that are read at once where a header says more for each byte of the file than sound that
+# is not silent takes, as a damaged one does.
+BLOCK, MOST = 1 << 20, 8
 # Largest value that rounds to a 16-bit sample.
 FULL_SCALE = 32767 / 32768
 # Timestamps that are this many seconds away from where the samples before them end are only
@@ -218,14 +219,17 @@ def _read(path: str) -> tuple[np.ndarray, int]:
         try:
             with soundfile.SoundFile(path) as file:
                 if (announced := file.frames) < NO_LENGTH:
-                    rate, blocks = file.samplerate, [file.read(BLOCK, "float32")]
+                    rate = file.samplerate
+                    # At once, without another copy, if the file may hold as much as it says.
+                    likely = announced * file.channels <= MOST * Path(path).stat().st_size
+                    blocks = [file.read(announced if likely else BLOCK, "float32")]
                     while len(blocks[-1]):
                         blocks.append(file.read(BLOCK, "float32"))
                     notes = file.extra_info
         except soundfile.LibsndfileError as error:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
         if announced < NO_LENGTH:
-            samples = np.concatenate(blocks)
+            samples = blocks[0] if len(blocks) < 3 else np.concatenate(blocks)
             _check_whole(len(samples) / rate, announced / rate, notes, path)
             return samples, rate
     return _read_with_av(path)

@@ -106,8 +106,9 @@ def write_scp(path: str | Path, mapping: Mapping[str, object]) -> None:
         value = str(mapping[key]).replace(BYTE_ORDER_MARK, "")
         if not key or len(key.split()) != 1:
             raise ValueError(f"{path}: id {key!r} is empty or has blanks")
-        if flaw := flaw_of_name(key) or flaw_of_name(value):
-            raise ValueError(f"{path}: {key!r} or its value {flaw}")
+        for what, text in (("id", key), ("the value of", value)):
+            if flaw := flaw_of_name(text):
+                raise ValueError(f"{path}: {what} {key!r} {flaw}")
         lines.append(f"{key} {value}".rstrip(" \t") + "\n")
     write_text(path, "".join(lines))
 

@@ -390,7 +390,9 @@ def file_seconds(container: InputContainer, end: float = 0.0) -> float:
     """
     announced = (container.duration or 0) / av.time_base
     start = start_seconds(container)
-    if container.format.name == MATROSKA and max(start, end - MISSING[0]) < announced:
+    by_ffmpeg = container.metadata.get("ENCODER", "").startswith("Lavf")
+    is_end = by_ffmpeg and max(start, end - MISSING[0]) < announced
+    if container.format.name == MATROSKA and is_end:
         return announced - start
     return announced
 

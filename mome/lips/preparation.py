@@ -234,7 +234,7 @@ def check_length(num_frames: int, clip: Clip, tolerance: float) -> None:
     """
     try:
         seconds = video_info(clip.video).seconds
-    except (MediaError, FileNotFoundError):
+    except (MediaError, OSError):
         return
     if seconds and abs(num_frames / LIP_RATE - seconds) > tolerance:
         counts = f"{num_frames} frames for a video of {seconds:.2f} s; see its frame rate"

@@ -127,7 +127,10 @@ class EmbeddingReadout(nn.Module):
             products = F.linear(scaled.to(embeddings.dtype), embeddings)
             near = products.topk(min(self.top, len(embeddings)), dim=-1).indices
             large = (embeddings[near].float() @ scaled[..., None])[..., 0]
-            small = products.scatter_(-1, near, -torch.inf).float().logsumexp(-1, keepdim=True)
+            # No term is larger than those, which float16 may not hold.
+            bound = large.amax(-1, keepdim=True)
+            small = products.scatter_(-1, near, -torch.inf).float().clamp(max=bound)
+            small = small.logsumexp(-1, keepdim=True)
             terms = torch.cat([F.linear(scaled, self.blank), large, small], dim=-1)
             totals.append(terms.logsumexp(-1, keepdim=True))
         return torch.cat(totals)

@@ -244,7 +244,10 @@ def opened(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 names = set(FILES) & set(archive.namelist())
                 if any(archive.getinfo(name).compress_type not in COMPRESSIONS for name in names):
-                    raise zipfile.BadZipFile("compressed in a way that nobody packs a model in")
+                    raise PackedModelError(
+                        f"{path} is damaged, or compressed otherwise than mome-pack and zip do it: "
+                        f"get it anew, or unpack it and zip it again"
+                    )
                 held = sum(archive.getinfo(name).file_size for name in names)
                 if held > MOST_COMPRESSED * path.stat().st_size:
                     raise PackedModelError(

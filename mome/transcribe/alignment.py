@@ -58,6 +58,8 @@ def align_rate(
 ) -> list[list[Aligned] | None]:
     """When the tokens of transcripts are said by one modality at one rate; see `align_tokens`."""
     assert model.readout is not None, "only a readout has posteriors"
+    if not transcripts:
+        return []
     window = model.window_seconds(kind, rate)
     vocabulary = model.decoder.vocabulary()
     tokens, lengths = model.project(features, kind, rate)

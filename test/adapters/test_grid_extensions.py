@@ -17,7 +17,6 @@ SIZES = {"num_routed": 6, "num_shared": 1, "bottleneck": 2, "top_k": 2, "init": 
 @pytest.fixture(autouse=True)
 def recipe(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath / "egs" / "grid")
-    # What the module registers stays for the other tests of this process; its path does not.
     monkeypatch.setattr(sys, "path", [*sys.path])
     import_modules(["local.loss_free", "local.decorrelation"])
     assert {"mome_loss_free", "mome_decorrelated"} <= set(ADAPTERS)

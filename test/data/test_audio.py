@@ -174,6 +174,7 @@ def test_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path, length):
 
 def test_sound_is_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("mome.data.audio.BLOCK", 7001)
+    monkeypatch.setattr("mome.data.audio.MOST", 0)
     samples = np.stack([np.tile(tone(), 2), np.zeros(32000)], 1)
     soundfile.write(tmp_path / "a.wav", samples, 16000)
     assert np.abs(read_audio(tmp_path / "a.wav") - samples.mean(1)).max() < 1e-4

@@ -21,21 +21,25 @@ def packed(training, tmp_path_factory):
     return pack(training / "config.yaml", training / "model.pth", folder, info, "")
 
 
-def test_the_pass_confirms_just_what_greedy_search_says(packed, dump):
+def test_the_pass_confirms_just_what_greedy_search_says(packed, dump, monkeypatch):
     transcribe = Transcriber.load(packed)
-    transcribe.max_new_tokens = 200  # random weights take long to end
+    transcribe.max_new_tokens = 8
     clips, _ = read_clips(dump / "valid", 3, transcribe.model)
+    features = transcribe.encode(clips, "avsr")
+    some: set[bool] = set()
     for chosen in transcribe.model.task_pairs[:4]:
-        features = transcribe.encode(clips, "avsr")
+        # Random weights end nowhere: let a token that they say be the end.
+        monkeypatch.setattr(transcribe.model.decoder, "eos_id", -1)
+        (tokens, _), *_ = draft.search(transcribe, features, chosen)
+        monkeypatch.setattr(transcribe.model.decoder, "eos_id", tokens[4])
         found = draft.search(transcribe, features, chosen)
         said = [tokens for tokens, _ in found]
         ended = [finished for _, finished in found]
         assert draft.confirmed(transcribe.model, features, chosen, said) == ended
+        some |= {*ended}
         other = [[*tokens[:-1], (tokens[-1] + 1) % 50] if tokens else [1] for tokens in said]
         assert not any(draft.confirmed(transcribe.model, features, chosen, other))
-        shorter = [tokens[:-1] for tokens in said if tokens]
-        if len(shorter) == len(said):
-            assert not any(draft.confirmed(transcribe.model, features, chosen, shorter))
+    assert True in some
 
 
 def test_the_table(packed, dump, capsys):

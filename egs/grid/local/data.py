@@ -141,7 +141,7 @@ def prepare(args: argparse.Namespace) -> None:
             code = path.stem.lower()
             try:
                 if code in clips:
-                    raise ValueError(f"{code} is {clips[code]}; rename or remove one of them")
+                    raise ValueError(f"two files for one ({clips[code]}); remove one of them")
                 words[code] = sentence(code)
                 clips[code] = path
             except ValueError as error:

@@ -54,15 +54,16 @@ def confirmed(
 ) -> list[bool]:
     """Which drafts are what greedy search would say, by one pass of the LLM over all of them."""
     decoder = model.decoder
-    longest = max(1, *map(len, drafts))
-    ids = torch.zeros(len(drafts), longest, dtype=torch.long)
-    target = torch.full((len(drafts), longest + 1), -1)
-    for row, tokens in enumerate(drafts):
-        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        target[row, : len(tokens) + 1] = torch.tensor([*tokens, decoder.eos_id])
-    lengths = torch.tensor([len(tokens) for tokens in drafts])
-    valid = torch.arange(longest) < lengths[:, None]
     *nodes, prompt = model.prompts(features, [chosen])[0]
+    device = prompt.mask.device
+    longest = max(1, *map(len, drafts))
+    ids = torch.zeros(len(drafts), longest, dtype=torch.long, device=device)
+    target = torch.full((len(drafts), longest + 1), -1, device=device)
+    for row, tokens in enumerate(drafts):
+        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long, device=device)
+        target[row, : len(tokens) + 1] = torch.tensor([*tokens, decoder.eos_id], device=device)
+    lengths = torch.tensor([len(tokens) for tokens in drafts], device=device)
+    valid = torch.arange(longest, device=device) < lengths[:, None]
     start = prompt.mask.shape[1] - 1
     embeds = torch.cat([prompt.embeds, decoder.embed(ids)], dim=1)
     nodes.append(Node(embeds, torch.cat([prompt.mask, valid], dim=1), prompt.parent))
@@ -104,8 +105,8 @@ def measure(
         found = search(transcribe, features, chosen)
         seconds += np.diff([began, drafted, seen, time.perf_counter()])
         entropies += [entropy for entropy, _ in drafts]
-        said["draft"] += [model.tokenizer.decode(tokens) for _, tokens in drafts]
-        said["search"] += [model.tokenizer.decode(tokens) for tokens, _ in found]
+        for key, batch in (("draft", [t for _, t in drafts]), ("search", [t for t, _ in found])):
+            said[key] += [model.tokenizer.decode(t, skip_special_tokens=True) for t in batch]
     surest = np.argsort(entropies)[: len(clips) // 2]
     taken = list(said["search"])
     for place in surest:

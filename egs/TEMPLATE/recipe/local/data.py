@@ -17,10 +17,14 @@ SETS = ("train", "valid", "test")
 
 def read_words(video: Path) -> tuple[str, str]:
     """What is said in a clip, and why it cannot be used; one of them is empty."""
-    texts = [video.with_suffix(suffix) for suffix in (".txt", ".TXT")]
-    text = next((path for path in texts if path.is_file()), texts[0])
-    if not text.is_file():
-        return "", f"{text} does not exist"
+    named = [video.with_suffix(suffix) for suffix in (".txt", ".TXT")]
+    texts = [path for path in named if path.is_file()]
+    if not texts:
+        return "", f"{named[0]} does not exist"
+    text = texts[0]
+    # Where names differ in more than their case, these are one file.
+    if len(texts) > 1 and not texts[0].samefile(texts[1]):
+        return "", f"{text}: its text is there twice; remove one of them"
     try:
         words = " ".join(read_text(text).split())
     except (OSError, ValueError) as error:
