@@ -215,7 +215,7 @@ def test_clips_in_capitals_are_read_and_no_name_ends_the_stage(tmp_path):
     }
     excluded = read_scp(sets[0] / "excluded")
     assert list(excluded) == ["s03_bbaazp", "s03_caf\\udce9"]
-    assert excluded["s03_bbaazp"].endswith("BBAAZP.MPG; rename or remove one of them")
+    assert excluded["s03_bbaazp"].endswith("); remove or rename one of them")
     assert excluded["s03_caf\\udce9"].endswith("spells no sentence of GRID")
 
 

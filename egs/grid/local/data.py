@@ -141,7 +141,9 @@ def prepare(args: argparse.Namespace) -> None:
             code = path.stem.lower()
             try:
                 if code in clips:
-                    raise ValueError(f"two files for one ({clips[code]}); remove one of them")
+                    raise ValueError(
+                        f"two files for one ({clips[code]}); remove or rename one of them"
+                    )
                 words[code] = sentence(code)
                 clips[code] = path
             except ValueError as error:
