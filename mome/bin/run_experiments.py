@@ -58,6 +58,7 @@ from mome.analysis.experiments import (
     ExperimentList,
     Training,
     all_trainings,
+    is_begun,
     is_decoded,
     is_trained,
     left,
@@ -223,7 +224,7 @@ def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> 
     for training in trainings:
         folder = args.folder / training.name
         begun = (folder / "checkpoint.pth").is_file() or is_trained(folder)
-        if not begun or not (folder / "run.json").is_file():
+        if not begun or not is_begun(folder):
             continue
         before = read_run(folder)["settings"]
         now = settings_of(training, args)

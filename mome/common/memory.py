@@ -58,8 +58,9 @@ def lacks_memory_for(error: BaseException, path: Path) -> bool:
     Of a small file such an error tells that it is damaged: a number in it asks for too much. Not so
     one of a GPU, whose memory others may have taken.
     """
-    large = path.stat().st_size > SMALL
-    return lacks_memory(error) and (large or any(sign in str(error) for sign in OF_GPUS))
+    if not lacks_memory(error):
+        return False
+    return any(sign in str(error) for sign in OF_GPUS) or path.stat().st_size > SMALL
 
 
 def is_of_killed(error: BaseException) -> bool:

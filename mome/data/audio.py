@@ -133,15 +133,13 @@ def audio_seconds(path: str | Path) -> float:
             raise MediaError(path, f"corrupt audio ({error.error_string})") from error
         if info.frames < NO_LENGTH:
             return info.duration
-        samples, rate = _read(path)
-        return len(samples) / rate
-    if _is_ark(path):
-        samples, rate = _read(path)
-        _check_rate(rate, path)
-        return len(samples) / rate
-    _exists(path)
-    with open_media(path) as container:
-        return stream_seconds(_audio_stream(container, path), container)
+    elif not _is_ark(path):
+        _exists(path)
+        with open_media(path) as container:
+            return stream_seconds(_audio_stream(container, path), container)
+    samples, rate = _read(path)
+    _check_rate(rate, path)
+    return len(samples) / rate
 
 
 def limit_peak(samples: np.ndarray) -> np.ndarray:
@@ -215,24 +213,28 @@ def _read(path: str) -> tuple[np.ndarray, int]:
             samples = samples / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
         return samples, rate
     _exists(path)
-    if path.lower().endswith(SOUNDFILE_SUFFIXES):
-        try:
-            with soundfile.SoundFile(path) as file:
-                if (announced := file.frames) < NO_LENGTH:
-                    rate = file.samplerate
-                    # At once, without another copy, if the file may hold as much as it says.
-                    likely = announced * file.channels <= MOST * Path(path).stat().st_size
-                    blocks = [file.read(announced if likely else BLOCK, "float32")]
-                    while len(blocks[-1]):
-                        blocks.append(file.read(BLOCK, "float32"))
-                    notes = file.extra_info
-        except soundfile.LibsndfileError as error:
-            raise MediaError(path, f"corrupt audio ({error.error_string})") from error
-        if announced < NO_LENGTH:
-            samples = blocks[0] if len(blocks) < 3 else np.concatenate(blocks)
-            _check_whole(len(samples) / rate, announced / rate, notes, path)
-            return samples, rate
+    if path.lower().endswith(SOUNDFILE_SUFFIXES) and (found := _read_with_soundfile(path)):
+        return found
     return _read_with_av(path)
+
+
+def _read_with_soundfile(path: str) -> tuple[np.ndarray, int] | None:
+    """Samples (N,) or (N, C) and their rate; None if the header does not say how many there are."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.frames == NO_LENGTH:
+                return None
+            # At once, without another copy, if the file may hold as much as it says.
+            likely = file.frames * file.channels <= MOST * Path(path).stat().st_size
+            blocks = [file.read(file.frames if likely else BLOCK, "float32")]
+            while len(blocks[-1]):
+                blocks.append(file.read(BLOCK, "float32"))
+            notes = file.extra_info
+    except soundfile.LibsndfileError as error:
+        raise MediaError(path, f"corrupt audio ({error.error_string})") from error
+    samples, rate = blocks[0] if len(blocks) < 3 else np.concatenate(blocks), file.samplerate
+    _check_whole(len(samples) / rate, file.frames / rate, notes, path)
+    return samples, rate
 
 
 def _check_whole(seconds: float, announced: float, notes: str, path: str) -> None:

@@ -110,10 +110,14 @@ class EmbeddingReadout(nn.Module):
 
     def log_probs(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Log-posteriors (..., 1 + K) of blank and of embeddings (K, D), by tokens (..., D)."""
+        return self._products(tokens, embeddings).log_softmax(-1)
+
+    def _products(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (..., 1 + K) of what `log_probs` gives the log-posteriors of."""
         scaled = self.scale * tokens
         # A table of K rows is much larger than its products with the tokens: it is not copied.
         products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
-        return torch.cat(products, dim=-1).log_softmax(-1)
+        return torch.cat(products, dim=-1)
 
     def log_total(self, tokens: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Log of what `log_probs` divides by, (N, 1), for tokens (N, D) and embeddings (K, D).
@@ -145,9 +149,7 @@ class EmbeddingReadout(nn.Module):
             embeddings: (L, D), those that are asked for.
             total: (N, 1) of `log_total` for these tokens and all embeddings.
         """
-        scaled = self.scale * tokens
-        products = F.linear(scaled, self.blank), F.linear(scaled, embeddings.float())
-        return torch.cat(products, dim=-1) - total
+        return self._products(tokens, embeddings) - total
 
     def forward(self, tokens: torch.Tensor, embeddings: nn.Embedding) -> torch.Tensor:
         """Read out tokens (B, T, D) through the LLM's embeddings (V, D): (B, T, D).

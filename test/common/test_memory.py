@@ -79,6 +79,8 @@ def test_a_small_file_that_asks_for_too_much_is_damaged(tmp_path):
     assert not lacks_memory_for(error, tmp_path / "small")
     assert lacks_memory_for(error, tmp_path / "large")
     assert not lacks_memory_for(RuntimeError("no archive"), tmp_path / "large")
+    # Of a file that is not there, reading it has said so.
+    assert not lacks_memory_for(FileNotFoundError("none"), tmp_path / "none")
     taken = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
     assert lacks_memory_for(taken, tmp_path / "small")
 

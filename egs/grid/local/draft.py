@@ -21,13 +21,14 @@ from itertools import batched
 import numpy as np
 import torch
 
-from mome.analysis.wer import count_errors, error_rate, normalised_pairs
+from mome.analysis.wer import score
 from mome.common.markdown import markdown_table
 from mome.llm.beam import beam_search
 from mome.llm.prompt_tree import Node
 from mome.models.avsr import AVSRModel, Features
 from mome.models.rates import RatePair, TaskPair
 from mome.transcribe.alignment import window_log_probs
+from mome.transcribe.clips import Clip
 from mome.transcribe.prepared import add_crop_arguments, open_for_crops, read_clips
 from mome.transcribe.transcriber import Transcriber
 
@@ -89,7 +90,7 @@ def search(
 
 
 def measure(
-    transcribe: Transcriber, clips: Sequence, texts: Sequence[str], chosen: TaskPair
+    transcribe: Transcriber, clips: Sequence[Clip], texts: Sequence[str], chosen: TaskPair
 ) -> list[str]:
     """A row of the table."""
     model = transcribe.model
@@ -111,14 +112,12 @@ def measure(
     taken = list(said["search"])
     for place in surest:
         taken[place] = said["draft"][place]
-    rates = []
-    for of_set in (said["draft"], said["search"], taken):
-        names = [f"{number:08}" for number in range(len(texts))]
-        pairs = normalised_pairs(
-            dict(zip(names, texts, strict=True)), dict(zip(names, of_set, strict=True))
-        )
-        counts = count_errors(pairs)
-        rates.append(f"{error_rate(counts[:, :3].sum(1), counts[:, 3]):.1f}")
+    names = [clip.utterance for clip in clips]
+    references = dict(zip(names, texts, strict=True))
+    rates = [
+        f"{score(references, dict(zip(names, of_set, strict=True))).wer:.1f}"
+        for of_set in (said["draft"], said["search"], taken)
+    ]
     milliseconds = [f"{1000 * each / len(clips):.0f}" for each in seconds]
     of_drafts, of_search, of_both = rates
     return [of_drafts, of_search, f"{np.mean(right):.2f}", *milliseconds, of_both]
@@ -130,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_crop_arguments(parser)
-    parser.add_argument("--test_sets", nargs="+", default=["test"])
+    parser.add_argument("--test_sets", nargs="+", default=["test"], help="default: test")
     args = parser.parse_args(argv)
     transcribe = open_for_crops(args)
     if transcribe.model.readout is None:
