@@ -11,6 +11,16 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def leave_processes() -> None:
+    """Let go of the other processes at the end of a training.
+
+    Threads of the connection that still run when a process ends would abort it, and a training
+    that has come to its end would count as failed.
+    """
+    if is_distributed():
+        distributed.destroy_process_group()
+
+
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     """Sum a tensor in place over all processes; without distributed training it stays as it is."""
     if is_distributed():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mome.common.command import in_one_line
+from mome.common.distributed import leave_processes
 from mome.common.extras import extra
 from mome.common.memory import WHERE_LOADED, naming_work
 from mome.common.precision import built_for
@@ -95,6 +96,7 @@ class AVSRTask(AbsTask):
         alone = not (args.distributed and args.multiprocessing_distributed)
         with nullcontext() if alone else in_one_line("mome-train"):
             super().main_worker(args)
+            leave_processes()
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,9 @@ def test_two_machines_train_as_one(options, tmp_path):
 
     asked = (tmp_path / "sbatch").read_text().split("\n")
     assert {"--nodes=2", "--ntasks-per-node=1", "--partition=cpu"} <= set(asked)
-    assert "2/2epoch" in (tmp_path / "two.log").read_text()
+    said = (tmp_path / "two.log").read_text()
+    assert "2/2epoch" in said
+    assert "destroy_process_group() was not called" not in said
     one, two = statistics(tmp_path / "one"), statistics(tmp_path / "two")
     assert {"1/train/loss", "2/valid/loss", "2/train/grad_norm"} <= set(one)
     assert two == pytest.approx(one, abs=1e-4)
