@@ -1,5 +1,6 @@
 """A tiny packed model and recordings for the page."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from media import talking_head, write_clip
 
 from mome.tasks.packed import pack
 
+FETCHED = Path(os.environ.get("MOME_DOWNLOADS", Path(__file__).parents[2] / "downloads"))
 ROWS = [
     {
         "task": task,
@@ -29,10 +31,13 @@ INFO = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def downloads(tiny_downloads):
-    """$MOME_DOWNLOADS names the folder of the model's frozen parts."""
+def downloads(tmp_path_factory, tiny_downloads):
+    """$MOME_DOWNLOADS names a folder of the model's frozen parts, and of the landmark models."""
+    folder = tmp_path_factory.mktemp("downloads")
+    for part in (*tiny_downloads.iterdir(), FETCHED / "dlib", FETCHED / "mediapipe"):
+        (folder / part.name).symlink_to(part)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOME_DOWNLOADS", str(tiny_downloads))
+        patch.setenv("MOME_DOWNLOADS", str(folder))
         yield
 
 

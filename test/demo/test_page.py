@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,6 @@ from mome.bin.demo import main
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'mome[demo]'")
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 SECONDS = 60  # for whatever is waited for, on a machine with other work
 
@@ -68,39 +66,14 @@ def address(packed, scratch, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(address, tmp_path_factory) -> Iterator:
-    """Chromium with the page open, an artificial camera, and no name that leads elsewhere."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    from selenium.webdriver.chrome.service import Service
+    """Chromium with the page open."""
+    pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    from browser import BROWSERS, find_browser, open_browser
 
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
+    if find_browser() is None:
         pytest.skip(f"needs one of {', '.join(BROWSERS)}, and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "--window-size=1280,900",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        chromium.get(address)
+    with open_browser(address, tmp_path_factory.mktemp("profile")) as chromium:
         yield chromium
-    finally:
-        chromium.quit()
 
 
 def wait_for(what: Callable[[], object]) -> object:
@@ -120,6 +93,20 @@ def wait_for(what: Callable[[], object]) -> object:
 
 def texts(browser, selector: str) -> list[str]:
     return [element.text for element in browser.find_elements("css selector", selector)]
+
+
+def wait_for_status(browser, part: str) -> None:
+    """Wait until the page says something of what it was given, or fail with what it says."""
+    said: list[str] = []
+
+    def found() -> bool:
+        said[:] = texts(browser, "#status p") or [""]
+        return part in said[0]
+
+    try:
+        wait_for(found)
+    except AssertionError as error:
+        raise AssertionError(f"{error} of {part!r}; the page says {said}") from None
 
 
 def upload(browser, path: Path) -> None:
@@ -201,7 +188,7 @@ def test_a_file_that_is_no_recording_is_named(browser, clips, scratch):
 )
 def test_what_is_lacking_is_said_and_the_rest_is_read(browser, clips, name, task, message):
     upload(browser, clips / name)
-    wait_for(lambda: name in (texts(browser, "#status p") or [""])[0])
+    wait_for_status(browser, name)
     wait_for(lambda: len(browser.find_elements("css selector", "#side .card")) == 1)
     (card,) = browser.find_elements("css selector", "#side .card")
     assert card.get_attribute("data-task") == task
@@ -223,7 +210,7 @@ def test_a_recording_by_the_camera_is_read(browser, scratch):
     press("Record")
     time.sleep(2)
     press("Stop")
-    wait_for(lambda: "no face was found: sound alone" in (texts(browser, "#status p") or [""])[0])
+    wait_for_status(browser, "no face was found: sound alone")
     assert not texts(browser, "#status p")[0].startswith("faceless")
     wait_for(lambda: len(browser.find_elements("css selector", "#side .card")) == 1)
     assert kept_files(scratch) == []
