@@ -3,6 +3,8 @@
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
 #   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
 #                                      quick/: a first transcript in minutes, no error rates to cite
+#   ./run.sh --preset open             sentences of 5 to 13 words of an open vocabulary, in open/: a harder
+#                                      task, on which experiments.sh compares methods
 #   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
 set -euo pipefail
@@ -41,6 +43,15 @@ case ${preset} in
             --times times/quick --snrs "" --pack_clips 8
         )
         ;;
-    *) echo "$0: --preset '${preset}': there are quick and full" >&2 && exit 2 ;;
+    open)
+        options+=(
+            --corpus "${downloads}/mini_av_open"
+            --download_opts "--mode open"
+            --datadir open/data --dumpdir open/dump --expdir open/exp
+            --trained_on "mini_av: synthetic voices and drawn faces that say sentences of an open vocabulary"
+            --times ""
+        )
+        ;;
+    *) echo "$0: --preset '${preset}': there are full, quick and open" >&2 && exit 2 ;;
 esac
 exec ../TEMPLATE/avsr1/avsr.sh "${options[@]}" "$@"
