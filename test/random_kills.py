@@ -194,9 +194,16 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=float, default=1.0, help="no run begins later")
-    parser.add_argument("--stages", choices=list(COMMANDS), default="data")
+    parser.add_argument(
+        "--stages",
+        choices=list(COMMANDS),
+        default="data",
+        help="data: stages 1 to 3; full: all; default: %(default)s",
+    )
     parser.add_argument("--kills", type=int, default=6, help="of a run")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="draws the moments of the kills; default: %(default)s"
+    )
     args = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="random-kills-"))
     recipe = folder / "recipe"

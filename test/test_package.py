@@ -85,6 +85,32 @@ def test_every_module_of_bin_is_a_command(tmp_path):
     assert len(listed) == len(list((ROOT / "mome/bin").glob("[!_]*.py")))
 
 
+def options_without_help(path: Path) -> list[str]:
+    """The options that a file adds to a parser without a word on what they do, with their lines."""
+    return [
+        f"{path}:{node.lineno}: {ast.unparse(node.args[0]) if node.args else ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+        and not any(keyword.arg == "help" for keyword in node.keywords)
+    ]
+
+
+def test_every_option_says_what_it_does():
+    patterns = ("mome/**/*.py", "egs/*/local/*.py", "egs/TEMPLATE/*/local/*.py")
+    patterns += ("tools/*.py", "tools/bench/*.py", "test/fuzz/fuzz.py", "test/random_kills.py")
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    assert ROOT / "mome/bin/decode.py" in files
+    assert [option for path in files for option in options_without_help(path)] == []
+
+
+def test_an_option_without_help_is_found(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text('parser.add_argument("--a", help="of it")\nparser.add_argument("--b")\n')
+    assert options_without_help(path) == [f"{path}:2: '--b'"]
+
+
 def test_version_and_date_are_the_same_everywhere():
     setup, changes, citation = (
         (ROOT / name).read_text(encoding="utf-8")

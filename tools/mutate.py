@@ -246,7 +246,9 @@ def main() -> None:
     parser.add_argument("-k", default="", help="of these only those that pytest's -k chooses")
     parser.add_argument("--longest", type=float, default=3.0, help="s; slower tests are left out")
     parser.add_argument("--sample", type=int, help="so many changes of each, drawn at random")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="draws the changes of --sample; default: %(default)s"
+    )
     args = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT)]

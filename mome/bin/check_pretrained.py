@@ -26,10 +26,17 @@ def named_parts(argv: list[str] | None) -> dict[str, dict]:
     """
     parser = parser_for(__doc__, allow_abbrev=False)
     sections = ("decoder", "audio_encoder", "video_encoder")
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True, help="YAML of the training")
     for section in sections:
-        parser.add_argument(f"--{section}")
-        parser.add_argument(f"--{section}_conf", action="append", default=[], metavar="KEY=VALUE")
+        instead = "in the place of the configuration's"
+        parser.add_argument(f"--{section}", help=f"name of the {section}'s class, {instead}")
+        parser.add_argument(
+            f"--{section}_conf",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help=f"option of the {section}, {instead}; may be repeated",
+        )
     args, _ = parser.parse_known_args(argv)
     config = read_config(args.config)
     parts = {}

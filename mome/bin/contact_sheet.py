@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. lips.png")
     parser.add_argument("--rows", type=int, default=10, help="utterances")
     parser.add_argument("--columns", type=int, default=12, help="frames of each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="draws the utterances; default: %(default)s"
+    )
     args = parser.parse_args(argv)
     paths = read_scp(args.data / "lip.scp")
     rng = np.random.default_rng(args.seed)

@@ -127,10 +127,33 @@ def main(argv: list[str] | None = None) -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--sets", nargs="+", default=["test"], help="may be noisy copies too")
-    parser.add_argument("--kinds", nargs="+", choices=list(CORRUPTIONS), default=list(CORRUPTIONS))
-    parser.add_argument("--strengths", nargs="+", type=int, choices=STRENGTHS, default=STRENGTHS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", choices=("true", "false"), default="false")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=list(CORRUPTIONS),
+        default=list(CORRUPTIONS),
+        help="of corruption; default: all",
+    )
+    parser.add_argument(
+        "--strengths",
+        nargs="+",
+        type=int,
+        choices=STRENGTHS,
+        default=STRENGTHS,
+        help="of each kind, 3 is the worst; default: all",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws patches, noise and lost frames, with the utterance's id; default: %(default)s",
+    )
+    parser.add_argument(
+        "--force",
+        choices=("true", "false"),
+        default="false",
+        help="true makes the copies anew, also those of other settings; default: %(default)s",
+    )
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     args = parser.parse_args(argv)

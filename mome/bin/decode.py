@@ -79,10 +79,24 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=0,
         help="no n-gram of so many tokens occurs twice in a transcript, against loops; 0 allows it",
     )
-    parser.add_argument("--force", choices=("true", "false"), default="false")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument(
+        "--force",
+        choices=("true", "false"),
+        default="false",
+        help="true decodes anew what is asked for, also with other settings; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="utterances at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=1,
+        help="processes that read clips; 0 reads them in this one; default: %(default)s",
+    )
+    parser.add_argument(
+        "--ngpu", type=int, default=0, help="1 decodes on a GPU, 0 on the CPU; default: %(default)s"
+    )
     parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="of each set")
     return parser.parse_args(argv)
 

@@ -54,7 +54,12 @@ def main(argv: list[str] | None = None) -> None:
     """Fetch it."""
     default = os.environ.get("MOME_DOWNLOADS", "downloads")
     parser = parser_for(__doc__)
-    parser.add_argument("--downloads", type=Path, default=Path(default))
+    parser.add_argument(
+        "--downloads",
+        type=Path,
+        default=Path(default),
+        help="folder in which it becomes musan/; default: $MOME_DOWNLOADS or downloads",
+    )
     parser.add_argument(
         "--mirror",
         nargs="+",

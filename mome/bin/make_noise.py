@@ -489,8 +489,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="recording of NOISEX-92 (babble.wav), or a folder of them",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", choices=("true", "false"), default="false")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws recordings, voices and the noise of an utterance; default: %(default)s",
+    )
+    parser.add_argument(
+        "--force",
+        choices=("true", "false"),
+        default="false",
+        help="true makes anew what is asked for, also of other settings; default: %(default)s",
+    )
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
     return parser.parse_args(argv)

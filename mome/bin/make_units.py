@@ -118,14 +118,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, train first")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--features", choices=sorted(FRAMES_PER_UNIT), default="whisper")
+    parser.add_argument("--output", type=Path, required=True, help="folder for <set>.units")
+    parser.add_argument(
+        "--features",
+        choices=sorted(FRAMES_PER_UNIT),
+        default="whisper",
+        help="what is clustered; default: %(default)s",
+    )
     parser.add_argument("--whisper", default="openai/whisper-small", help="hub name or folder")
-    parser.add_argument("--num_units", type=int, default=100)
+    parser.add_argument("--num_units", type=int, default=100, help="clusters; default: %(default)s")
     parser.add_argument("--max_frames", type=int, default=100_000, help="frames clustered")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="utterances read at once; default: %(default)s"
+    )
     parser.add_argument("--ngpu", type=int, default=0, help="1 runs Whisper on a GPU")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the frames that are clustered, and the first centres; default: %(default)s",
+    )
     return parser.parse_args(argv)
 
 

@@ -129,7 +129,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--landmarks", default="", help="shape_predictor_68_face_landmarks.dat; folder of mediapipe"
     )
-    parser.add_argument("--detector", choices=DETECTORS, default="dlib")
+    parser.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        default="dlib",
+        help="finds faces, before the other one is tried; default: %(default)s",
+    )
     parser.add_argument(
         "--other_landmarks", default="", help="the same of the other detector, which is tried then"
     )
@@ -139,7 +144,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lip_dir", type=Path, help="crops that exist; nothing is detected then")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument("--parallel", help="YAML of a Dask cluster, in the place of --nj")
-    parser.add_argument("--audio_format", choices=AUDIO, default=AUDIO[0])
+    parser.add_argument(
+        "--audio_format",
+        choices=AUDIO,
+        default=AUDIO[0],
+        help="of the sound that is written; default: %(default)s",
+    )
     parser.add_argument(
         "--look_only", choices=("true", "false"), default="false", help="only look at the sources"
     )

@@ -161,7 +161,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--forget", type=Path, help="record of finished parts; --force true deletes it"
     )
-    parser.add_argument("--force", choices=("true", "false"), default="false")
+    parser.add_argument(
+        "--force",
+        choices=("true", "false"),
+        default="false",
+        help="true runs the command anew, whatever is finished; default: %(default)s",
+    )
     argv = sys.argv[1:] if argv is None else argv
     first = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:first])

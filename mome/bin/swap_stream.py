@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     """Write the folders of all sets."""
     parser = parser_for(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--sets", nargs="+", default=["test"])
+    parser.add_argument(
+        "--sets", nargs="+", default=["test"], help="whose streams are exchanged; default: test"
+    )
     args = parser.parse_args(argv)
     for name in args.sets:
         swap_streams(args.dump / name, args.dump)

@@ -244,7 +244,13 @@ def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, help="of noise; default: babble and all that was made"
     )
-    parser.add_argument("--corruptions", nargs="*", choices=list(CORRUPTIONS), default=[])
+    parser.add_argument(
+        "--corruptions",
+        nargs="*",
+        choices=list(CORRUPTIONS),
+        default=[],
+        help="of lips, at every strength; default: none",
+    )
     parser.add_argument("--corrupt_sets", nargs="+", help="sets for these; default: --test_sets")
 
 

@@ -153,8 +153,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     from mome.tasks.avsr import AVSRTask  # who only reads configurations need not wait for PyTorch
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path)
-    first.add_argument("--import", dest="imports", action="append", default=[])
+    first.add_argument(
+        "--config", type=Path, help="YAML of the training; its key base names one that it changes"
+    )
+    first.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        help="module that registers what the model is made of; may be repeated",
+    )
     config, rest = first.parse_known_args(argv)
     values: dict[str, Any] = {}
     try:

@@ -364,7 +364,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", help="readers, by the file that they read")
     parser.add_argument("--count", type=int, default=1000, help="inputs of each")
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="draws the damage of every input; default: %(default)s"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the inputs of findings")
     for name in ("--work", "--until", "--from"):  # of the process that reads
         nargs = "+" if name == "--work" else None

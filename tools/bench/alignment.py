@@ -38,8 +38,12 @@ def own(
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument(
+        "--batch", type=int, default=16, help="utterances at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=7, help="rounds of all variants; default: %(default)s"
+    )
     args = parser.parse_args()
     print(machine())
     torch.manual_seed(0)

@@ -38,11 +38,26 @@ def train(function, *inputs) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
+    parser.add_argument(
+        "--lm",
+        choices=LLMS,
+        default="smollm2-135m",
+        help="LLM whose heads and widths are taken; default: %(default)s",
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1, 50, 100, 200, 400])
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument(
+        "--batch", type=int, default=8, help="sequences at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=[1, 50, 100, 200, 400],
+        help="tokens of a sequence; default: 1 50 100 200 400",
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=15, help="rounds of both variants; default: %(default)s"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)

@@ -30,8 +30,15 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with lip.scp")
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=40,
+        help="of the folder, from its first on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="rounds of all variants; default: %(default)s"
+    )
     args = parser.parse_args()
     paths = list(read_scp(args.data / "lip.scp").values())[: args.clips]
     clips = [video.read_lips(path) for path in paths]

@@ -97,12 +97,33 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
-    parser.add_argument("--data", type=Path, default=Path("dump/test"))
-    parser.add_argument("--utterances", type=int, default=40)
-    parser.add_argument("--beam", type=int, default=1)
-    parser.add_argument("--max_new_tokens", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("dump/test"),
+        help="folder of a set of stage 2; default: %(default)s",
+    )
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=40,
+        help="of the set, from its first on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--beam", type=int, default=1, help="hypotheses, 1 is greedy; default: %(default)s"
+    )
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        default=32,
+        help="longest transcript, in tokens; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="utterances at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="rounds of all variants; default: %(default)s"
+    )
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     model, training = load_model(

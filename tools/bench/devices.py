@@ -77,10 +77,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
     parser.add_argument("--weights", default="valid.acc.best.pth", help="its checkpoint")
-    parser.add_argument("--data", type=Path, default=Path("dump/test"))
-    parser.add_argument("--utterances", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("dump/test"),
+        help="folder of a set of stage 2; default: %(default)s",
+    )
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=32,
+        help="of the set, from its first on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="utterances at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="of the frozen parts, float32 or bfloat16; default: %(default)s",
+    )
     parser.add_argument("--device", default="cuda", help="against the CPU")
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

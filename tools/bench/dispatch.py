@@ -26,11 +26,27 @@ def forward(module: experts.MoME, hidden: torch.Tensor, group: bool) -> torch.Te
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dim", type=int, default=576)
+    parser.add_argument(
+        "--dim", type=int, default=576, help="width of the LLM; default: %(default)s"
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[8, 64, 800])
-    parser.add_argument("--bottlenecks", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[8, 64, 800],
+        help="that the module reads at once; default: 8 64 800",
+    )
+    parser.add_argument(
+        "--bottlenecks",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64, 128, 256, 512],
+        help="units of an expert; default: 16 32 64 128 256 512",
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=15, help="rounds of all variants; default: %(default)s"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(args.dtype)

@@ -198,11 +198,30 @@ def shape(text: str) -> tuple[int, int]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
+    parser.add_argument(
+        "--lm",
+        choices=LLMS,
+        default="smollm2-135m",
+        help="LLM whose sizes are taken; default: %(default)s",
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
     parser.add_argument("--bottleneck", type=int, default=12, help="units of an expert")
-    parser.add_argument("--prefill", type=shape, nargs="*", default=[(8, 100)], metavar="BxL")
-    parser.add_argument("--step", type=shape, nargs="*", default=[(8, 100)], metavar="BxL")
+    parser.add_argument(
+        "--prefill",
+        type=shape,
+        nargs="*",
+        default=[(8, 100)],
+        metavar="BxL",
+        help="prompts and tokens of each, such as 16x600; default: 8x100",
+    )
+    parser.add_argument(
+        "--step",
+        type=shape,
+        nargs="*",
+        default=[(8, 100)],
+        metavar="BxL",
+        help="prompts and tokens before the step, such as 16x600; default: 8x100",
+    )
     parser.add_argument("--layers", type=int, help="fewer than the LLM has, as a quick try")
     parser.add_argument("--repetitions", type=int, default=15, help="of prefills; steps: 4 times")
     args = parser.parse_args()

@@ -49,8 +49,12 @@ def main() -> None:
     """Measure and draw."""
     parser = parser_of(__doc__)
     parser.set_defaults(batch=4)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--output", default="growth.png")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="steps of each point; default: %(default)s"
+    )
+    parser.add_argument(
+        "--output", default="growth.png", help="figure that is written; default: %(default)s"
+    )
     parser.add_argument("--one", action="store_true", help="measure this point alone, as JSON")
     args = parser.parse_args()
     if args.one:

@@ -37,7 +37,9 @@ def run(statement: str) -> tuple[float, float]:
 def main() -> None:
     """Print the table: medians, and the median over rounds of the ratio to PyTorch."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="processes for each import; default: %(default)s"
+    )
     args = parser.parse_args()
     for statement in STATEMENTS.values():
         run(statement)

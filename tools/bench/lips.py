@@ -44,9 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with video.scp, not cut")
     parser.add_argument("--landmarks", required=True, help="as of mome.bin.prepare_media")
-    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=100,
+        help="of the folder, from its first on; default: %(default)s",
+    )
     parser.add_argument("--nj", type=int, default=2, help="processes of the whole command")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="runs of the command; default: %(default)s"
+    )
     parser.add_argument("options", nargs="*", help="after --: options of mome.bin.prepare_media")
     args = parser.parse_args()
     parts, rates = defaultdict(list), []

@@ -268,7 +268,12 @@ def profile(run: Callable[[], object]) -> tuple[float, float]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("train", "decode"), required=True)
+    parser.add_argument(
+        "--part",
+        choices=("train", "decode"),
+        required=True,
+        help="what is timed, a training step or decoding",
+    )
     config = ROOT / "egs/lrs3/conf/train.yaml"
     parser.add_argument("--config", type=Path, default=config, help="of egs/lrs2 or egs/lrs3")
     parser.add_argument("--rates", nargs="+", default=[], help="such as a4_v2, each by itself")
@@ -280,8 +285,15 @@ def main() -> None:
     parser.add_argument(
         "--checkpointing", type=int, nargs="+", default=[0, 1], help="without (0), with (1)"
     )
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--beam", type=int, default=15)
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        default=5,
+        help="rounds of all variants of the training step; default: %(default)s",
+    )
+    parser.add_argument(
+        "--beam", type=int, default=15, help="hypotheses, 1 is greedy; default: %(default)s"
+    )
     parser.add_argument("--tokens", type=int, default=32, help="of a transcript")
     args = parser.parse_args()
     args.decode = [(16, 4.0), (1, 24.0)]

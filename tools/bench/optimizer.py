@@ -31,7 +31,9 @@ def optimizer(sizes: list[tuple[int, int]], fused: bool) -> torch.optim.AdamW:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument(
+        "--repetitions", type=int, default=15, help="rounds of both variants; default: %(default)s"
+    )
     args = parser.parse_args()
     print(machine())
     for name, sizes in SIZES.items():

@@ -44,12 +44,21 @@ def variants(
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
+    parser.add_argument(
+        "--lm",
+        choices=LLMS,
+        default="smollm2-135m",
+        help="LLM whose sizes are taken; default: %(default)s",
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument("--bottleneck", type=int, default=8)
+    parser.add_argument(
+        "--bottleneck", type=int, default=8, help="units of an expert; default: %(default)s"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 64], help="utterances")
     parser.add_argument("--layers", type=int, help="fewer than the LLM has, as a quick try")
-    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument(
+        "--repetitions", type=int, default=20, help="rounds of all paddings; default: %(default)s"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = {"device": device, "dtype": compute_dtype(args.dtype)}

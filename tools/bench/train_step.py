@@ -180,22 +180,51 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     """Options of the model and the batch."""
     parser = argparse.ArgumentParser(description=description)
     downloads = Path(os.environ.get("MOME_DOWNLOADS", "downloads"))
-    parser.add_argument("--lm", choices=LLMS, default="smollm2-135m")
-    parser.add_argument("--tokenizer", default=str(downloads / "smollm2-135m-instruct"))
+    parser.add_argument(
+        "--lm",
+        choices=LLMS,
+        default="smollm2-135m",
+        help="LLM whose sizes are taken; default: %(default)s",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default=str(downloads / "smollm2-135m-instruct"),
+        help="folder of its tokenizer; default: %(default)s",
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--batch", type=int, default=8, help="clips of a step; default: %(default)s"
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="longest clip")
     parser.add_argument("--experts", type=int, default=24, help="one of them shared")
-    parser.add_argument("--audio_rates", type=int, nargs="+", default=[4, 16])
-    parser.add_argument("--video_rates", type=int, nargs="+", default=[2, 5])
-    parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument(
+        "--audio_rates",
+        type=int,
+        nargs="+",
+        default=[4, 16],
+        help="audio frames averaged into a token; default: 4 16",
+    )
+    parser.add_argument(
+        "--video_rates",
+        type=int,
+        nargs="+",
+        default=[2, 5],
+        help="video frames averaged into a token; default: 2 5",
+    )
+    parser.add_argument(
+        "--gradient_checkpointing",
+        action="store_true",
+        help="recompute the LLM's layers in the backward pass",
+    )
     return parser
 
 
 def main() -> None:
     """Print the table."""
     parser = parser_of(__doc__)
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument(
+        "--repetitions", type=int, default=7, help="rounds of all variants; default: %(default)s"
+    )
     parser.add_argument("--memory_of", choices=LOSSES, help="print the peak of one variant only")
     args = parser.parse_args()
     if args.memory_of:

@@ -126,10 +126,22 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="packed model")
     parser.add_argument("--downloads", type=Path, help="folder of frozen parts; default: as always")
     parser.add_argument("--seconds", type=float, default=600, help="length of the recording")
-    parser.add_argument("--rates", nargs="+", default=["a4_v2", "a16_v5"])
-    parser.add_argument("--beam", type=int, default=1)
     parser.add_argument(
-        "--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT"
+        "--rates",
+        nargs="+",
+        default=["a4_v2", "a16_v5"],
+        help="pairs of rates, in a process each; default: a4_v2 a16_v5",
+    )
+    parser.add_argument(
+        "--beam", type=int, default=1, help="hypotheses, 1 is greedy; default: %(default)s"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="VARIANT",
+        help="ahead, turns; default: both",
     )
     parser.add_argument("--rounds", type=int, default=1, help="of all variants, by turns")
     # Of the process of each pair of rates.

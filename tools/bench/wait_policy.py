@@ -65,7 +65,9 @@ def main() -> None:
     """Print a table alone and one beside a busy process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100, help="of a process")
-    parser.add_argument("--width", type=int, default=576)
+    parser.add_argument(
+        "--width", type=int, default=576, help="of the network's layers; default: %(default)s"
+    )
     parser.add_argument("--repetitions", type=int, default=5, help="processes for each policy")
     parser.add_argument("--inside", choices=("true", "false"), default="false", help="one process")
     args = parser.parse_args()

@@ -20,12 +20,30 @@ from mome.encoders.whisper import WhisperEncoder
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("dump/test"))
-    parser.add_argument("--model", default="../../downloads/whisper-tiny.en")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("dump/test"),
+        help="folder of a set of stage 2; default: %(default)s",
+    )
+    parser.add_argument(
+        "--model",
+        default="../../downloads/whisper-tiny.en",
+        help="Whisper's folder, or its name on the hub; default: %(default)s",
+    )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument("--utterances", type=int, default=48)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=48,
+        help="of the set, from its first on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="clips at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="rounds of both variants; default: %(default)s"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     paths = list(read_scp(args.data / "wav.scp").values())[: args.utterances]

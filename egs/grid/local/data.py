@@ -179,11 +179,18 @@ def main(argv: list[str] | None = None) -> None:
     first = commands.add_parser("download", help="fetch the corpus")
     first.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     first.add_argument("--record", default=RECORD, help="URL of Zenodo's record, as JSON")
-    first.add_argument("--speakers", type=int, nargs="+", choices=SPEAKERS, default=SPEAKERS)
+    first.add_argument(
+        "--speakers",
+        type=int,
+        nargs="+",
+        choices=SPEAKERS,
+        default=SPEAKERS,
+        help="numbers of those that are fetched; default: all",
+    )
     first.add_argument("--nj", type=int, default=1, help="files at a time")
     second = commands.add_parser("prepare", help="write Kaldi data folders")
-    second.add_argument("--corpus", type=Path, required=True)
-    second.add_argument("--out", type=Path, required=True)
+    second.add_argument("--corpus", type=Path, required=True, help="folder with s1/*.mpg and so on")
+    second.add_argument("--out", type=Path, required=True, help="folder for train, valid and test")
     second.add_argument(
         "--speakers",
         type=int,
@@ -191,10 +198,21 @@ def main(argv: list[str] | None = None) -> None:
         choices=SPEAKERS,
         help="numbers of those that are prepared, whoever else is there; default: all",
     )
-    second.add_argument("--split", choices=("unseen", "overlapped"), default="unseen")
+    second.add_argument(
+        "--split",
+        choices=("unseen", "overlapped"),
+        default="unseen",
+        help="unseen: four speakers are tested whom training does not have; overlapped: other "
+        "sentences of every speaker; default: %(default)s",
+    )
     second.add_argument("--num_test", type=int, default=OVERLAPPED, help="a speaker, if overlapped")
     second.add_argument("--num_valid", type=int, default=20, help="a speaker of training")
-    second.add_argument("--seed", type=int, default=0)
+    second.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the sets of a speaker's clips; default: %(default)s",
+    )
     second.add_argument(
         "--test_max_excluded", type=float, default=0.0, help="share of the test set left out"
     )

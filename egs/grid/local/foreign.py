@@ -77,7 +77,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the recordings")
     parser.add_argument("--faces", type=Path, nargs="+", help="clips of people; without, no video")
     parser.add_argument("--rates", help="such as a4_v2; default: finest")
-    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument(
+        "--beam",
+        type=int,
+        default=1,
+        help="hypotheses of the search, 1 is greedy; default: %(default)s",
+    )
     args = parser.parse_args(argv)
     downloads = Path(os.environ.get("MOME_DOWNLOADS", "../../downloads"))
     transcribe = Transcriber.load(args.model, downloads=[downloads])

@@ -293,7 +293,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--kinds", nargs="+", help="of copies, by their names; default: all")
     parser.add_argument("--rates", help="such as a4_v2; default: finest")
-    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument(
+        "--beam",
+        type=int,
+        default=1,
+        help="hypotheses of the search, 1 is greedy; default: %(default)s",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     downloads = Path(os.environ.get("MOME_DOWNLOADS", "../../downloads"))

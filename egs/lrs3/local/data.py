@@ -65,7 +65,12 @@ def main(argv: list[str] | None = None) -> None:
         help="or the clips named here, such as trainval/UGtFXtnWME4/50021: the format of"
         " AV-HuBERT's lrs3-valid.id",
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the validation clips where --valid_list names none; default: %(default)s",
+    )
     prepare(parser.parse_args(argv))
 
 

@@ -221,15 +221,28 @@ def main(argv: list[str] | None = None) -> None:
     first.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     default = Path(os.environ.get("MOME_DOWNLOADS", "downloads")) / "espeak"
     first.add_argument("--espeak", type=Path, default=default, help="folder of eSpeak NG's library")
-    first.add_argument("--num_train", type=int, default=2000)
-    first.add_argument("--num_valid", type=int, default=48)
-    first.add_argument("--num_test", type=int, default=140)
+    first.add_argument(
+        "--num_train", type=int, default=2000, help="clips of training; default: %(default)s"
+    )
+    first.add_argument(
+        "--num_valid", type=int, default=48, help="clips of validation; default: %(default)s"
+    )
+    first.add_argument(
+        "--num_test", type=int, default=140, help="clips of the test; default: %(default)s"
+    )
     first.add_argument("--mode", choices=MODES, default="grid", help="sentences")
-    first.add_argument("--seed", type=int, default=0)
-    first.add_argument("--nj", type=int, default=default_jobs())
+    first.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws voices, faces, sentences and sounds; default: %(default)s",
+    )
+    first.add_argument(
+        "--nj", type=int, default=default_jobs(), help="processes; default: a core each"
+    )
     second = commands.add_parser("prepare", help="write Kaldi data folders")
-    second.add_argument("--corpus", type=Path, required=True)
-    second.add_argument("--out", type=Path, required=True)
+    second.add_argument("--corpus", type=Path, required=True, help="folder that download has made")
+    second.add_argument("--out", type=Path, required=True, help="folder for train, valid and test")
     second.add_argument("--nj", type=int, default=1, help="processes")
     args = parser.parse_args(argv)
     {"download": download, "prepare": prepare}[args.command](args)

@@ -94,8 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("prepare", help="write Kaldi data folders")
-    command.add_argument("--corpus", type=Path, required=True)
-    command.add_argument("--out", type=Path, required=True)
+    command.add_argument(
+        "--corpus", type=Path, required=True, help="folder of the corpus, as --corpus of run.sh"
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder for train, valid and test")
     command.add_argument("--nj", type=int, default=1, help="processes")
     command.add_argument("--max_excluded", type=float, default=0.1, help="share of a set")
     command.add_argument(
