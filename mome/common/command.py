@@ -2,6 +2,10 @@
 
 import argparse
 import logging
+import os
+import select
+import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +14,7 @@ from typing import Any
 
 from mome.common.memory import WHERE_LOADED, lacks_memory
 
+STANDARD_OUTPUT = 1
 PACKAGE = Path(__file__).resolve().parents[1]
 # Errors of these types say what to do. Of others are errors of a module that does not keep to a
 # contract: they need a traceback.
@@ -36,8 +41,9 @@ def start_log() -> None:
 def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
     """End with the message of an error that explains itself, raised inside the context.
 
-    So does any error that says that there is no memory left, as where a model is loaded. Around the
-    ``main`` of a program it stands as a decorator.
+    So does any error that says that there is no memory left, as where a model is loaded. Where
+    what reads the output has ended, as ``head`` does, the program ends without a word, as others
+    do. Around the ``main`` of a program it stands as a decorator.
 
     Args:
         command: name of the program, which the line begins with.
@@ -49,13 +55,27 @@ def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (*KINDS, *further)
     try:
         yield
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and output_is_closed():
+            raise SystemExit(128 + signal.SIGPIPE) from None
         if isinstance(error, kinds) and explains_itself(error):
             raise SystemExit(f"{command}: error: {error}") from None
         if not lacks_memory(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SystemExit(f"{command}: error: out of memory: {WHERE_LOADED} ({reason})") from None
+
+
+def output_is_closed() -> bool:
+    """Whether nobody reads the standard output any longer; what is left of it then goes nowhere."""
+    output = select.poll()
+    output.register(STANDARD_OUTPUT, 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    # Python would complain of the same once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+    return True
 
 
 def explains_itself(error: BaseException) -> bool:
