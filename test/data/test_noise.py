@@ -1,4 +1,4 @@
-"""mome.data.noise and mome.bin.make_noise."""
+"""mome.data.noise, mome.data.mixtures and mome.bin.make_noise."""
 
 import argparse
 import os
@@ -13,12 +13,13 @@ import soundfile
 import torch
 from media import let_workers_crash
 
-from mome.bin.make_noise import Mixture, leave_out_flawed, make_mixture
+from mome.bin.make_noise import leave_out_flawed
 from mome.bin.make_noise import main as noise_main
 from mome.common.processes import AllCrash
 from mome.data.audio import read_audio, write_flac
 from mome.data.augment import cut_noise, snr_of
 from mome.data.kaldi import read_scp, spk2utt_of, validate_data_dir, write_scp
+from mome.data.mixtures import Mixture, make_mixture
 from mome.data.noise import (
     Babble,
     flaw_of,
