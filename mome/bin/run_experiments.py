@@ -44,7 +44,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ import torch
 import yaml
 
 from mome.analysis.experiment_figure import draw
+from mome.analysis.experiment_options import command_line, is_option, pairs_of, settings_of
 from mome.analysis.experiment_tables import markdown, results
 from mome.analysis.experiments import (
     Experiment,
@@ -69,23 +69,11 @@ from mome.analysis.experiments import (
 from mome.common.atomic_files import write_bytes
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
-from mome.common.marks import MODULES, differences, read_mark
-from mome.common.marks import NEUTRAL as NEUTRAL_SETTINGS
+from mome.common.marks import differences, read_mark
 from mome.common.processes import default_jobs
-from mome.tasks.config import command_settings, config_settings
 
 REPORT_SECONDS = 60  # between two reports on the way
 GRACE_SECONDS = 20  # for what is stopped to end by itself
-# Options of run.sh that change no result. Those of the data are for stages that are not run here;
-# what is trained on is compared by itself.
-NEUTRAL = NEUTRAL_SETTINGS | set(
-    "decode_nj train_cmd decode_cmd decode_batch_size corpus download_opts prepare_opts".split()
-)
-# Options of mome.bin.train that a list decides, or the runner itself.
-LISTED = {
-    *("--seed", "--config", "--output_dir", "--tasks", "--optim_conf lr"),
-    *("--model_conf audio_rates", "--model_conf video_rates"),
-}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -131,87 +119,6 @@ def revision(recipe: Path) -> str:
     command = ["git", "-C", str(recipe), "describe", "--always", "--dirty", "--abbrev=10"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
-
-
-def settings_of(training: Training, args: argparse.Namespace) -> dict[str, object]:
-    """What decides the result of a training and its decoding, beside the code."""
-    further = dict(given_options(training, args))
-    deciding = [
-        f"--{name} {value}"
-        for name, value in further.items()
-        if name not in NEUTRAL and name != "train_opts"
-    ]
-    of_training = command_settings(given_train_opts(training, args))
-    return {
-        "task": args.task,
-        "dumpdir": str(args.dumpdir),
-        "run_opts": " ".join(deciding),
-        **config_settings(training.conf),
-        **{name: value for name, value in of_training.items() if name != "command"},
-    }
-
-
-def is_option(setting: str) -> bool:
-    """Whether a setting of `settings_of` is of the options that are given to run.sh."""
-    return setting in ("run_opts", MODULES) or setting.startswith("--")
-
-
-def given_options(training: Training, args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Options of run.sh that its experiment and the command line give, with their values."""
-    return pairs_of([*training.experiment.run_opts, *args.run_opts])
-
-
-def given_train_opts(training: Training, args: argparse.Namespace) -> list[str]:
-    """Words of all the ``--train_opts`` of `given_options`, in order, as the shell splits them.
-
-    Raises:
-        ValueError: for an option that the list decides, or that would put results elsewhere.
-    """
-    values = [value for name, value in given_options(training, args) if name == "train_opts"]
-    words = " ".join(values).split()
-    for word, following in pairwise([*words, ""]):
-        name, _, value = word.partition("=")
-        key = (value or following).partition("=")[0]
-        if name in ("--optim_conf", "--model_conf") and key.startswith("{"):
-            raise ValueError(f'--train_opts "{name}": name single keys, as key=value')
-        if clash := {name, f"{name} {key}"} & LISTED:
-            raise ValueError(f'--train_opts "{min(clash)}" cannot be given: the list decides it')
-    return words
-
-
-def pairs_of(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Options of run.sh, each of which has one value: ``--nj 2 --x=y`` -> [(nj, 2), (x, y)]."""
-    found = []
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.removeprefix("--").partition("=")
-        found.append((name.replace("-", "_"), value if equals else next(rest, "")))
-    return found
-
-
-def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]:
-    """Options of run.sh: the runner's own, and those that are given for it.
-
-    Raises:
-        ValueError: if the runner's, or others that would put results elsewhere, are given, too; of
-            ``train_opts``, as of `given_train_opts`.
-    """
-    # The runner's come last, and count.
-    train_opts = [*given_train_opts(training, args), "--seed", str(training.seed)]
-    options = {
-        "tasks": args.task,
-        "dumpdir": args.dumpdir.resolve(),
-        "expdir": args.expdir.resolve(),
-        "tag": f"experiments/{training.name}",
-        "train_config": args.folder / training.name / "train.yaml",
-        "train_opts": " ".join(train_opts),
-    }
-    others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force")
-    given = dict(given_options(training, args))
-    given.pop("train_opts", None)
-    if clash := given.keys() & {*options, *others}:
-        raise ValueError(f"--{min(clash)} cannot be given to run.sh by experiments")
-    return {name: str(value) for name, value in options.items()} | given
 
 
 def check_unchanged(trainings: Iterable[Training], args: argparse.Namespace) -> None:

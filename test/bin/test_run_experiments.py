@@ -10,8 +10,9 @@ import time
 import pytest
 import yaml
 
+from mome.analysis.experiment_options import pairs_of, settings_of
 from mome.bin import run_experiments
-from mome.bin.run_experiments import environments, pairs_of
+from mome.bin.run_experiments import environments
 
 # Trains and decodes by leaving the files that say so; "bad" fails, "slow" takes long.
 RECIPE = """#!/usr/bin/env bash
@@ -215,4 +216,4 @@ def test_options_of_the_data_make_no_other_training():
     }
     training = argparse.Namespace(experiment=argparse.Namespace(run_opts=[]), conf={"seed": 1})
     args = argparse.Namespace(run_opts=words, task="avsr", dumpdir="dump")
-    assert run_experiments.settings_of(training, args)["run_opts"] == "--snrs -5 --beam 2"
+    assert settings_of(training, args)["run_opts"] == "--snrs -5 --beam 2"
