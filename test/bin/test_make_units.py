@@ -1,5 +1,9 @@
-"""Acoustic units: one a video frame, of all utterances, with bounded memory."""
+"""Acoustic units: one a video frame, of all utterances, with bounded memory.
 
+``MOME_TEST_DEVICE=cpu`` runs the test of a GPU on a CPU, to try it where there is none.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,8 @@ from mome.bin import make_units
 from mome.data.audio import write_flac
 from mome.data.kaldi import read_scp, write_scp
 from mome.encoders.whisper import WhisperEncoder
+
+DEVICE = os.environ.get("MOME_TEST_DEVICE", "cuda")
 
 
 def write_folder(folder: Path, lengths: list[int]) -> Path:
@@ -96,6 +102,43 @@ def test_whisper_gives_a_unit_a_video_frame_whatever_else_is_in_the_batch(
             assert len(found[f"{folder.name}/{name}"]) == int(length)
     alone = units_of(folders, tmp_path / "b", *options, "--batch_size", "1")
     same = [a == b for name in found for a, b in zip(found[name], alone[name], strict=True)]
+    assert np.mean(same) > 0.99  # but for rounding at a border between two units
+
+
+@pytest.fixture
+def plain_float32():
+    """Products of float32 without TF32, which keeps ten bits of each factor."""
+    allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+
+
+@pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.usefixtures("plain_float32")
+def test_a_gpu_gives_the_units_of_the_cpu(folders, tmp_path, tiny_whisper, monkeypatch):
+    """In float32, so that what is clustered differs by rounding alone."""
+    encode, devices = WhisperEncoder.forward, set()
+
+    def forward(encoder, waves, lengths):
+        devices.add(waves.device.type)
+        return encode(encoder, waves, lengths)
+
+    def in_float32(model, dtype):
+        return WhisperEncoder(model=model, dtype="float32")
+
+    monkeypatch.setattr(make_units, "WhisperEncoder", in_float32)
+    monkeypatch.setattr(WhisperEncoder, "forward", forward)
+    options = ["--whisper", tiny_whisper, "--num_units", "5"]
+    expected = units_of(folders, tmp_path / "cpu", *options)
+    assert devices == {"cpu"}
+    devices.clear()
+    found = units_of(folders, tmp_path / "gpu", *options, "--ngpu", "1")
+    assert devices == {DEVICE}
+    assert {name: len(units) for name, units in found.items()} == {
+        name: len(units) for name, units in expected.items()
+    }
+    same = [a == b for name in found for a, b in zip(found[name], expected[name], strict=True)]
     assert np.mean(same) > 0.99  # but for rounding at a border between two units
 
 
