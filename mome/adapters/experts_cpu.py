@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -127,7 +128,6 @@ class CompiledExperts:
     def __init__(self, experts: MoME, dtype: torch.dtype):
         self.dtype = dtype
         self.dim = experts.down.in_features
-        self.run = getattr(library(), PASSES[dtype])
         dim, width = self.dim, experts.bottleneck
         count = experts.num_routed + experts.num_shared
         pair = 4 // dtype.itemsize  # elements of a lane
@@ -147,16 +147,31 @@ class CompiledExperts:
             if experts.router.bias is not None:
                 weights["router_bias"] = _padded(experts.router.bias.float()[None], LANES)
         self.weights = {name: weight.contiguous() for name, weight in weights.items()}
-        self.experts = _Experts(
+        self.numbers = (
             dim,
             experts.num_routed,
             experts.num_shared,
             width,
             experts.top_k,
             experts.gate_function is renormalized_topk,
-            **{name: weight.data_ptr() for name, weight in self.weights.items()},
         )
+        self._point()
+
+    def _point(self) -> None:
+        """Find the compiled pass, and tell it where the weights are."""
+        self.run = getattr(library(), PASSES[self.dtype])
+        addresses = {name: weight.data_ptr() for name, weight in self.weights.items()}
+        self.experts = _Experts(*self.numbers, **addresses)
         self.address = ctypes.addressof(self.experts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without addresses: a copy has its own, and another process another library."""
+        pointers = ("run", "experts", "address")
+        return {name: value for name, value in vars(self).items() if name not in pointers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._point()
 
     def __call__(self, hidden: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         """``base`` (..., D) and what the experts make of ``hidden`` (..., D).

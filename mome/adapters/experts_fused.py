@@ -10,7 +10,8 @@ where each operation costs more to start than to compute, gains most.
 Where the experts run compiled (:mod:`mome.adapters.experts_cpu`), which is faster on a CPU, the
 fused product is that of query, key and value alone.
 
-The LM's weights become views of the fused ones, so that nothing is held twice.
+The LM's weights become views of the fused ones, so that nothing is held twice; in a copy by
+``copy.deepcopy`` they are weights of their own again.
 """
 
 import logging

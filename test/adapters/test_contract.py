@@ -73,19 +73,21 @@ def test_every_adapter_keeps_the_contract(tiny_lm, name, inference):
     again.detach()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("prepared_for", ["training", "checkpointing", "inference"])
 @pytest.mark.parametrize("name", [*CONFS, "beside layers"])
 @torch.no_grad()
-def test_a_copy_of_lm_and_adapter_is_independent_of_both(tiny_lm, name, checkpointing):
+def test_a_copy_of_lm_and_adapter_is_independent_of_both(tiny_lm, name, prepared_for):
     lm = frozen_lm(tiny_lm)
     frozen = prompt_and_step(lm, IDS)
-    if checkpointing:
+    if prepared_for == "checkpointing":
         for layer in find_layers(lm):
             recompute_in_backward(layer)
     if name == "beside layers":
         adapter = random_adapter(lm, "mome", position="layer")
     else:
         adapter = random_adapter(lm, name)
+    if prepared_for == "inference":
+        adapter.for_inference(torch.float32)
     adapted = prompt_and_step(lm, IDS)
     lm_copy, adapter_copy = copy.deepcopy((lm, adapter))
     for parameter in (*lm.parameters(), *adapter.parameters()):

@@ -1,5 +1,6 @@
 """The compiled experts against a slow loop, against PyTorch, and inside an LM."""
 
+import copy
 import os
 import platform
 import subprocess
@@ -196,6 +197,30 @@ def test_processes_compile_at_once_and_find_it_later(tmp_path):
     stamp = made.stat().st_mtime_ns
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert made.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
+@torch.no_grad()
+def test_a_copy_of_compiled_experts_has_weights_of_its_own(position):
+    """As of a model of which one part is to be changed; the original may be gone by then."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**{**SIZES, "hidden_size": 64})
+    lm = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    adapter = MoMEAdapter(lm, position, num_routed=5, top_k=2, bottleneck=3)
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    adapter.for_inference(torch.float32)
+    ids = torch.randint(0, 60, (3, 9))
+    expected = prompt_and_step(lm, ids)
+    lm_copy, adapter_copy = copy.deepcopy((lm, adapter))
+    for experts in adapter.compiled:
+        for weight in experts.weights.values():
+            weight.zero_()
+    assert not torch.allclose(prompt_and_step(lm, ids), expected, atol=0.1)
+    del lm, adapter, experts, weight
+    assert torch.equal(prompt_and_step(lm_copy, ids), expected)
+    with pytest.raises(RuntimeError, match="cannot be moved to another device or type"):
+        adapter_copy.double()
 
 
 @pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
