@@ -1,6 +1,8 @@
 """Small recordings for tests."""
 
 import os
+import re
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -97,6 +99,17 @@ def write_clip(
                     frame.pts = round(rate * audio_times[number])
                 container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
+
+
+def patch_avi(path: Path, kind: bytes, field: int, seconds: float) -> None:
+    """Add seconds to a number of an AVI's stream headers of a kind: 28 is dwStart, 32 dwLength."""
+    content = bytearray(path.read_bytes())
+    for begin in (at.start() + 8 for at in re.finditer(b"strh", content)):
+        if content[begin : begin + 4] == kind:
+            scale, rate = struct.unpack_from("<2I", content, begin + 20)
+            (ticks,) = struct.unpack_from("<I", content, begin + field)
+            struct.pack_into("<I", content, begin + field, ticks + round(seconds * rate / scale))
+    path.write_bytes(content)
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from mome.data.audio import (
     write_flac,
 )
 from mome.data.exclusions import WHOLE_PICTURE
-from mome.data.video import LIP_RATE, MediaError, read_lips, reason_of, video_info, write_lips
+from mome.data.video import (
+    LIP_RATE,
+    MediaError,
+    iter_video,
+    read_lips,
+    reason_of,
+    video_info,
+    write_lips,
+)
 from mome.lips.clips import Clip
 from mome.lips.detectors import DETECTORS, load_tracker
 from mome.lips.extract import (
@@ -232,11 +241,15 @@ def check_length(num_frames: int, clip: Clip, tolerance: float) -> None:
     Raises:
         MediaError: if they differ by more than the tolerance.
     """
+    length = num_frames / LIP_RATE
     try:
-        seconds = video_info(clip.video).seconds
+        seconds = video_info(clip.video).seconds or length
     except (MediaError, OSError):
         return
-    if seconds and abs(num_frames / LIP_RATE - seconds) > tolerance:
+    if abs(length - seconds) > tolerance:
+        with suppress(MediaError):  # the header may be wrong, as in an AVI that was stopped early
+            seconds = sum(1 for _ in iter_video(clip.video, True, LIP_RATE)) / LIP_RATE
+    if abs(length - seconds) > tolerance:
         counts = f"{num_frames} frames for a video of {seconds:.2f} s; see its frame rate"
         raise MediaError(clip.crop or clip.video, counts)
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soundfile
-from media import write_clip
+from media import patch_avi, write_clip
 
 from mome.data import audio
 from mome.data.audio import audio_seconds, iter_audio, read_audio
@@ -82,6 +82,36 @@ def test_a_video_that_ends_before_its_sound_is_not_truncated(tmp_path):
     path = tmp_path / "a.mkv"
     write_clip(path, num_frames=25, audio_seconds=4)
     assert len(read_video(path)) == 25
+
+
+@pytest.mark.parametrize("codecs", [("mjpeg", "pcm_s16le"), ("mpeg4", "libmp3lame")])
+def test_an_avi_whose_header_says_too_much_is_whole(tmp_path, codecs):
+    """As a recorder that was stopped early leaves it; what is really cut off is still told."""
+    path = tmp_path / "a.avi"
+    write_clip(path, num_frames=50, codecs=codecs)
+    frames, sound = read_video(path, rate=25), read_audio(path)
+    for kind in (b"vids", b"auds"):
+        patch_avi(path, kind, 32, 5.0)
+    assert video_info(path).seconds == pytest.approx(7, abs=0.1)
+    assert np.array_equal(read_video(path, rate=25), frames)
+    assert np.array_equal(read_audio(path), sound)
+    path.write_bytes(path.read_bytes()[:-8000])
+    for read in (read_audio, read_video):
+        with pytest.raises(MediaError, match="truncated"):
+            read(path)
+
+
+@pytest.mark.parametrize("codecs", [("mjpeg", "pcm_s16le"), ("mpeg4", "libmp3lame")])
+def test_sound_that_an_avi_lets_begin_late_is_heard_when_it_is_seen(tmp_path, codecs):
+    path = tmp_path / "a.avi"
+    samples = clicks(24000, 16000)
+    write_clip(path, num_frames=50, samples=samples, codecs=codecs)
+    before = np.abs(read_audio(path)).argmax() / 16000
+    patch_avi(path, b"auds", 28, 0.5)
+    heard = read_audio(path)
+    assert np.abs(heard).argmax() / 16000 == pytest.approx(before + 0.5, abs=0.04)
+    assert len(heard) / 16000 == pytest.approx(2, abs=0.1)
+    assert len(read_video(path, rate=25)) == pytest.approx(50, abs=2)
 
 
 def join(tmp_path, parts, starts, seconds=2.0):

@@ -13,7 +13,7 @@ import dlib
 import numpy as np
 import pytest
 from face import random_identity, render
-from media import head_motion, photograph, quick_options, talking_head, write_clip
+from media import head_motion, patch_avi, photograph, quick_options, talking_head, write_clip
 from visemes import REST
 
 from mome.bin.contact_sheet import main as sheet_main
@@ -23,10 +23,12 @@ from mome.data.kaldi import read_scp, validate_data_dir, write_scp
 from mome.data.pictures import CAPTION_HEIGHT
 from mome.data.video import MediaError, read_lips, write_lips
 from mome.lips import provenance
+from mome.lips.clips import Clip
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, similarity, smooth
 from mome.lips.extract import REMEDY, crop_lips, read_frames
 from mome.lips.landmarks import Face, FaceTracker, WrongModel, fill_missing, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
+from mome.lips.preparation import check_length
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -359,6 +361,20 @@ def test_crops_made_elsewhere_in_colour_or_of_another_size_or_rate(tmp_path, cor
     assert set(read_scp(tmp_path / "mute/lip.scp")) == {"anna_00001", "carl_faceless"}
     reason = read_scp(tmp_path / "mute/excluded")["anna_00002"]
     assert reason.endswith("anna_00002.mp4: 6 frames for a video of 0.48 s; see its frame rate")
+
+
+def test_a_crop_is_as_long_as_what_can_be_read_of_its_video(tmp_path):
+    """Not as its header says; where a video cannot be read, that is all there is."""
+    path = tmp_path / "a.avi"
+    write_clip(path, num_frames=25, codecs=("mjpeg", "pcm_s16le"))
+    patch_avi(path, b"vids", 32, 5.0)
+    clip = Clip("a", str(path), "", "", "", "crop.mp4")
+    check_length(25, clip, tolerance=0.2)
+    with pytest.raises(MediaError, match=r"crop.mp4: 100 frames for a video of 1.00 s"):
+        check_length(100, clip, tolerance=0.2)
+    path.write_bytes(path.read_bytes()[:-8000])
+    with pytest.raises(MediaError, match=r"crop.mp4: 50 frames for a video of \d.\d\d s"):
+        check_length(50, clip, tolerance=0.2)
 
 
 @pytest.fixture(scope="module")
