@@ -18,7 +18,8 @@ the crops say it.
 `crops.json` says what the crops were made with: detectors, SHA-256 of landmark models, geometry.
 
 --exclude leaves out what a file lists, and --max_seconds what is longer; both are listed with what
-cannot be used, but are no part of the share that --max_excluded limits.
+cannot be used, but are no part of the share that --max_excluded limits. One list may serve all sets
+of a corpus: an utterance that it names must be in --data or in a data folder beside it.
 
 With a file `segments`, video.scp and wav.scp list recordings, and utterances are cut from them at
 the nearest frames; a face is looked for in these frames alone. A recording is read once.
@@ -34,6 +35,7 @@ a recording in one piece. Those of segments must have as many frames, or one mor
 import argparse
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -51,10 +53,12 @@ from mome.data.exclusions import (
     write_excluded,
 )
 from mome.data.kaldi import (
+    c_sorted,
     read_scp,
     record_settings,
     same_settings,
     spk2utt_of,
+    split_line,
     write_scp,
     write_text,
 )
@@ -71,6 +75,8 @@ from mome.lips.preparation import (
     trackers_of,
 )
 from mome.lips.sources import drop_changed, look
+
+SHOWN = 5  # utterances that an error names
 
 
 def write_dump(data: Path, dump: Path, kept: dict[Clip, Outcome]) -> None:
@@ -110,6 +116,43 @@ def read_unwanted(path: Path | None) -> dict[str, str]:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"--exclude: {error}") from None
     return {utterance: f"{path}: {reason or 'listed'}" for utterance, reason in listed.items()}
+
+
+def utterances_of(data: Path) -> set[str]:
+    """The utterances of a data folder, and what stage 1 left out of it; none of another folder."""
+    tables = ["utt2spk", FILE]
+    # With segments, the other tables name recordings.
+    tables += ["segments"] if (data / "segments").is_file() else ["video.scp", "wav.scp"]
+    found = set()
+    for table in tables:
+        if (data / table).is_file():
+            lines = (data / table).read_text(encoding="utf-8", errors="replace").split("\n")
+            found |= {split_line(line)[0] for line in lines}
+    return found
+
+
+def check_unwanted(path: Path, unwanted: Collection[str], data: Path) -> None:
+    """See that every utterance of a list is in one of the corpus' sets.
+
+    Args:
+        path: of the list.
+        unwanted: its utterances.
+        data: one of the sets; those beside it may hold the others.
+
+    Raises:
+        SystemExit: with the utterances that are in none and the remedy.
+    """
+    unknown = set(unwanted) - utterances_of(data)
+    for folder in data.absolute().parent.iterdir() if unknown else ():
+        if folder.is_dir():
+            unknown -= utterances_of(folder)
+    if unknown:
+        first = ", ".join(c_sorted(unknown)[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        raise SystemExit(
+            f"--exclude {path}: {len(unknown)} of {len(unwanted)} utterances are in no set of"
+            f" {data.parent}: {first}. Correct or delete their lines; {data / 'utt2spk'}, for"
+            " example, lists utterances"
+        )
 
 
 def hand_on(data: Path, dump: Path) -> None:
@@ -192,6 +235,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.parallel:
         demand_installed("mome-prepare-media", "espnet3")
+    unwanted = read_unwanted(args.exclude)
+    if args.exclude is not None:
+        check_unwanted(args.exclude, unwanted, args.data)
     settings = Settings(
         args.landmarks,
         args.other_landmarks,
@@ -223,7 +269,6 @@ def main(argv: list[str] | None = None) -> None:
     choices["lip_dir"] = str(args.lip_dir or "")
     if not settings.fallback:
         del choices["fallback"]  # as before there was this option
-    unwanted = read_unwanted(args.exclude)
     asked = {u: unwanted[u] for u in {c.utterance for c in clips} | set(excluded) if u in unwanted}
     clips = [clip for clip in clips if clip.utterance not in asked]
     excluded = {u: reason for u, reason in excluded.items() if u not in asked}

@@ -202,6 +202,22 @@ def test_neither_sound_nor_a_name_that_cannot_be_written_stops_the_stage(tmp_pat
     assert np.abs(heard * 3e38 - huge[:7680]).max() < 3e38 / 10000
 
 
+def test_a_list_of_utterances_that_no_set_has_is_refused(tmp_path):
+    """Those of another set of the corpus, and those that stage 1 left out, are known."""
+    data = data_folder(tmp_path / "data/train", {"a_1": tmp_path / "1.mp4"})
+    data_folder(tmp_path / "data/test", {"tape": tmp_path / "2.mp4"})
+    write_scp(tmp_path / "data/test/utt2spk", {"b_1": "b"})
+    write_scp(tmp_path / "data/test/segments", {"b_1": "tape 0 1"})
+    (tmp_path / "data/test/excluded").write_text("c_1 no words\n")
+    listed = tmp_path / "unwanted"
+    ids = ["a_1", "b_1", "c_1", "tape", *(f"x_{number}" for number in range(6))]
+    listed.write_text("".join(f"{name} why\n" for name in ids))
+    said = f"--exclude {listed}: 7 of 10 utterances are in no set of {data.parent}: tape, x_0, x_1,"
+    with pytest.raises(SystemExit, match=f"{said} x_2, x_3, .... Correct or delete .*/utt2spk"):
+        prepare(data, tmp_path / "dump", "--exclude", listed)
+    assert not (tmp_path / "dump").exists()
+
+
 @pytest.mark.parametrize("nj", [1, 2])
 def test_a_clip_that_crashes_its_decoder_is_excluded(tmp_path, monkeypatch, nj):
     videos = {f"anna_{name}": tmp_path / f"{name}.mp4" for name in ("a", "crash", "d")}

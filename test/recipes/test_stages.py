@@ -56,12 +56,20 @@ STAGES = ["--stage", "1", "--stop_stage", "2", "--streams", "audio"]
 
 def test_utterances_are_left_out_on_demand(recipe):
     listed = recipe / "unwanted"
-    listed.write_text("anna-2 mumbled\nanna-3\n")
+    for suffix in (".mp4", ".txt"):  # a clip of one of the sets alone
+        path = recipe / "corpus/valid/anna/2"
+        shutil.copy(path.with_suffix(suffix), path.with_name(f"3{suffix}"))
+    listed.write_text("anna-2 mumbled\nanna-3\nanna-5\n")
     options = [*STAGES, "--exclude", listed]
+    said = run(recipe, *options, check=False)
+    assert f"--exclude {listed}: 1 of 3 utterances are in no set of data: anna-5. Correct" in said
+    listed.write_text("anna-2 mumbled\nanna-3\n")
     said = run(recipe, *options)
     for name in ("train", "valid", "test"):
         assert list(read_scp(recipe / "dump" / name / "text")) == ["anna-1"]
-        assert read_scp(recipe / "dump" / name / "excluded") == {"anna-2": f"{listed}: mumbled"}
+        reasons = {"anna-2": f"{listed}: mumbled"}
+        reasons |= {"anna-3": f"{listed}: listed"} if name == "valid" else {}
+        assert read_scp(recipe / "dump" / name / "excluded") == reasons
     assert "  excluded 1: mumbled\n" in said
     # What the file says counts, as do the options.
     listed.write_text("anna-1\n")
