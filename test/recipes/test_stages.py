@@ -337,6 +337,12 @@ def test_names_that_folders_cannot_have_are_refused(tmp_path, options, message):
     assert message in run(tmp_path, "--stage", "9", *options, check=False)
 
 
+def test_a_word_of_no_option_is_refused(tmp_path):
+    """All that follows it would be ignored."""
+    said = run(tmp_path, "--stage", "9", "--snrs", "-5", "0", "--seed", "1", check=False)
+    assert "'0' belongs to no option: a value of several words needs quotes" in said
+
+
 def test_a_tag_may_name_a_folder_within_another(tmp_path):
     run(tmp_path, "--stage", "9", "--tag", "experiments/mome/lr0.002_seed0", "--decode_tag", "x-1")
 

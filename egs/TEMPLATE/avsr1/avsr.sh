@@ -117,6 +117,8 @@ log() { echo "$(date '+%H:%M:%S') ($(basename "$0")) $*" >&2; }
 die() { log "$*" && exit 1; }
 wants() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
+[ $# -eq 0 ] ||
+    die "'$1' belongs to no option: a value of several words needs quotes, as in --snrs \"-5 0\""
 for folder in "${datadir}" "${dumpdir}" "${expdir}"; do
     [[ ${folder} =~ ^[^[:space:],]+$ ]] ||
         die "folder '${folder}': its name separates words in lists of files; no blank and no comma"
