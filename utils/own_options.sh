@@ -7,8 +7,17 @@
 #   . utils/own_options.sh
 #
 # --lrs3 /x and --lrs3=/x set lrs3. --help or -h prints the head of the recipe's script before
-# avsr.sh prints its own.
+# avsr.sh prints its own. The settings of a file that --config FILE names become options before all
+# others in "$@" (config_file.sh): the recipe's own too, and where "$@" follows what a recipe itself
+# gives avsr.sh, they override that. A relative FILE is one of the folder in which the recipe is called.
 
+# shellcheck source=utils/config_file.sh
+. "$(dirname "${BASH_SOURCE[0]}")/config_file.sh"
+if [ -n "${_config_flaw}" ]; then
+    echo "$0: ${_config_flaw}" >&2
+    exit 1
+fi
+unset -v _config_flaw
 _others=()
 while [ $# -gt 0 ]; do
     _name=${1%%=*}

@@ -9,8 +9,8 @@
 #
 # --nj 4 and --nj=4 set nj; dashes within a name stand for underscores. A name that is not yet a
 # variable, in lower case, is an error, as is a value other than true or false for a variable that
-# holds one of these. --config FILE sources a file of settings first, so that other options override
-# it. --help or -h prints $help_message and ends. Parsing stops at the first word that is not an
+# holds one of these. --config FILE reads a file of settings (config_file.sh), which other options
+# override. --help or -h prints $help_message and ends. Parsing stops at the first word that is not an
 # option, or after --; what is left stays in "$@".
 
 _option_error() {
@@ -19,22 +19,10 @@ _option_error() {
   exit 1
 }
 
-# A config file comes first, wherever it stands.
-for ((_i = 1; _i <= $#; _i++)); do
-  _word=${!_i}
-  case $_word in
-    --config=*) _file=${_word#*=} ;;
-    --config)
-      _next=$((_i + 1))
-      _file=${!_next:-}
-      ;;
-    --) break ;;
-    *) continue ;;
-  esac
-  [ -r "$_file" ] || _option_error "--config: cannot read '$_file'"
-  # shellcheck disable=SC1090
-  . "$_file"
-done
+# Its settings come first, wherever it is named.
+# shellcheck source=utils/config_file.sh
+. "$(dirname "${BASH_SOURCE[0]}")/config_file.sh"
+[ -z "${_config_flaw}" ] || _option_error "${_config_flaw}"
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -62,7 +50,6 @@ while [ $# -gt 0 ]; do
   _option=$_name
   _name=${_name#--}
   _name=${_name//-/_}
-  [ "$_name" != config ] || continue
   # Lower case only, so that no option changes PATH or HOME.
   [[ $_name =~ ^[a-z][a-z0-9_]*$ ]] && [ -n "${!_name+set}" ] ||
     _option_error "unknown option $_option"
@@ -76,5 +63,5 @@ while [ $# -gt 0 ]; do
   esac
   printf -v "$_name" '%s' "$_value"
 done
-unset -v _i _word _next _file _name _value _option
+unset -v _config_flaw _name _value _option
 unset -f _option_error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from recipe_options import recipe_options
 
 from mome.data.kaldi import validate_data_dir
 
@@ -81,10 +82,56 @@ def test_help(option):
     assert (result.returncode, result.stdout) == (0, "usage: recipe [--nj N]\n")
 
 
-def test_config_file_yields_to_options(tmp_path):
-    (tmp_path / "conf").write_text("nj=7\nstage=3\n")
-    result = parse("--nj", "4", "--config", str(tmp_path / "conf"))
-    assert result.stdout.startswith("nj=4 stage=3 "), result.stderr
+@pytest.mark.parametrize("named", [["--config", "conf"], ["--config=conf"]])
+def test_config_file_yields_to_options(tmp_path, monkeypatch, named):
+    monkeypatch.chdir(tmp_path)
+    text = 'ROOT=/a\nnj=7; stage=3\nif true; then tasks="${ROOT}/b  c"; fi\nempty=\n'
+    Path("conf").write_text(text)
+    # Neither the value of an option nor what is no option names a file.
+    result = parse("--nj", "4", "--empty", "--config", *named, "rest", "--config", "nowhere")
+    values = "nj=4 stage=3 tasks=/a/b  c skip_train=false empty=--config"
+    assert result.stdout == f"{values} rest=rest --config nowhere\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("njobs=4", "unknown option --njobs"),
+        ("skip_train=yes", "option --skip_train must be true or false, not 'yes'"),
+        ("nj=${nowhere}", "nowhere: unbound variable"),
+        ("false", "--config: what 'conf' says cannot be done"),
+    ],
+)
+def test_a_wrong_config_file_is_an_error(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("conf").write_text(f"{text}\n")
+    result = parse("--config", "conf")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert message in result.stderr
+
+
+def test_command_line_before_config_file_before_recipe(tmp_path, monkeypatch):
+    """And all of these before the defaults of avsr.sh; FILE is relative to where one is."""
+    monkeypatch.chdir(tmp_path)
+    Path("conf").write_text('preset=quick\nbeam=2\nsnrs="-5 20"\nnj=3\n')
+    given = recipe_options("mini_av", "--nj", "4", "--config", "conf")
+    assert (given["nj"], given["beam"], given["snrs"]) == ("4", "2", "-5 20")
+    assert given["expdir"] == "quick/exp"
+    assert "--config" not in given
+    assert recipe_options("mini_av", "--config=conf", "--preset", "full")["times"] == "times/full"
+    Path("conf").write_text("subset=30h\ntrain_opts='--max_epoch 3'\nmax_new_tokens=9\n")
+    given = recipe_options("lrs3", "--config", "conf")
+    assert (given["train_set"], given["max_new_tokens"]) == ("train_30h", "9")
+    assert given["train_opts"].endswith("total_steps=3400 --max_epoch 3")
+    given = recipe_options("lrs3", "--config", "conf", "--subset", "433h", "--train_opts", "x")
+    assert (given["train_set"], given["train_opts"].strip()) == ("train_433h", "x")
+
+
+def test_a_config_file_that_a_recipe_cannot_read_is_an_error():
+    script = UTILS.parent / "egs/mini_av/run.sh"
+    done = subprocess.run([script, "--config", "nowhere"], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"run.sh: --config: cannot read 'nowhere'\n")
 
 
 def test_caller_keeps_its_names():
@@ -99,7 +146,7 @@ def test_caller_keeps_its_names():
             "compgen -A function || echo none",
         ]
     )
-    assert parse("--nj", "1", script=script).stdout == "same\nnone\n"
+    assert parse("--nj", "1", "--config", "/dev/null", script=script).stdout == "same\nnone\n"
 
 
 def test_options_are_listed_with_their_comments(tmp_path):
@@ -136,6 +183,7 @@ def test_a_recipe_explains_itself_wherever_it_is_called(recipe):
         )
         assert (result.returncode, result.stderr) == (0, "")
         assert "stage 5" in result.stdout
+        assert "overrides the file, the file the recipe's run.sh" in result.stdout
         head = result.stdout.partition("# The one driver")[0]
         assert "./run.sh " in head
 

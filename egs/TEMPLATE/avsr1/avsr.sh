@@ -10,7 +10,9 @@
 #   stage 7  figures, and a page with clips to play    -> <expdir>/<model>/report
 # Finished work is not redone unless --force true asks for it, broken work goes on where it stopped,
 # and work that was made with other options is never taken for that asked for. Call it from a
-# recipe's run.sh; any option can be given there or on the command line as --name value.
+# recipe's run.sh; any option can be given there or on the command line as --name value, and those of
+# one's own in a file as well, a line name=value for each, which --config FILE names. The command line
+# overrides the file, the file the recipe's run.sh, and that the defaults, which follow.
 set -euo pipefail
 
 template=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
