@@ -156,6 +156,35 @@ def test_the_quick_preset_has_the_models_of_the_whole_recipe():
     assert "--preset 'fast': there are full, quick and open" in run("--preset=fast").stderr
 
 
+def test_the_open_preset_has_sentences_and_folders_of_its_own():
+    given, whole = recipe_options("mini_av", "--preset", "open"), recipe_options("mini_av")
+    assert given["download_opts"].split() == ["--mode", MODES[1]]
+    for folder in ("corpus", "datadir", "dumpdir", "expdir"):
+        assert given[folder] != whole.get(folder, folder.removesuffix("dir"))
+    for config in ("video_config", "projector_config", "train_config"):
+        assert given.get(config) == whole.get(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["--hours", "2", "--", "--snrs", "-5 0"], ["--snrs", "-5 0"]),
+        (["--hours", "2"], []),
+    ],
+)
+def test_experiments_are_those_of_the_open_preset(given, options):
+    """The words with which experiments.sh calls the runner, found without running it."""
+    script = 'exec() { printf "%s\\0" "$@"; }; . "$0"'
+    command = ["bash", "-c", script, str(ROOT / "egs/mini_av/experiments.sh"), *given]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    _, _, module, *words = printed.removesuffix("\0").split("\0")
+    assert module == "mome.bin.run_experiments"
+    place = words.index("--")
+    preset = recipe_options("mini_av", "--preset", "open")
+    runner = ["--expdir", preset["expdir"], "--dumpdir", preset["dumpdir"], "--hours", "2"]
+    assert (words[:place], words[place + 1 :]) == (runner, ["--preset", "open", *options])
+
+
 def test_the_lip_encoder_is_the_same_in_all_trainings():
     """Its weights fit crops that are reduced otherwise, too, and mean nothing there."""
     conf = ROOT / "egs/mini_av/conf"
