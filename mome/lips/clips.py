@@ -45,7 +45,10 @@ class Clip:
 
     @property
     def made_from(self) -> str:
-        """Its sources with size and time of change, and the frames of a segment."""
+        """Its sources with size and time of change, and the frames of a segment.
+
+        No checksum: each look at a finished stage would read every recording of the corpus again.
+        """
         words = [stamp_of(path) for path in dict.fromkeys(self.sources)]
         if self.span:
             words.append("frames {} to {}".format(*self.span))
