@@ -10,10 +10,12 @@
 # option stay as they are.
 
 _config_flaw='' _settings=() _others=()
-# In a process of its own, whose other variables are not mistaken for the file's.
+# In a process of its own, whose other variables are not mistaken for the file's. The blank at its end
+# says that it got there: after an exit in the file nothing is printed.
 # shellcheck disable=SC2016
 _print_settings='unset -v $(compgen -v | grep "^[a-z]"); . "$1" >&2
-for _name in $(compgen -v | grep "^[a-z]"); do printf "%q %q " "--${_name}" "${!_name}"; done'
+for _name in $(compgen -v | grep "^[a-z]"); do printf "%q %q " "--${_name}" "${!_name}"; done
+printf " "'
 while [ $# -gt 0 ] && [ -z "${_config_flaw}" ]; do
     case $1 in
         --config=*) _words=1 _file=${1#*=} ;;
@@ -29,7 +31,7 @@ while [ $# -gt 0 ] && [ -z "${_config_flaw}" ]; do
             [[ ${_path} = */* ]] || _path=./${_path}
             if [ -d "${_path}" ] || [ ! -r "${_path}" ]; then
                 _config_flaw="--config: cannot read '${_file}'"
-            elif _found=$(bash -euc "${_print_settings}" "$0" "${_path}"); then
+            elif _found=$(bash -euc "${_print_settings}" "$0" "${_path}") && [ -n "${_found}" ]; then
                 eval "_settings+=(${_found})"
             else
                 _config_flaw="--config: what '${_file}' says cannot be done"

@@ -43,6 +43,7 @@ from mome.common.atomic_files import remove_partial
 from mome.common.command import in_one_line, parser_for
 from mome.common.extras import demand_installed
 from mome.common.processes import AllCrash, map_items
+from mome.common.text_files import read_text
 from mome.data.exclusions import (
     FILE,
     OF_STAGE_1,
@@ -126,9 +127,10 @@ def utterances_of(data: Path) -> set[str]:
     found = set()
     for table in tables:
         if (data / table).is_file():
-            lines = (data / table).read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = read_text(data / table, otherwise="latin-1").split("\n")
             found |= {split_line(line)[0] for line in lines}
-    return found
+    # Of LRS stage 1 lists clips as <part>/<speaker>/<number>, not by the ids of their utterances.
+    return found | {"_".join(name.split("/")[1:]) for name in found if "/" in name}
 
 
 def check_unwanted(path: Path, unwanted: Collection[str], data: Path) -> None:

@@ -27,7 +27,7 @@ from typing import get_args
 from tqdm import tqdm
 
 from mome.common.atomic_files import write_bytes
-from mome.common.command import parser_for
+from mome.common.command import in_one_line, parser_for
 from mome.data.video import MediaError, reason_of
 from mome.models.rates import READS
 from mome.transcribe.arguments import add_model_arguments
@@ -255,9 +255,10 @@ def write(transcript: Transcript, name: str, args: argparse.Namespace) -> None:
             path = args.output / f"{stem_of(name)}.{kind}"
             write_bytes(path, text.encode(errors="surrogateescape"))
         else:
-            print(text, end="")
+            print(text, end="", flush=True)
 
 
+@in_one_line("mome-transcribe")
 def main(argv: list[str] | None = None) -> None:
     """Transcribe one recording after the other."""
     args = parse(argv)
@@ -304,6 +305,8 @@ def main(argv: list[str] | None = None) -> None:
             with progress_bar(name) as report:
                 transcript = transcribe_one(name, transcribe, options, report)
             write(transcript, name, args)
+        except BrokenPipeError:  # nobody reads the transcripts any longer
+            raise
         except Exception as error:
             # Whatever is wrong with one recording, the others are still to be done.
             reason = error.reason if isinstance(error, MediaError) else reason_of(error)

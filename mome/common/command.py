@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,14 @@ def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (*KINDS, *further)
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where the shell has closed it
+            sys.stdout.flush()
+    except SystemExit:  # as argparse ends a program after its help
+        drop_unread()
+        raise
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and output_is_closed():
+        unread = drop_unread()
+        if unread and isinstance(error, BrokenPipeError):
             raise SystemExit(128 + signal.SIGPIPE) from None
         if isinstance(error, kinds) and explains_itself(error):
             raise SystemExit(f"{command}: error: {error}") from None
@@ -67,13 +72,18 @@ def in_one_line(command: str, *further: type[Exception]) -> Iterator[None]:
         raise SystemExit(f"{command}: error: out of memory: {WHERE_LOADED} ({reason})") from None
 
 
-def output_is_closed() -> bool:
-    """Whether nobody reads the standard output any longer; what is left of it then goes nowhere."""
+def drop_unread() -> bool:
+    """Whether nobody reads the standard output any longer; what is left of it then goes nowhere.
+
+    Otherwise Python would complain of it once more at its end.
+    """
+    with suppress(OSError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
     output = select.poll()
     output.register(STANDARD_OUTPUT, 0)
     if not any(event & select.POLLERR for _, event in output.poll(0)):
         return False
-    # Python would complain of the same once more at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
     return True
 

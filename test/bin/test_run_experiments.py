@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from mome.analysis.experiment_options import pairs_of, settings_of
+from mome.analysis.experiment_options import command_line, pairs_of, settings_of
 from mome.bin import run_experiments
 from mome.bin.run_experiments import environments
 
@@ -217,3 +217,16 @@ def test_options_of_the_data_make_no_other_training():
     training = argparse.Namespace(experiment=argparse.Namespace(run_opts=[]), conf={"seed": 1})
     args = argparse.Namespace(run_opts=words, task="avsr", dumpdir="dump")
     assert settings_of(training, args)["run_opts"] == "--snrs -5 --beam 2"
+
+
+@pytest.mark.parametrize("name", ["expdir", "stage", "config"])
+def test_options_that_the_runner_gives_or_cannot_see_are_refused(tmp_path, name):
+    experiment = argparse.Namespace(run_opts=["--beam", "2"])
+    training = argparse.Namespace(experiment=experiment, name="mome/lr0.1_seed0", seed=0)
+    args = argparse.Namespace(run_opts=["--nj=2"], task="avsr")
+    args.dumpdir = args.expdir = args.folder = tmp_path
+    given = command_line(training, args)
+    assert (given["beam"], given["nj"], given["train_opts"]) == ("2", "2", "--seed 0")
+    args.run_opts.append(f"--{name}=x")
+    with pytest.raises(ValueError, match=f"--{name} cannot be given to run.sh by experiments"):
+        command_line(training, args)

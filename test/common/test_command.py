@@ -1,5 +1,6 @@
 """How programs end."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,25 +36,51 @@ def test_other_errors_keep_their_traceback(error):
         end_of(lambda: fail(error), KeyError)
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_program_whose_output_nobody_reads_ends_without_a_word(lines):
+BROKEN = 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "message"),
+    [
+        ("print('a line')", BROKEN, b""),
+        ("print('a line', flush=True)", BROKEN, b""),
+        ("for _ in range(100_000): print('a line')", BROKEN, b""),
+        ("argparse.ArgumentParser().parse_args(['--help'])", 0, b""),
+        ("print('a'); raise SystemExit('stopped')", 1, b"stopped\n"),
+        ("print('a'); open('/no')", 1, b"mome-x: error: [Errno 2] No such file"),
+    ],
+)
+def test_a_program_whose_output_nobody_reads_ends_without_a_traceback(says, status, message):
     """As with ``| head``, which may end while more is written, or before the little there is."""
     program = (
-        "import sys\n"
+        "import argparse, sys\n"
         "from mome.common.command import in_one_line\n"
         "with in_one_line('mome-x'):\n"
         "    sys.stdin.read()\n"
-        f"    for _ in range({lines}): print('a line')\n"
+        f"    {says}\n"
     )
     pipe = subprocess.PIPE
     running = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe
+        [sys.executable, "-c", program],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
     )
     running.stdout.close()
     running.stdin.close()
     said = running.stderr.read()
     running.stderr.close()
-    assert (running.wait(60), said) == (128 + signal.SIGPIPE, b"")
+    assert running.wait(60) == status
+    assert said.startswith(message)
+    assert len(said.splitlines()) == (1 if message else 0)
+
+
+def test_a_program_without_an_output_ends_like_others():
+    program = "from mome.common.command import in_one_line\nwith in_one_line('x'): print('a')"
+    command = ["bash", "-c", 'exec "$@" >&-', "-", sys.executable, "-c", program]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_pipe_that_is_not_the_output_is_an_error_like_others():

@@ -542,6 +542,22 @@ def test_a_set_is_written_and_told(tmp_path, capsys):
     assert not (tmp_path / "segments").exists()
 
 
+def test_what_stage_1_left_out_may_be_in_a_list_for_stage_2(tmp_path):
+    """By the ids of utterances, though stage 1 names clips; whatever editor saved the tables."""
+    args = argparse.Namespace(max_excluded=0.9)
+    kept = lrs.Utterance("anna_1", Clip("trainval", "anna", "1", Path()), "a", 0.0, 1.0, True)
+    left_out = [("pretrain/anna b/2_03", "no words"), ("trainval/c/1", "mp4 without txt")]
+    lrs.write_set(tmp_path / "train", [lrs.Part([kept], left_out)], args)
+    speakers = tmp_path / "train/utt2spk"
+    speakers.write_text(speakers.read_text(), encoding="utf-8-sig")
+    listed = ["anna_1", "anna_b_2_03", "c_1"]
+    prepare_media.check_unwanted(tmp_path / "list", listed, tmp_path / "train")
+    with pytest.raises(SystemExit, match=r"1 of 4 utterances are in no set of .*: anna_b_2_04\."):
+        prepare_media.check_unwanted(
+            tmp_path / "list", [*listed, "anna_b_2_04"], tmp_path / "train"
+        )
+
+
 # Cutting.
 
 

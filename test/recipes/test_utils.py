@@ -100,6 +100,7 @@ def test_config_file_yields_to_options(tmp_path, monkeypatch, named):
         ("skip_train=yes", "option --skip_train must be true or false, not 'yes'"),
         ("nj=${nowhere}", "nowhere: unbound variable"),
         ("false", "--config: what 'conf' says cannot be done"),
+        ("nj=4; exit", "--config: what 'conf' says cannot be done"),
     ],
 )
 def test_a_wrong_config_file_is_an_error(tmp_path, monkeypatch, text, message):

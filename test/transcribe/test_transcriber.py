@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -603,6 +604,31 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
     assert read["model"] == "nothing"
     assert read["complete"]
     assert not json.loads((tmp_path / "out" / "cut.mp4.json").read_text())["complete"]
+
+
+def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
+    """As with ``| head``: the other recordings are not read."""
+    read = []
+
+    def transcribe_one(name, *_):
+        read.append(name)
+        return "all of it"
+
+    def write(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(
+        command.Transcriber,
+        "load",
+        lambda *_: SimpleNamespace(info={}, model=SimpleNamespace(pairs=())),
+    )
+    for name in ("usable", "check_faces"):
+        monkeypatch.setattr(command, name, lambda *_: None)
+    monkeypatch.setattr(command, "transcribe_one", transcribe_one)
+    monkeypatch.setattr(command, "write", write)
+    with pytest.raises(BrokenPipeError):  # the output of this process is open
+        command.main(["a.mp4", "b.mp4", "--model", "model"])
+    assert read == ["a.mp4"]
 
 
 def test_a_terminal_shows_what_is_being_done(packed, clips, capsys, monkeypatch):
