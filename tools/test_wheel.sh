@@ -6,7 +6,8 @@
 # several GB in $TMPDIR, by default /var/tmp; next to nothing where uv can link its cache.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PATH=${PWD}/tools/.uv/bin:${PATH}
+# Behind the environment's programs: where uv came by pip, a Python without packages lies beside it.
+PATH=${PATH}:${PWD}/tools/.uv/bin
 work=$(mktemp -d -p "${TMPDIR:-/var/tmp}" mome-wheel.XXXX)
 trap 'rm -rf "${work}"' EXIT
 
