@@ -53,7 +53,8 @@ def test_crops_made_elsewhere_are_found_by_their_names(tmp_path, clip, names):
     for name in {*others} - {*names}:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_crop(tmp_path, utterance, speaker, video, segmented)
+    # Without a word, the whole clip is meant.
+    found = find_crop(tmp_path, utterance, speaker, video, *[True] * segmented)
     assert found == str(tmp_path / names[0])
     for name in reversed(names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from mome.lips.landmarks import (
     Face,
     FaceTracker,
     box_of,
+    fill_missing,
     likeness,
     main_tracks,
     thumbnail,
@@ -357,3 +358,15 @@ def test_a_second_face_that_jumps_is_one_without_parts_of_the_first():
         {0: first, 8: first, 16: elsewhere},
         {0: second, 8: second},
     ]
+
+
+def test_missing_frames_are_interpolated():
+    """Each coordinate of each landmark by itself, and as it is beyond the known frames."""
+    first = np.arange(136.0).reshape(68, 2)
+    step = np.random.default_rng(0).integers(-9, 10, (68, 2))
+    filled = fill_missing([None, first, None, None, first + 3 * step, None])
+    assert filled.shape == (6, 68, 2)
+    for points, steps in zip(filled, [0, 0, 1, 2, 3, 3], strict=True):
+        assert np.allclose(points, first + steps * step)
+    with pytest.raises(ValueError, match="no frame has a face"):
+        fill_missing([None, None])

@@ -26,7 +26,7 @@ from mome.lips import provenance
 from mome.lips.clips import Clip
 from mome.lips.crop import CROP_SIDE, MEAN_FACE, MOUTH, STABLE, similarity, smooth
 from mome.lips.extract import REMEDY, crop_lips, read_frames
-from mome.lips.landmarks import Face, FaceTracker, WrongModel, fill_missing, main_tracks
+from mome.lips.landmarks import Face, FaceTracker, WrongModel, main_tracks
 from mome.lips.mediapipe import MediaPipeTracker
 from mome.lips.preparation import check_length
 
@@ -53,14 +53,6 @@ def grey(frames):
 def in_photograph(points, motion):
     """Landmarks (68, 2) of a frame, mapped back to the photograph."""
     return np.linalg.solve(motion[:, :2], (points - motion[:, 2]).T).T
-
-
-def test_missing_frames_are_interpolated():
-    first, last = np.zeros((68, 2)), np.full((68, 2), 3.0)
-    filled = fill_missing([None, first, None, None, last, None])
-    assert np.allclose(filled[:, 5, 1], [0, 0, 1, 2, 3, 3])
-    with pytest.raises(ValueError, match="no frame"):
-        fill_missing([None, None])
 
 
 def test_largest_central_face_is_followed():
