@@ -529,6 +529,7 @@ def test_a_set_is_written_and_told(tmp_path, capsys):
     for name in ("wav.scp", "video.scp"):
         assert read_scp(tmp_path / name) == {"pretrain_anna_b_1": "1.mp4"}
     assert read_scp(tmp_path / "utt2dur")["anna_b_1_01"] == "180000.00"
+    assert read_scp(tmp_path / "spk2utt") == {"anna_b": "anna_b_1_00 anna_b_1_01"}
     assert not (tmp_path / "official_size").exists()
     # Whole clips have no segments, and those that were excluded are clips of the test set, too.
     whole = lrs.Utterance("anna_b_1", clip, "a", 0.0, 1.0, True)
@@ -810,10 +811,14 @@ def test_of_two_files_whose_suffixes_differ_in_case_none_is_taken(tmp_path):
     """Neither is known to be the right one, so the clip is left out, with the names of both."""
     folder = tmp_path / "test/anna"
     folder.mkdir(parents=True)
-    for name in ("1.mp4", "1.MP4", "1.txt", "2.mp4", "2.Txt", "2.txt", "3.mp4", "3.TXT"):
+    names = ["1.mp4", "1.MP4", "1.txt", "2.mp4", "2.Txt", "2.txt", "3.mp4", "3.TXT"]
+    for name in (*names, "3 b.mp4", "3 b.txt"):
         (folder / name).touch()
     clips, odd = lrs.find_clips(tmp_path, "test")
-    assert clips == [Clip("test", "anna", "3", folder / "3.mp4", folder / "3.TXT")]
+    assert clips == [
+        Clip("test", "anna", "3", folder / "3.mp4", folder / "3.TXT"),
+        Clip("test", "anna", "3 b", folder / "3 b.mp4", folder / "3 b.txt"),
+    ]
     advice = "two files for one; remove or rename one of them"
     assert odd == [
         ("test/anna/1", f"{folder}/1.MP4 and {folder}/1.mp4: {advice}"),

@@ -263,6 +263,7 @@ def test_recordings_that_have_changed_since_are_told(made, capsys):
 
 
 def test_a_repository_that_has_moved_has_the_same_recordings(tmp_path, monkeypatch):
+    assert Path(__file__).resolve().parents[2] == sources.ROOT
     digests = []
     for place in ("here", "there"):
         root = tmp_path / place
