@@ -323,7 +323,12 @@ def stage(tmp_path, monkeypatch) -> tuple[Clip, Clip]:
 def test_what_is_made_is_written_and_told(stage, monkeypatch):
     done, new = stage
     lips = Lips(np.full((12, 96, 96), 128, np.uint8), seen=5, lost=2)
-    monkeypatch.setattr(preparation, "find_lips", lambda *_: (lips, "mediapipe"))
+
+    def find(frames, path, trackers, settings):
+        assert (frames, path, trackers) == ([], new.video, {})
+        return lips, "mediapipe"
+
+    monkeypatch.setattr(preparation, "find_lips", find)
     before = Path(done.lips_output).stat().st_mtime_ns
     assert prepare_recording((done, new), SETTINGS) == [
         Outcome(12),
