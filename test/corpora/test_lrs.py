@@ -257,6 +257,9 @@ def test_pauses_of_more_than_two_fifths_of_a_second_are_cut_in_their_middle(gap,
     words = [Word("a", 0.5, 1.0), Word("b", 1.0 + gap, 3.0), Word("c", 14.0, 15.0)]
     ends = [chunk.end for chunk in segment_words(words, 15.5, 16.0, "pause")]
     assert ends == [*[pytest.approx(1.0 + gap / 2)] * cut, 8.5, 15.5]
+    # AV-HuBERT writes the middle in thousandths.
+    close = [Word("a", 0.5, 1.0022), Word("b", 2.0, 3.0), Word("c", 3.0, 15.0)]
+    assert segment_words(close, 15.5, 16.0, "pause")[0].end == 1.501
     # One that ends a little earlier stays whole.
     words[-1] = Word("c", 14.0, 14.99)
     assert [c.words for c in segment_words(words, 15.5, 16.0, "pause")] == [tuple(words)]

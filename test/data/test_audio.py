@@ -172,8 +172,9 @@ def test_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path, length):
         read_audio(path)
 
 
-def test_sound_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("mome.data.audio.BLOCK", 7001)
+@pytest.mark.parametrize("block", [7001, 16000, 20000, 32000, 40000])
+def test_sound_is_read_in_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("mome.data.audio.BLOCK", block)
     monkeypatch.setattr("mome.data.audio.MOST", 0)
     samples = np.stack([np.tile(tone(), 2), np.zeros(32000)], 1)
     soundfile.write(tmp_path / "a.wav", samples, 16000)

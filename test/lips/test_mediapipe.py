@@ -4,7 +4,36 @@ import numpy as np
 import pytest
 
 from mome.lips.landmarks import Face
-from mome.lips.mediapipe import MediaPipeTracker, _square, _steps, _without_overlap, anchors
+from mome.lips.mediapipe import (
+    VERTICES,
+    MediaPipeTracker,
+    _square,
+    _steps,
+    _without_overlap,
+    anchors,
+)
+
+# MediaPipe's contours (face_mesh_connections.py), each with its mirror image beside it: from the
+# top of the face down, around an eye from its outer corner, from a corner of the mouth to its
+# middle, above and below.
+OVAL = [
+    [10, 109, 67, 103, 54, 21, 162, 127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152],
+    [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152],
+]
+EYES = [
+    [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246],
+    [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466],
+]
+BROWS = [[71, 63, 105, 66, 107], [301, 293, 334, 296, 336]]
+OUTER = [
+    [61, 185, 40, 39, 37, 0, 61, 146, 91, 181, 84, 17],
+    [291, 409, 270, 269, 267, 0, 291, 375, 321, 405, 314, 17],
+]
+INNER = [
+    [78, 191, 80, 81, 82, 13, 78, 95, 88, 178, 87, 14],
+    [308, 415, 310, 311, 312, 13, 308, 324, 318, 402, 317, 14],
+]
+NOSE = [[168, 6, 197, 195, 5, 4, 2, 97, 75], [168, 6, 197, 195, 5, 4, 2, 326, 305]]
 
 
 class Network:
@@ -146,6 +175,39 @@ def test_parts_are_searched_where_the_whole_shows_no_face(
     assert asked == searched
 
 
+def test_the_vertices_lie_on_the_contours_of_the_mesh_and_are_symmetric():
+    """In dlib's order: jaw and brows from left to right, the nose down, around eyes and lips."""
+    mirror = {}
+    for one, other in (OVAL, EYES, BROWS, OUTER, INNER, NOSE):
+        mirror |= dict(zip(one, other, strict=True)) | dict(zip(other, one, strict=True))
+    vertices = VERTICES.tolist()
+    mirrored = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1)]
+    mirrored += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    mirrored += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+    assert [mirror[vertex] for vertex in vertices] == [vertices[place] for place in mirrored]
+    for contour, places in (
+        (OVAL[0], range(9)),
+        (BROWS[0], range(17, 22)),
+        (NOSE[0], [27, 28, 29, 30, 33, 32, 31]),
+        (EYES[0], [36, 41, 40, 39, 38, 37]),
+        (OUTER[0], [48, 49, 50, 51]),
+        (OUTER[0][6:], [48, 59, 58, 57]),
+        (INNER[0], [60, 61, 62]),
+        (INNER[0][6:], [60, 67, 66]),
+    ):
+        along = [contour.index(vertices[place]) for place in places]
+        assert along == sorted(along)
+
+
+def test_a_face_is_predicted_in_the_box_of_the_detector(tracker, monkeypatch):
+    """Not in a smaller one, as by dlib."""
+    asked = []
+    points = np.random.default_rng(0).uniform(0, 99, (68, 2))
+    monkeypatch.setattr(tracker, "predict", lambda frame, face: asked.append(face) or points)
+    tracker.fit(np.zeros((9, 9), np.uint8), Face(50.0, 40.0, 30.0))
+    assert asked[0] == Face(50.0, 40.0, 30.0)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_meshs_points_are_dlibs_in_pixels_of_the_picture(tracker, size):
     """A face of 128 pixels is seen within 192, from (100 - 96, 90 + 0.02 * 128 - 96) on.
@@ -157,7 +219,7 @@ def test_the_meshs_points_are_dlibs_in_pixels_of_the_picture(tracker, size):
     vertices.reshape(468, 3)[:] = np.arange(468)[:, None] * (0.25, 0.5, 7)
     tracker.mesh = Network(mesh=vertices)
     frame = np.zeros((400, 400), np.uint8)
-    frame[:, : 100 * size] = 255
+    frame[:, : 100 * size] = 51
     points = tracker.predict(frame, Face(100.0 * size, 90.0 * size, 128.0 * size))
     assert (points.shape, points.dtype) == ((68, 2), np.float64)
     # Ends of the jaw and the chin, nose tip and base, corners of eyes and mouth, the inner lips.
@@ -167,5 +229,5 @@ def test_the_meshs_points_are_dlibs_in_pixels_of_the_picture(tracker, size):
         assert points[landmark] == pytest.approx((size * x - 0.5, size * y - 0.5))
     shown = tracker.mesh.shown
     assert (shown.shape, shown.dtype) == ((1, 3, 192, 192), np.float32)
-    assert shown[0, :, 50, 90].tolist() == [1] * 3
+    assert shown[0, :, 50, 90] == pytest.approx(0.2)
     assert shown[0, :, 50, 102].tolist() == [0] * 3

@@ -64,6 +64,10 @@ def test_sound_may_differ_from_the_picture_by_the_tolerance(count, kept):
             fit_audio(sound, 25, clip, 0.2)
 
 
+def test_sound_above_full_scale_is_scaled():
+    assert np.abs(fit_audio(3 * noise(16000), 25, BOTH, 0.2)).max() == pytest.approx(32767 / 32768)
+
+
 @pytest.mark.parametrize(("peak", "kept"), [(0.49, False), (0.51, True)])
 def test_sound_of_less_than_half_a_step_of_16_bits_is_silent(tmp_path, peak, kept):
     """Of either sign, as nothing is left of it in the file."""
@@ -78,17 +82,18 @@ def test_sound_of_less_than_half_a_step_of_16_bits_is_silent(tmp_path, peak, kep
             fit_audio(sound, 25, BOTH, 0.2)
 
 
-@pytest.mark.parametrize(("columns", "rows", "dark"), [(48, 96, 0), (47, 96, 2), (72, 62, 2)])
+@pytest.mark.parametrize(("columns", "rows", "dark"), [(48, 96, 0), (47, 96, 10), (72, 62, 10)])
 def test_a_crop_made_elsewhere_is_lit_by_half(columns, rows, dark):
     """Wherever in it; a tenth of its frames may be darker, as where a scene fades."""
-    crop = np.full((20, 96, 96), 24, np.uint8)
-    for frame in (7, 8):
+    check_lit(np.full((1, 96, 96), 24, np.uint8), "crop.mp4")
+    crop = np.full((100, 96, 96), 24, np.uint8)
+    for frame in range(20, 30):
         crop[frame, :, : 96 - columns] = 23
         crop[frame, : 96 - rows] = 23
     check_lit(crop, "crop.mp4")
-    crop[13] = 23
+    crop[50] = 23
     if dark:
-        said = "3 of 20 frames of the crop are mostly black; crop it again, or drop the utterance"
+        said = "11 of 100 frames of the crop are mostly black; crop it again, or drop the utterance"
         with pytest.raises(MediaError, match=rf"crop\.mp4: {said}"):
             check_lit(crop, "crop.mp4")
     else:
@@ -124,6 +129,7 @@ def test_a_crop_may_differ_from_its_video_by_the_tolerance(seconds, count, kept)
             said = rf"crop\.mp4: {count} frames for a video of 1\.00 s; see its frame rate"
             with pytest.raises(MediaError, match=said):
                 check_length(count, CUT, 0.2)
+    check_length(15, CUT, 0.4)  # which is just what 0.6 and 1 differ by
     seconds[:] = 0.0, 1.0  # a header that says nothing
     check_length(count, CUT, 0.2)
     seconds[:] = 9.0, 9.0
@@ -132,13 +138,16 @@ def test_a_crop_may_differ_from_its_video_by_the_tolerance(seconds, count, kept)
 
 @pytest.fixture
 def crop(monkeypatch) -> list[int]:
-    """How many frames the crop has that is read or made; of those made, 2 lack the face."""
-    count = [25]
-    frames = {"crop": np.full((40, 96, 96), 128, np.uint8)}
-    monkeypatch.setattr(preparation, "read_lips", lambda path: frames["crop"][: count[0]])
+    """How many frames the crop has that is read, and their level; of one made, 2 lack the face."""
+    count = [25, 128]
+
+    def read(path):
+        return np.full((count[0], 96, 96), count[1], np.uint8)
+
+    monkeypatch.setattr(preparation, "read_lips", read)
 
     def find(given, path, trackers, settings):
-        return Lips(frames["crop"][: len(given)], seen=9, lost=2), "mediapipe"
+        return Lips(np.zeros((len(given), 96, 96), np.uint8), seen=9, lost=2), "mediapipe"
 
     monkeypatch.setattr(preparation, "find_lips", find)
     return count
@@ -164,6 +173,11 @@ def test_the_length_of_a_clip_is_that_of_its_crop(crop, seconds):
         make(replace(CUT, audio_output=""))
     span = replace(CUT, audio_output="", span=(50, 75))
     assert make(span).num_frames == 25
+    crop[1] = 0
+    with pytest.raises(
+        MediaError, match=r"crop\.mp4: 25 of 25 frames of the crop are mostly black"
+    ):
+        make(CUT)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(16000, 25), (16319, 25), (16321, 26), (100, 1)])
@@ -224,6 +238,8 @@ def test_frames_are_read_of_clips_that_need_a_crop(monkeypatch):
     assert found[4][1] == []
     assert found[5:] == [(two, ["second"]), (one, ["first"])]
     assert asked == ["a.mp4", "bad.mp4", ("a.mp4", [(0, 5), (5, 9)])]
+    monkeypatch.setattr(preparation, "read_spans", lambda path, places: [(0, ["only"])])
+    assert list(frames_of([two])) == [(two, ["only"])]
 
 
 def test_sound_is_read_once_also_if_it_cannot_be_read(monkeypatch):
