@@ -190,9 +190,9 @@ def test_the_vertices_lie_on_the_contours_of_the_mesh_and_are_symmetric():
         (BROWS[0], range(17, 22)),
         (NOSE[0], [27, 28, 29, 30, 33, 32, 31]),
         (EYES[0], [36, 41, 40, 39, 38, 37]),
-        (OUTER[0], [48, 49, 50, 51]),
+        (OUTER[0][:6], [48, 49, 50, 51]),
         (OUTER[0][6:], [48, 59, 58, 57]),
-        (INNER[0], [60, 61, 62]),
+        (INNER[0][:6], [60, 61, 62]),
         (INNER[0][6:], [60, 67, 66]),
     ):
         along = [contour.index(vertices[place]) for place in places]
