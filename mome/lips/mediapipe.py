@@ -142,7 +142,7 @@ def _load(path: Path) -> cv2.dnn.Net:
 def _steps(length: int, part: float) -> np.ndarray:
     """Centres of parts that cover a length and overlap by half."""
     count = max(1, round(2 * (length - part) / part) + 1)
-    return np.linspace(part / 2, max(length - part / 2, part / 2), count)
+    return np.linspace(part / 2, length - part / 2, count)  # of one, the first
 
 
 def _square(frame: np.ndarray, corner: np.ndarray, scale: float, side: int) -> np.ndarray:

@@ -257,6 +257,9 @@ def test_pauses_of_more_than_two_fifths_of_a_second_are_cut_in_their_middle(gap,
     words = [Word("a", 0.5, 1.0), Word("b", 1.0 + gap, 3.0), Word("c", 14.0, 15.0)]
     ends = [chunk.end for chunk in segment_words(words, 15.5, 16.0, "pause")]
     assert ends == [*[pytest.approx(1.0 + gap / 2)] * cut, 8.5, 15.5]
+    # AV-HuBERT writes the middle in thousandths.
+    close = [Word("a", 0.5, 1.0022), Word("b", 2.0, 3.0), Word("c", 3.0, 15.0)]
+    assert segment_words(close, 15.5, 16.0, "pause")[0].end == 1.501
     # One that ends a little earlier stays whole.
     words[-1] = Word("c", 14.0, 14.99)
     assert [c.words for c in segment_words(words, 15.5, 16.0, "pause")] == [tuple(words)]
@@ -529,6 +532,7 @@ def test_a_set_is_written_and_told(tmp_path, capsys):
     for name in ("wav.scp", "video.scp"):
         assert read_scp(tmp_path / name) == {"pretrain_anna_b_1": "1.mp4"}
     assert read_scp(tmp_path / "utt2dur")["anna_b_1_01"] == "180000.00"
+    assert read_scp(tmp_path / "spk2utt") == {"anna_b": "anna_b_1_00 anna_b_1_01"}
     assert not (tmp_path / "official_size").exists()
     # Whole clips have no segments, and those that were excluded are clips of the test set, too.
     whole = lrs.Utterance("anna_b_1", clip, "a", 0.0, 1.0, True)
@@ -826,10 +830,14 @@ def test_of_two_files_whose_suffixes_differ_in_case_none_is_taken(tmp_path):
     """Neither is known to be the right one, so the clip is left out, with the names of both."""
     folder = tmp_path / "test/anna"
     folder.mkdir(parents=True)
-    for name in ("1.mp4", "1.MP4", "1.txt", "2.mp4", "2.Txt", "2.txt", "3.mp4", "3.TXT"):
+    names = ["1.mp4", "1.MP4", "1.txt", "2.mp4", "2.Txt", "2.txt", "3.mp4", "3.TXT"]
+    for name in (*names, "3 b.mp4", "3 b.txt"):
         (folder / name).touch()
     clips, odd = lrs.find_clips(tmp_path, "test")
-    assert clips == [Clip("test", "anna", "3", folder / "3.mp4", folder / "3.TXT")]
+    assert clips == [
+        Clip("test", "anna", "3", folder / "3.mp4", folder / "3.TXT"),
+        Clip("test", "anna", "3 b", folder / "3 b.mp4", folder / "3 b.txt"),
+    ]
     advice = "two files for one; remove or rename one of them"
     assert odd == [
         ("test/anna/1", f"{folder}/1.MP4 and {folder}/1.mp4: {advice}"),

@@ -70,7 +70,7 @@ def test_other_rates_and_channels(tmp_path, rate):
     assert np.abs(read[500:15500] - tone()[500:15500] / 2).max() < 2e-3
 
 
-def test_sound_of_a_video(tmp_path):
+def test_sound_of_a_video(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     write_clip(path, num_frames=25, samples=tone())
     read = read_audio(path)
@@ -79,6 +79,9 @@ def test_sound_of_a_video(tmp_path):
     # AAC is lossy, but neither delays the sound nor changes its level.
     assert np.corrcoef(read[1000:15000], tone()[1000:15000])[0, 1] > 0.99
     assert np.std(read[1000:15000]) == pytest.approx(np.std(tone()), rel=0.03)
+    # Its length is in the header, for which nothing is decoded.
+    monkeypatch.setattr("mome.data.audio.decode", None)
+    assert audio_seconds(path) == pytest.approx(1, abs=0.07)
 
 
 def test_archive(tmp_path):
@@ -172,8 +175,9 @@ def test_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path, length):
         read_audio(path)
 
 
-def test_sound_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("mome.data.audio.BLOCK", 7001)
+@pytest.mark.parametrize("block", [7001, 16000, 20000, 32000, 40000])
+def test_sound_is_read_in_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("mome.data.audio.BLOCK", block)
     monkeypatch.setattr("mome.data.audio.MOST", 0)
     samples = np.stack([np.tile(tone(), 2), np.zeros(32000)], 1)
     soundfile.write(tmp_path / "a.wav", samples, 16000)

@@ -192,6 +192,17 @@ def test_babble_of_few_voices_is_not_clipped(tmp_path, seed):
     assert np.array_equal(mixed[:16000], mixed[16000:])  # repeated to its length
 
 
+def test_a_voice_goes_through_its_files_and_begins_anew(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(0, 0.1, length).astype(np.float32) for length in (300, 200, 250)]
+    paths = tuple(str(tmp_path / f"{number}.flac") for number in range(3))
+    for path, part in zip(paths, parts, strict=True):
+        write_flac(path, part)
+    mixed = mix_babble(Babble("b", (paths,), 0.1))
+    voice = np.concatenate([*parts, *parts, parts[0][:100]])
+    assert mixed == pytest.approx(voice * 0.05 / np.sqrt(np.mean(voice**2)), abs=1e-4)
+
+
 def test_recordings_of_a_folder_are_divided_and_named_by_their_place(tmp_path):
     for name in ("a b/1.wav", "a\u00a0b/2.FLAC", "3.wav", "4.wav", "5.wav", "notes.txt"):
         (tmp_path / "noise" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -450,6 +450,7 @@ def test_a_black_picture_stands_for_no_face(level, kept):
     if kept:
         lips, by = preparation.find_lips(frames, "a.mp4", trackers, settings)
         assert (by, lips.frames.shape) == ("whole_picture", (5, 96, 96))
+        assert (lips.seen, lips.lost) == (0, 0)
     else:
         with pytest.raises(FaceLost, match=r"a\.mp4: no face in any frame"):
             preparation.find_lips(frames, "a.mp4", trackers, settings)

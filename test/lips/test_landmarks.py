@@ -13,6 +13,7 @@ from mome.lips.landmarks import (
     Face,
     FaceTracker,
     box_of,
+    fill_missing,
     likeness,
     main_tracks,
     thumbnail,
@@ -301,6 +302,21 @@ def test_the_models_of_a_tracker_are_known_by_their_digests(tmp_path):
     assert FaceTracker(tmp_path / "model.dat").digests == {"model.dat": digest}
 
 
+def test_largest_central_face_is_followed():
+    left, right = Face(60, 100, 80), Face(160, 100, 60)
+    far = Face(10, 10, 90)
+    detected = {0: [right, left, far], 8: [left, far], 16: [far, right, left], 24: []}
+    assert main_tracks(detected, (200, 200), 1) == [{0: left, 8: left, 16: left}]
+    assert main_tracks(detected, (200, 200), 3) == [
+        {0: left, 8: left, 16: left},
+        {0: right, 16: right},
+        {0: far, 8: far, 16: far},
+    ]
+    # Who is seen less than half of the time is nobody else.
+    assert main_tracks(detected | {32: []}, (200, 200), 3)[1:] == [{0: far, 8: far, 16: far}]
+    assert main_tracks({0: [], 8: []}, (200, 200), 1) == []
+
+
 def test_the_largest_face_continues_a_track_and_the_nearest_track_is_continued():
     old, small, large = Face(100, 100, 50), Face(100, 100, 40), Face(105, 100, 50)
     assert main_tracks({0: [old], 1: [small, large]}, (200, 200), 2) == [
@@ -357,3 +373,15 @@ def test_a_second_face_that_jumps_is_one_without_parts_of_the_first():
         {0: first, 8: first, 16: elsewhere},
         {0: second, 8: second},
     ]
+
+
+def test_missing_frames_are_interpolated():
+    """Each coordinate of each landmark by itself, and as it is beyond the known frames."""
+    first = np.arange(136.0).reshape(68, 2)
+    step = np.random.default_rng(0).integers(-9, 10, (68, 2))
+    filled = fill_missing([None, first, None, None, first + 3 * step, None])
+    assert filled.shape == (6, 68, 2)
+    for points, steps in zip(filled, [0, 0, 1, 2, 3, 3], strict=True):
+        assert np.allclose(points, first + steps * step)
+    with pytest.raises(ValueError, match="no frame has a face"):
+        fill_missing([None, None])

@@ -4,13 +4,22 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from media import talking_head, write_clip
 
 from mome.bin import prepare_media
 from mome.data.kaldi import read_scp, write_scp
-from mome.lips.provenance import GEOMETRY, read_crops
+from mome.lips.provenance import (
+    GEOMETRY,
+    describe,
+    elsewhere,
+    joined,
+    outdated,
+    read_crops,
+    write_crops,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -147,3 +156,35 @@ def test_sets_of_earlier_versions_tell_what_their_settings_do(data, tmp_path):
     (tmp_path / "dump/crops.json").write_text("[1")
     with pytest.raises(ValueError, match=r"crops\.json cannot be read .*; run stage 2 again"):
         read_crops(tmp_path / "dump")
+
+
+def test_crops_are_outdated_by_another_landmark_model_or_geometry():
+    """What only one of two runs knows does not count."""
+    now = {"landmarks": {"dlib": {"m": "1"}}, "geometry": GEOMETRY}
+    other = {"mediapipe": {"n": "2"}}
+    for earlier in ({}, now, {"landmarks": other}, {"landmarks": other | now["landmarks"]}):
+        assert not outdated(earlier, now)
+    changed = {"dlib": {"m": "2"}}
+    for landmarks in (changed, other | changed, changed | other):
+        assert outdated({"landmarks": landmarks, "geometry": GEOMETRY}, now)
+        assert not outdated({"landmarks": landmarks}, elsewhere())
+    assert outdated(now | {"geometry": GEOMETRY | {"side": 1.7}}, now)
+    assert outdated({"geometry": GEOMETRY | {"side": 1.7}}, elsewhere())
+
+
+def test_the_record_of_a_set_keeps_the_models_of_crops_that_stay(tmp_path):
+    class Tracker:
+        digests: ClassVar = {"n": "2"}
+
+    now = describe("mediapipe", {"mediapipe": Tracker()}, 3, 12)
+    assert now["landmarks"] == {"mediapipe": {"n": "2"}}
+    earlier = {"detector": "dlib", "landmarks": {"dlib": {"m": "1"}, "mediapipe": {"n": "1"}}}
+    both = now | {"landmarks": {"dlib": {"m": "1"}, "mediapipe": {"n": "2"}}}
+    assert joined(earlier, now) == both
+    assert joined({}, now) == joined({"detector": "dlib"}, now) == now
+    assert joined(earlier, elsewhere()) == {"elsewhere": True}
+    write_crops(tmp_path, both)
+    assert read_crops(tmp_path) == both
+    for _ in range(2):
+        write_crops(tmp_path, {})
+        assert read_crops(tmp_path) == {}
