@@ -195,7 +195,7 @@ class Checker:
             self.python(path, folder, words, partly)
         elif "avsr.sh" in text:
             self.recipe(path, words)
-        elif program := re.search(r'python -m (mome\.[\w.]+) "\$@"', text):
+        elif program := re.search(r'exec python -m (mome\.[\w.]+) (?:[^\n]|\\\n)*"\$@"', text):
             self.python(program[1], folder, words, partly)
             if "--" in words:
                 self.recipe(path.with_name("run.sh"), words[words.index("--") + 1 :])
