@@ -1,12 +1,14 @@
 """A headless Chromium for the page of `mome-demo`, for its test and its picture."""
 
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
@@ -25,6 +27,13 @@ ARGUMENTS = (
 )
 
 
+def free_port() -> int:
+    """A port of this machine at which nobody listens, for a page to be served at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def find_browser() -> tuple[str, str] | None:
     """The programs of a browser and of its driver, or None where one of them is missing."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -35,7 +44,7 @@ def find_browser() -> tuple[str, str] | None:
 @contextmanager
 def open_browser(
     address: str, profile: Path, size: tuple[int, int] = (1280, 900)
-) -> Iterator[webdriver.Chrome]:
+) -> Iterator["webdriver.Chrome"]:
     """Open a page in Chromium, with an artificial camera and no name that leads elsewhere.
 
     Args:
@@ -46,6 +55,9 @@ def open_browser(
     Raises:
         FileNotFoundError: no browser is installed, or no driver of it.
     """
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
     if (programs := find_browser()) is None:
         raise FileNotFoundError(
             f"one of {', '.join(BROWSERS)} is needed, and chromedriver: on Debian, "

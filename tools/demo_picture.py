@@ -9,13 +9,12 @@ Needs Chromium and its driver (see docs/demo.md).
 
 import argparse
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from browser import open_browser
+from browser import free_port, open_browser
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -58,15 +57,11 @@ def main() -> None:
     parser.add_argument("--snr", type=int, default=-10, help="of the noise in dB, a multiple of 5")
     parser.add_argument("--output", type=Path, required=True, help="PNG")
     options = parser.parse_args()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     command = [sys.executable, "-m", "mome.bin.demo", "--model", str(options.model)]
+    command += ["--port", str(free_port())]
     with (
         tempfile.TemporaryDirectory() as profile,
-        subprocess.Popen(
-            [*command, "--port", str(port)], stdout=subprocess.PIPE, text=True
-        ) as server,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
     ):
         try:
             for line in server.stdout or ():

@@ -6,8 +6,8 @@
 #   [ -z "${_config_flaw}" ] || exit 1
 #
 # FILE is read by Bash. What it sets in lower case are options, nj=4 is --nj 4; what else it needs is
-# to be in capitals. Of several files that set an option the last one counts. Words after -- or the first one that is no
-# option stay as they are.
+# to be in capitals. Of several files that set an option the last one counts. Words after -- or the
+# first one that is no option stay as they are.
 
 _config_flaw='' _settings=() _others=()
 # In a process of its own, whose other variables are not mistaken for the file's. The blank at its end

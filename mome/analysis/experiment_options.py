@@ -98,8 +98,8 @@ def command_line(training: Training, args: argparse.Namespace) -> dict[str, str]
         "train_config": args.folder / training.name / "train.yaml",
         "train_opts": " ".join(train_opts),
     }
-    others = {"stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force"}
-    others.add("config")  # whose settings would not be compared with those of before
+    # Settings of a config file would not be compared with those of before.
+    others = ("stage", "stop_stage", "decode_tag", "one_model", "dry_run", "force", "config")
     given = dict(given_options(training, args))
     given.pop("train_opts", None)
     if clash := given.keys() & {*options, *others}:

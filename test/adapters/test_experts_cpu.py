@@ -199,16 +199,22 @@ def test_processes_compile_at_once_and_find_it_later(tmp_path):
     assert made.stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
-@torch.no_grad()
-def test_a_copy_of_compiled_experts_has_weights_of_its_own(position):
-    """As of a model of which one part is to be changed; the original may be gone by then."""
+def adapted_lm(position: str) -> tuple[torch.nn.Module, MoMEAdapter]:
+    """A tiny frozen LM, and experts in it that do something."""
     torch.manual_seed(0)
     config = LlamaConfig(**{**SIZES, "hidden_size": 64})
     lm = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     adapter = MoMEAdapter(lm, position, num_routed=5, top_k=2, bottleneck=3)
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    return lm, adapter
+
+
+@pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
+@torch.no_grad()
+def test_a_copy_of_compiled_experts_has_weights_of_its_own(position):
+    """As of a model of which one part is to be changed; the original may be gone by then."""
+    lm, adapter = adapted_lm(position)
     adapter.for_inference(torch.float32)
     ids = torch.randint(0, 60, (3, 9))
     expected = prompt_and_step(lm, ids)
@@ -226,12 +232,7 @@ def test_a_copy_of_compiled_experts_has_weights_of_its_own(position):
 @pytest.mark.parametrize("position", ["mhsa", "ffn", "layer"])
 @torch.no_grad()
 def test_an_adapted_lm_computes_the_same(position):
-    torch.manual_seed(0)
-    config = LlamaConfig(**{**SIZES, "hidden_size": 64})
-    lm = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    adapter = MoMEAdapter(lm, position, num_routed=5, top_k=2, bottleneck=3)
-    for parameter in adapter.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    lm, adapter = adapted_lm(position)
     ids = torch.randint(0, 60, (3, 9))
 
     expected = prompt_and_step(lm, ids)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from browser import BROWSERS, find_browser, free_port, open_browser
 
 from mome.bin.demo import main
 
@@ -21,12 +22,6 @@ pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'mome[d
 ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 SECONDS = 120  # for whatever is waited for, on a machine with other work
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +63,6 @@ def address(packed, scratch, tmp_path_factory) -> Iterator[str]:
 def browser(address, tmp_path_factory) -> Iterator:
     """Chromium with the page open."""
     pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    from browser import BROWSERS, find_browser, open_browser
-
     if find_browser() is None:
         pytest.skip(f"needs one of {', '.join(BROWSERS)}, and chromedriver")
     with open_browser(address, tmp_path_factory.mktemp("profile")) as chromium:

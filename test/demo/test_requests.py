@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import free_port
 
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
@@ -55,11 +56,8 @@ def transcribe(packed) -> Transcriber:
 @pytest.fixture
 def shown(transcribe, outside) -> Iterator[tuple[gr.Blocks, httpx.Client]]:
     """The page, and a client of its server."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     demo = page.Demo(transcribe, Options(beam=1, max_new_tokens=4), {SHAPED: []})
-    blocks, address = page.launch(demo, "127.0.0.1", port)
+    blocks, address = page.launch(demo, "127.0.0.1", free_port())
     try:
         with httpx.Client(base_url=f"{address}gradio_api", timeout=60) as client:
             yield blocks, client

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.dataset import ESPnetDataset
+from sets import add_set_arguments
 from timing import machine, seconds, table
 
 from mome.data.kaldi import read_scp
@@ -97,18 +98,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("dump/test"),
-        help="folder of a set of stage 2; default: %(default)s",
-    )
-    parser.add_argument(
-        "--utterances",
-        type=int,
-        default=40,
-        help="of the set, from its first on; default: %(default)s",
-    )
+    add_set_arguments(parser, utterances=40)
     parser.add_argument(
         "--beam", type=int, default=1, help="hypotheses, 1 is greedy; default: %(default)s"
     )
@@ -117,9 +107,6 @@ def main() -> None:
         type=int,
         default=32,
         help="longest transcript, in tokens; default: %(default)s",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="utterances at once; default: %(default)s"
     )
     parser.add_argument(
         "--repetitions", type=int, default=3, help="rounds of all variants; default: %(default)s"

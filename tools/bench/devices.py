@@ -12,6 +12,7 @@ import torch
 import yaml
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.dataset import ESPnetDataset
+from sets import add_set_arguments
 from timing import machine
 
 from mome.data.kaldi import read_scp
@@ -77,21 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
     parser.add_argument("--weights", default="valid.acc.best.pth", help="its checkpoint")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("dump/test"),
-        help="folder of a set of stage 2; default: %(default)s",
-    )
-    parser.add_argument(
-        "--utterances",
-        type=int,
-        default=32,
-        help="of the set, from its first on; default: %(default)s",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="utterances at once; default: %(default)s"
-    )
+    add_set_arguments(parser, utterances=32)
     parser.add_argument(
         "--dtype",
         default="float32",

@@ -5,9 +5,9 @@ for a trained model to say: avsr.sh with --train_opts "--audio_encoder_conf pad_
 """
 
 import argparse
-from pathlib import Path
 
 import torch
+from sets import add_set_arguments
 from timing import machine, seconds, table
 from torch.nn.utils.rnn import pad_sequence
 
@@ -20,27 +20,13 @@ from mome.encoders.whisper import WhisperEncoder
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("dump/test"),
-        help="folder of a set of stage 2; default: %(default)s",
-    )
+    add_set_arguments(parser, utterances=48)
     parser.add_argument(
         "--model",
         default="../../downloads/whisper-tiny.en",
         help="Whisper's folder, or its name on the hub; default: %(default)s",
     )
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or auto")
-    parser.add_argument(
-        "--utterances",
-        type=int,
-        default=48,
-        help="of the set, from its first on; default: %(default)s",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="clips at once; default: %(default)s"
-    )
     parser.add_argument(
         "--repetitions", type=int, default=5, help="rounds of both variants; default: %(default)s"
     )
