@@ -341,11 +341,20 @@ def test_run_pl_shares_the_cores_among_jobs(tmp_path, monkeypatch, options, env,
     assert f"\nthreads={threads}\n" in log.read_text()
 
 
-@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "X"}, "X")])
-def test_threads_sleep_while_they_wait(given, used):
-    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-    path = UTILS.parent / "egs/TEMPLATE/avsr1/path.sh"
-    assert parse(script=f". {path}; echo $OMP_WAIT_POLICY", env=env).stdout == f"{used}\n"
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({}, "1000,"),
+        ({"GOMP_SPINCOUNT": "30"}, "30,"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, ",PASSIVE"),  # a number of spins would override it
+    ],
+)
+def test_threads_spin_shortly_before_they_sleep(given, used):
+    variables = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    env = {name: value for name, value in os.environ.items() if name not in variables} | given
+    script = f". {UTILS.parent / 'egs/TEMPLATE/avsr1/path.sh'}; "
+    script += 'echo "${GOMP_SPINCOUNT:-},${OMP_WAIT_POLICY:-}"'
+    assert parse(script=script, env=env).stdout == f"{used}\n"
 
 
 def test_slurm_pl_asks_for_resources(tmp_path):

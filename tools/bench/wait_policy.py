@@ -1,9 +1,10 @@
-"""What waiting threads cost: training by sleeping and by spinning OpenMP threads.
+"""What waiting threads cost: training, decoding and loading with threads that sleep or spin.
 
-Steps of a small network are timed in processes of their own, under OMP_WAIT_POLICY=PASSIVE and
-ACTIVE and without the variable, alone and beside one process that keeps a core busy. The policies
-take turns. egs/TEMPLATE/avsr1/path.sh sets PASSIVE for the second table's sake; the first one says
-what that costs where nothing else runs, so the machine must be idle.
+GNU's OpenMP, which PyTorch for CPUs uses, reads from its environment how long a thread that waits
+for the others spins before it sleeps: never with OMP_WAIT_POLICY=PASSIVE, for so many turns with
+GOMP_SPINCOUNT, for 300,000 where neither is set. Each setting runs in a process of its own, the
+settings in turns, alone and beside one process that keeps a core busy; so the machine must be idle.
+egs/TEMPLATE/avsr1/path.sh chooses the recipes' setting by these tables.
 """
 
 import argparse
@@ -12,42 +13,117 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
 
 import torch
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.dataset import ESPnetDataset
+from sets import add_set_arguments
 from timing import machine
-from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-POLICIES = ("PASSIVE", "ACTIVE", "")
+from mome.data.kaldi import read_scp
+from mome.llm.beam import beam_search
+from mome.models.avsr import AVSRModel
+from mome.tasks.avsr import AVSRTask, load_model
+
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SETTINGS = {
+    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "GOMP_SPINCOUNT=300": {"GOMP_SPINCOUNT": "300"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "neither": {},
+}
 
 
-def steps(count: int, width: int) -> float:
-    """Seconds of a training step, the median of some: many small products, as an adapter's."""
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(12)]
-    model = nn.Sequential(*layers)
-    optimizer = torch.optim.AdamW(model.parameters())
-    tokens = torch.randn(64, width)
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
+class Items(Dataset):
+    """Utterances of a set by number, as ESPnet's iterator reads them."""
+
+    def __init__(self, dataset: ESPnetDataset, names: list[str]):
+        self.dataset, self.names = dataset, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.names[index]]
+
+
+def batches(args: argparse.Namespace, training: argparse.Namespace, train: bool) -> Iterable:
+    """The set's batches, read by one worker as the recipes do."""
+    sources = [
+        (str(args.data / "wav.scp"), "speech", "sound"),
+        (str(args.data / "lip.scp"), "lips", "lips"),
+        (str(args.data / "text"), "text", "text"),
+    ]
+    dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=train))
+    names = list(read_scp(args.data / "wav.scp"))[: args.utterances]
+    collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+    items = Items(dataset, names)
+    return DataLoader(items, args.batch_size, num_workers=1, collate_fn=collate)
+
+
+def train(model: AVSRModel, loader: Iterable) -> Iterator[None]:
+    """A training step of each batch, all rate pairs at once."""
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+    for _, batch in loader:
         optimizer.zero_grad()
-        model(tokens).square().mean().backward()
+        model(**batch)[0].backward()
         optimizer.step()
+        yield
+
+
+@torch.inference_mode()
+def decode(model: AVSRModel, loader: Iterable) -> Iterator[None]:
+    """A greedy search of each batch at all rate pairs."""
+    model.eval()
+    for _, batch in loader:
+        streams = {name: value for name, value in batch.items() if not name.startswith("text")}
+        nodes, branches = model.prompts(model.encode(**streams), model.task_pairs)
+        lm, eos_id = model.decoder.lm.inner, model.decoder.eos_id
+        beam_search(lm, nodes, branches, beam=1, max_new_tokens=32, eos_id=eos_id)
+        yield
+
+
+def load(_: AVSRModel, loader: Iterable) -> Iterator[None]:
+    """Nothing but reading the batches."""
+    for _ in loader:
+        yield
+
+
+JOBS = {"training": train, "decoding": decode, "loading": load}
+
+
+def measure(args: argparse.Namespace) -> float:
+    """Median seconds of a batch in this process, the first left out."""
+    files = args.exp / "config.yaml", args.exp / "valid.acc.best.pth"
+    # A model that is made ready for inference cannot be trained.
+    build = AVSRTask.build_model_from_file if args.inside == "training" else load_model
+    model, training = build(*files, "cpu")
+    loader = batches(args, training, train=args.inside != "decoding")
+    steps = JOBS[args.inside](model, loader)
+    next(steps)
+    times = []
+    started = time.perf_counter()
+    for _ in islice(steps, args.steps):
         times.append(time.perf_counter() - started)
+        started = time.perf_counter()
     return statistics.median(times)
 
 
-def timed(policy: str, args: argparse.Namespace) -> float:
-    """Seconds of a step in a new process."""
-    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if policy:
-        env["OMP_WAIT_POLICY"] = policy
-    command = [sys.executable, __file__, "--inside", "true", "--steps", str(args.steps)]
-    command += ["--width", str(args.width)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def timed(setting: dict[str, str], job: str) -> float:
+    """Seconds of a batch in a new process."""
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES} | setting
+    command = [sys.executable, *sys.argv, "--inside", job]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return float(done.stdout.split()[-1])
 
 
 @contextmanager
@@ -62,31 +138,34 @@ def busy() -> Iterator[None]:
 
 
 def main() -> None:
-    """Print a table alone and one beside a busy process."""
+    """Print a table for each job."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100, help="of a process")
-    parser.add_argument(
-        "--width", type=int, default=576, help="of the network's layers; default: %(default)s"
-    )
-    parser.add_argument("--repetitions", type=int, default=5, help="processes for each policy")
-    parser.add_argument("--inside", choices=("true", "false"), default="false", help="one process")
+    parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
+    add_set_arguments(parser, utterances=100)
+    parser.add_argument("--steps", type=int, default=6, help="batches of a process")
+    parser.add_argument("--repetitions", type=int, default=3, help="processes for each setting")
+    parser.add_argument("--inside", choices=JOBS, help="print the time of this process only")
+    parser.set_defaults(batch_size=8)
     args = parser.parse_args()
-    if args.inside == "true":
-        print(steps(args.steps, args.width))
+    if args.inside:
+        print(measure(args))
         return
     print(f"{machine()}; load before: {os.getloadavg()[0]:.1f}")
-    for where, context in (("alone", nullcontext), ("beside a busy process", busy)):
-        times: dict[str, list[float]] = {policy: [] for policy in POLICIES}
-        with context():
-            for _ in range(args.repetitions):
-                for policy in POLICIES:
-                    times[policy].append(timed(policy, args))
-        print(f"\n| {where} | median ms of a step | times PASSIVE |\n| --- | ---: | ---: |")
-        for policy, values in times.items():
-            pairs = zip(values, times["PASSIVE"], strict=True)
-            ratio = statistics.median(value / passive for value, passive in pairs)
-            milliseconds = 1000 * statistics.median(values)
-            print(f"| {policy or 'not set'} | {milliseconds:.1f} | {ratio:.2f} |")
+    for job in JOBS:
+        times: dict[tuple[str, str], list[float]] = {}
+        for where, context in (("alone", nullcontext), ("beside a busy process", busy)):
+            with context():
+                for _ in range(args.repetitions):
+                    for name, setting in SETTINGS.items():
+                        times.setdefault((name, where), []).append(timed(setting, job))
+        print(f"\n| {job}, median ms of a batch | alone | beside a busy process |")
+        print("| --- | ---: | ---: |")
+        for name in SETTINGS:
+            alone, beside = (
+                f"{1000 * statistics.median(times[name, where]):.0f}"
+                for where in ("alone", "beside a busy process")
+            )
+            print(f"| {name} | {alone} | {beside} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ export PYTHONPATH=${MOME_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
 unset PYTHONDONTWRITEBYTECODE
 export LC_ALL=C.UTF-8
 export TOKENIZERS_PARALLELISM=false
-# Threads that have done their part of a product sleep until the next one. GNU's OpenMP lets them spin
-# instead, which takes the core from the thread that they wait for wherever another process is busy:
+# Threads that have done their part of a product wait for the others some 20 microseconds and then sleep
+# until the next one. GNU's OpenMP lets them spin for milliseconds, which takes the core from the thread
+# that they wait for wherever another process is busy, and sleeping at once costs time where none is:
 # tools/bench/wait_policy.py.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+if [ -z "${OMP_WAIT_POLICY:-}" ]; then
+    export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
+fi
 # Nothing in the stages looks for newer files on a hub once a model folder is there.
 export HF_HUB_DISABLE_TELEMETRY=1
 # glibc gives large blocks back to the system at once and faults them in again for every tensor;
