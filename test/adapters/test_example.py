@@ -72,6 +72,6 @@ def test_the_examples_of_the_readme_run(tmp_path):
     assert codes
     for code in codes:
         said = run(code, "example.py", tmp_path)
-        assert said == "trained {:,}, active {:,}\n".format(*count(layers=2, dim=32))
+        assert said == "{1:,} of {0:,} are active\n".format(*count(layers=2, dim=32))
         # What the page shows is of the real LM.
-        assert "# trained {:,}, active {:,}\n".format(*count(layers=30, dim=576)) in code
+        assert "# {1:,} of {0:,} are active\n".format(*count(layers=30, dim=576)) in code
