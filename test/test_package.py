@@ -344,17 +344,17 @@ def test_what_is_missing_without_the_extras_is_said_in_a_line(elsewhere, plain):
     silent = {"mome-make-units", "mome-train"}
     expected = [f"{name}; usage; 0" for name in set(modules_with_main()) - silent]
     expected += [
-        f"{name}; ; {name}: {library} is missing: pip install 'mome[{extra}]'"
+        f"{name}; ; {name}: {library} is missing: in the clone, pip install '.[{extra}]'"
         for name, (library, extra) in lacking.items()
     ]
     done = elsewhere("python", "-c", EXPLAIN, "all")
     place, *said, loader = done.stdout.splitlines()
     assert Path(place).is_relative_to(plain)
     assert sorted(said) == sorted(expected), done.stderr
-    assert loader == "espnet2 is missing: pip install 'mome[recipes]'"
+    assert loader == "espnet2 is missing: in the clone, pip install '.[recipes]'"
     done = elsewhere("mome-train", "--help")
     assert done.returncode == 1
-    assert done.stderr == "mome-train: espnet2 is missing: pip install 'mome[recipes]'\n"
+    assert done.stderr == "mome-train: espnet2 is missing: in the clone, pip install '.[recipes]'\n"
 
 
 def test_names_are_imported_without_trainer_and_transformers(full, tmp_path):
@@ -492,5 +492,5 @@ def test_a_part_that_is_of_espnet_is_named(elsewhere, training, noise, tiny_down
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    what = "cannot be built here: espnet2 is missing: pip install 'mome[recipes]'"
+    what = "cannot be built here: espnet2 is missing: in the clone, pip install '.[recipes]'"
     assert f"{packed} {what}" in done.stderr

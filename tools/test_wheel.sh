@@ -51,7 +51,7 @@ END
         echo "mome-train needs no ESPnet?" >&2
         return 1
     fi
-    [ "$(cat "${work}/said")" = "mome-train: espnet2 is missing: pip install 'mome[recipes]'" ]
+    [ "$(cat "${work}/said")" = "mome-train: espnet2 is missing: in the clone, pip install '.[recipes]'" ]
 }
 
 echo "building" >&2

@@ -3,7 +3,7 @@
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
 #   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
 #                                      quick/: a first transcript in minutes, no error rates to cite
-#   ./run.sh --preset open             sentences of 5 to 13 words of an open vocabulary, in open/: a harder
+#   ./run.sh --preset open             sentences of 6 to 12 words of an open vocabulary, in open/: a harder
 #                                      task, on which experiments.sh compares methods
 #   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help

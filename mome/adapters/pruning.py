@@ -1,4 +1,4 @@
-"""Taking experts that a trained model hardly asks out of it, layer by layer."""
+"""Taking experts that a trained model hardly selects out of it, layer by layer."""
 
 from collections.abc import Mapping
 

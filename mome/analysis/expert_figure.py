@@ -1,4 +1,4 @@
-"""Which experts a model asks at each rate, and how alike that is across rates and modalities."""
+"""Which experts a model selects at each rate, and how alike that is across rates and modalities."""
 
 import json
 from collections.abc import Iterable, Sequence

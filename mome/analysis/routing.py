@@ -127,6 +127,6 @@ def experts_in_use(shares: np.ndarray) -> float:
 
     Returns:
         mean over layers of the inverse of the sum of squared shares: Nr if all serve alike, K if
-        all tokens ask the same K.
+        all tokens select the same K.
     """
     return float((1 / (shares**2).sum(1)).mean())

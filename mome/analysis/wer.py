@@ -1,4 +1,4 @@
-"""Word and character error rates with jiwer, confidence intervals, what guessing would give."""
+"""Word and character error rates with jiwer, confidence intervals, what chance would give."""
 
 import unicodedata
 from collections import Counter

@@ -5,7 +5,7 @@ looked for; of names on the hub the configuration is read, from its cache or the
 that of gated models as it would their weights. A recipe calls it where it is to do data stages and
 train in one call, as days may lie between.
 
-  python -m mome.bin.check_pretrained --config conf/train.yaml --decoder_conf lm=me/my-llm
+  mome-check-pretrained --config conf/train.yaml --decoder_conf lm=me/my-llm
 """
 
 from pathlib import Path

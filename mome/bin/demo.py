@@ -7,7 +7,8 @@ and with the lips, and which experts the tokens go to. --model is what mome-pack
   mome-demo --model grid.zip        then open http://127.0.0.1:7860
 
 The page is served to this machine alone unless --host says otherwise, and asks nothing of any
-other. Uploads are deleted when they have been read. Needs Gradio: pip install 'mome[demo]'.
+other. Uploads are deleted when they have been read. Gradio is needed: in the clone,
+pip install '.[demo]'.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     for name in ("gradio", "matplotlib"):
         if find_spec(name) is None:
-            raise SystemExit(f"mome-demo: {name} is missing: pip install 'mome[demo]'")
+            raise SystemExit(f"mome-demo: {name} is missing: in the clone, pip install '.[demo]'")
     # Ended by a signal, the process shall still delete the folder of the uploads.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Gradio sends statistics, and asks its own page through a proxy, unless it is told not to.

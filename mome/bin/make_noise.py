@@ -1,12 +1,12 @@
 """Make noise and noisy test sets.
 
 Babble is mixed from the utterances of training speakers, 30 of them (--speakers) at once. If there
-is one speaker, all voices are his own, which is harder to hear through than the voices of others;
---babble_from names another data folder whose speakers talk instead. A fifth of the utterances
-(--test_share) is kept for the babble of tests; with --test_babble_from that has the voices of
-another data folder, such as the validation set's, and is the same whatever is trained on. With
---musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those of
-NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
+is one speaker, all voices are that one's, which is harder to hear through than the voices of
+others; --babble_from names another data folder whose speakers talk instead. A fifth of the
+utterances (--test_share) is kept for the babble of tests; with --test_babble_from that has the
+voices of another data folder, such as the validation set's, and is the same whatever is trained on.
+With --musan the recordings of its folders noise/, speech/ and music/ are added, with --noisex those
+of NOISEX-92, such as its babble.wav, of which training has the beginning and tests have the end.
 Training and test noise have no recording, no utterance and no moment in common. Recordings of
 --musan that cannot be read or are silent are left out, counted and listed in <dump>/noise/excluded.
 Writes
@@ -217,7 +217,7 @@ def leave_out_flawed(
         if not all(splits.values()):
             raise SystemExit(
                 f"{args.musan / kind}: no recording that can be read is left of one side of the"
-                f" split; see {folder / FILE}, and mend or replace some, or remove {kind}/"
+                f" split; see {folder / FILE}, and fix or replace some, or remove {kind}/"
             )
     return result
 
@@ -305,8 +305,9 @@ def prepare_babble(args: argparse.Namespace, folder: Path) -> dict[str, dict[str
         if speakers == 1:
             (speaker,) = spk2utt
             logging.warning(
-                "%s has one speaker, %s: all voices of %s babble are his own, which is harder to "
-                "hear through than others; name other speakers by --babble_from <data folder>",
+                "%s has one speaker, %s: all voices of %s babble are that speaker's, which is "
+                "harder to hear through than others; name other speakers by "
+                "--babble_from <data folder>",
                 source,
                 speaker,
                 name,

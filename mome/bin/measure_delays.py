@@ -6,7 +6,7 @@ Transcripts are aligned with the CTC posteriors of the projectors. Printed is, b
 of the usual number of words, how long after the audio at its finest rate a word is said (median in
 seconds, and the interquartile range), and its posterior there (median). Lips move some tenths of a
 second before and after the sound; a word that comes much later or earlier, always by the same time,
-was learned where it cannot be seen or heard, and its posterior is that of guessing.
+was learned where it cannot be seen or heard, and its posterior is that of chance.
 """
 
 import argparse

@@ -9,7 +9,8 @@ well, if stage 5 has decoded them with these weights. --push_to also uploads the
 Face hub. After a further stage 5, the same command with --card_only renews the card of what is
 packed, and measures nothing.
 
-  mome-pack --expdir exp/mome --dump dump --trained_on "GRID, speaker s1" --output grid.zip
+  mome-pack --expdir exp/mome --weights valid.epoch.best.pth --dump dump \\
+      --trained_on "GRID, speaker s1" --output grid.zip
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Show which experts a model asks at each rate, and how alike that is across rates and modalities.
+"""Show which experts a model selects at each rate, and how alike rates and modalities are in that.
 
   mome-plot-experts --model exp/mome/packed --dump dump --set test --output exp/mome/figures
 

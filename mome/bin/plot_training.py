@@ -1,6 +1,6 @@
 """Plot what trainings reported against their steps, several beside each other.
 
-  python -m mome.bin.plot_training --expdirs exp/mome exp/plain --output curves.png \\
+  mome-plot-training --expdirs exp/mome exp/plain --output curves.png \\
       --statistics "valid loss_avsr_a4_v2" "valid acc_avsr_a16_v5"
 """
 

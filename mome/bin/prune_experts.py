@@ -1,4 +1,4 @@
-"""Take the experts that a trained MoME model hardly asks out of it, layer by layer.
+"""Take the experts that a trained MoME model hardly selects out of it, layer by layer.
 
   mome-prune-experts --expdir exp/mome --weights valid.epoch.best.pth --data dump/valid --keep 8 \\
       --output exp/mome_8experts

@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     if not are_valid(args.valid, log):
         write_mark(args.mark, settings, "made")
         raise SystemExit(
-            f"what {args.mark} marks is not valid, see above: mend what writes it, or repair the"
+            f"what {args.mark} marks is not valid, see above: fix what writes it, or repair the"
             f" folder, and run the same command again"
         )
     if not done:

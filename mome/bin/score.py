@@ -122,7 +122,7 @@ def markdown(
                 row.append(interval(found) if found else "")
             cells.append(row)
         for name, value in guesses.items():
-            cells.append([f"guessing: {name}", *[interval(value)] * len(pairs)])
+            cells.append([f"chance: {name}", *[interval(value)] * len(pairs)])
         lines += [f"## {task.upper()}", "", *markdown_table(["test set", *pairs], cells, "<")]
         lines.append("")
     details = []
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the tables."""
     parser = parser_for(__doc__)
     add_arguments(parser)
-    parser.add_argument("--train_text", type=Path, help="training transcripts, to score guessing")
+    parser.add_argument("--train_text", type=Path, help="training transcripts, to score chance")
     args = parser.parse_args(argv)
     tag = f"_{args.decode_tag}" if args.decode_tag else ""
     scores, how = collect(decode_folder(args.expdir, args.decode_tag), args.dump)

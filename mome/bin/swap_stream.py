@@ -1,6 +1,6 @@
 """Make copies of test sets in which every utterance has the video, or the audio, of another one.
 
-A model that reads a stream must be misled by it: WER on such a set rises towards guessing. Streams
+A model that reads a stream must be misled by it: WER on such a set rises towards chance. Streams
 are exchanged between utterances of similar length and different text. Writes data folders
 <dump>/<set>_swapvideo and <dump>/<set>_swapaudio, which are listed in <dump>/test_sets.json. Of a
 set with one stream, or with one text, there is nothing to exchange, and no copy is made.

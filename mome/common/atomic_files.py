@@ -26,9 +26,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        reason = (
-            f"{error.strerror}; nothing is half-written: mend it and run the same command again"
-        )
+        reason = f"{error.strerror}; nothing is half-written: fix it and run the same command again"
         raise OSError(error.errno, reason, str(path)) from error
 
 

@@ -52,7 +52,7 @@ def extra(command: str | None = None) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if name not in EXTRAS:
             raise
-        message = f"{name} is missing: pip install 'mome[{EXTRAS[name]}]'"
+        message = f"{name} is missing: in the clone, pip install '.[{EXTRAS[name]}]'"
         if command is not None:
             raise SystemExit(f"{command}: {message}") from None
         raise ModuleNotFoundError(message, name=name) from None

@@ -102,7 +102,7 @@ def naming_utterances(
         names = ", ".join(utterances())
         if is_of_killed(error):
             return (
-                f"a process that reads clips was killed, as the system does for lack of memory,"
+                f"a process that reads clips was killed, as the system does when out of memory,"
                 f" soon after the utterances {names}: lower num_workers, or {remedy}"
             )
         return f"out of memory with the utterances {names}: {remedy}"

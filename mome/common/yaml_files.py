@@ -21,14 +21,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise ValueError(
-            f"{place}: {error.problem or error.context}; mend the YAML there or in the line before"
+            f"{place}: {error.problem or error.context}; fix the YAML there or in the line before"
         ) from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         if str(path) in str(error):  # of another encoding
             raise
         # Characters that YAML forbids, a date that there is not, what is nested too deep.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: {reason}; mend the YAML") from None
+        raise ValueError(f"{path}: {reason}; fix the YAML") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no configuration: it holds no `key: value`")
     return values

@@ -297,7 +297,7 @@ def iter_audio(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
 
 def _check_rate(rate: int, path: str | Path) -> None:
     if not RATES[0] <= rate <= RATES[1]:
-        raise MediaError(path, f"sound at {rate} samples a second; mend its header")
+        raise MediaError(path, f"sound at {rate} samples a second; fix its header")
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:

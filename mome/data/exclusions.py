@@ -75,7 +75,7 @@ def check_excluded(
     if not kept or excluded > limit * total:
         raise SystemExit(
             f"{folder}: {excluded} of {total} utterances are excluded, more than {option} {limit:g}"
-            f" allows; see {folder / FILE}, mend what can be, and allow the rest by"
+            f" allows; see {folder / FILE}, fix what can be, and allow the rest by"
             f" {option} <share> ({of_recipe})"
         )
 

@@ -73,8 +73,8 @@ def plan_babble(
 ) -> Babble:
     """Draw different speakers and, for each, utterances to fill the length.
 
-    If there is one speaker, all voices are his: each reads the same utterances in the same random
-    order, but begins at another, so that no two say the same at the same moment.
+    If there is one speaker, all voices are that one's: each reads the same utterances in the same
+    random order, but begins at another, so that no two say the same at the same moment.
 
     Args:
         name: id of the recording.

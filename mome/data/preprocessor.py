@@ -27,7 +27,7 @@ SNRS = (-5, 0, 5, 10, 15, 20, None)  # in dB; None is clean speech
 
 
 # What helps against a recording of noise that was sound when stage 3 listed it.
-AGAIN = "mend it, or leave it out by --stage 3 --stop_stage 3 --force true, and train again"
+AGAIN = "fix it, or leave it out by --stage 3 --stop_stage 3 --force true, and train again"
 
 
 class LipsReader(Mapping[str, np.ndarray]):

@@ -1,6 +1,6 @@
 """Test sets and their copies: what they are called, what they are for, and which there are.
 
-A copy has streams exchanged between utterances, noisy audio or corrupted lips, in this order in
+A copy has mismatched streams, noisy audio or corrupted lips, in this order in
 its name: ``test_swapvideo``, ``test_babble_snr-5``, ``test_drop2``, ``test_babble_snr-5_drop2``.
 Stage 3 lists the copies, with the settings that they were made with, in ``<dump>/test_sets.json``;
 stage 5 decodes and scores what is listed there.
@@ -73,7 +73,7 @@ class TestSet:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks that the copy asks anything of: exchanged streams are a question for AVSR, noise
+        """Tasks that the copy asks anything of: mismatched streams are a question for AVSR, noise
         is not one for VSR, nor are lips one for ASR."""
         tasks = ("avsr",) if self.swap else ("avsr", "asr", "vsr")
         unread = {"vsr": self.noise, "asr": self.corruption}
@@ -81,7 +81,7 @@ class TestSet:
 
     @property
     def order(self) -> tuple:
-        """Key of the order in tables: clean, exchanged streams, from little noise to much, lips."""
+        """Key of the order in tables: clean, mismatched, from little noise to much, lips."""
         words = (self.base, self.corruption or "", self.noise or "", self.swap or "")
         return (*words, -(self.snr or 0), self.strength or 0)
 

@@ -140,7 +140,7 @@ def iter_video(
     with open_media(path) as container:
         stream = _video_stream(container, path)
         if (aspect := stream.sample_aspect_ratio) and not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
-            raise MediaError(path, f"pixels of an aspect of {aspect}; mend its header")
+            raise MediaError(path, f"pixels of an aspect of {aspect}; fix its header")
         # Decoding in this thread only: callers run one process a core.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1

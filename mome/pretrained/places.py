@@ -10,6 +10,13 @@ HUB_NAMES = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "whisper-tiny.en": "openai/whisper-tiny.en",
 }
+# By the SHA-256 of their weights, folders that mome-fetch-models makes of other weights than the
+# hub's.
+CONVERTED = {
+    "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b": (
+        "from a 4-bit GGUF copy (Q4_1) converted to bfloat16, so not identical to the hub's"
+    )
+}
 
 
 def is_hub_name(name: str) -> bool:

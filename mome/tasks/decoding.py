@@ -80,7 +80,7 @@ def decode_set(
     )
     bar.set_description(data.name, refresh=False)
     utterances: list[str] = []
-    remedy = "lower --decode_batch_size (--batch_size of mome.bin.decode) or --beam"
+    remedy = "lower --decode_batch_size (--batch_size of mome-decode) or --beam"
     if len(task_pairs) > 1:
         remedy += f", or ask for fewer than {len(task_pairs)} tasks and rate pairs at once"
     with naming_utterances(lambda: utterances, remedy):

@@ -49,9 +49,9 @@ class AVSRTrainer(Trainer):
     - Epochs can be chosen by their number: ``best_model_criterion: [[valid, epoch, max]]`` and
       ``keep_nbest_models: 4`` keep the last four epochs, and ``valid.epoch.ave.pth`` is the mean of
       their weights.
-    - A loss that is no number, and a lack of memory, end the training with the batch's utterances
-      and a remedy, also in the validation of an epoch, whose errors would choose the model. ESPnet
-      skips the update of such a step and goes on with NaN in its statistics.
+    - A loss that is no number, and running out of memory, end the training with the batch's
+      utterances and a remedy, also in the validation of an epoch, whose errors would choose the
+      model. ESPnet skips the update of such a step and goes on with NaN in its statistics.
       Of several processes all stop when one has such a loss, instead of waiting for its gradients.
     - ESPnet writes ``checkpoint.pth`` and the epoch's weights in place. A copy of the checkpoint is
       kept while an epoch runs, so that a job that is killed while it writes goes on from the end
@@ -147,7 +147,7 @@ def guarded(
     Args:
         model: that is called with them.
         iterator: the batches.
-        remedy: against a lack of memory.
+        remedy: against running out of memory.
 
     Raises:
         FloatingPointError: as of `check_finite`.

@@ -10,7 +10,7 @@ from mome.analysis.wer import rate_name
 from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
-from mome.pretrained.places import HUB_NAMES, lies_on_hub
+from mome.pretrained.places import CONVERTED, HUB_NAMES, lies_on_hub
 from mome.transcribe.confidence import BINS, FOLDS, UNKNOWN
 
 # Of the table of rates, after the error rates: what mome.json calls them, and the card.
@@ -83,17 +83,19 @@ def lips_of(crops: Mapping[str, Any]) -> str:
 
 
 def part_of(part: Mapping[str, Any]) -> str:
-    """In words, a frozen part: its name, the hub's revision, and the SHA-256 of its weights."""
+    """In words, a frozen part: its name, the hub's revision, the SHA-256 of its weights, and if
+    these are not the hub's, what they were converted from."""
     words = [part["name"] if "revision" in part else Path(part["name"]).name]
     if "revision" in part:
         words.append(f"revision {part['revision']}")
     weights = {file: d for file, d in part["sha256"].items() if file.endswith(WEIGHTS)}
     words += [f"{file} SHA-256 {digest[:12]}" for file, digest in weights.items()]
+    words += [CONVERTED[digest] for digest in weights.values() if digest in CONVERTED]
     return ", ".join(words if part["sha256"] else [*words, "which was not at hand to be checked"])
 
 
 def is_copy(name: str) -> bool:
-    """Whether a test set is a noisy, exchanged or corrupted copy of another one."""
+    """Whether a test set is a noisy, mismatched or corrupted copy of another one."""
     return test_sets.parse(name).base != name
 
 

@@ -98,7 +98,7 @@ def test_a_copy_of_lm_and_adapter_is_independent_of_both(tiny_lm, name, prepared
 
 
 def test_a_recorded_pass_that_fails_leaves_no_graph_behind(tiny_lm):
-    """As after a lack of memory: what was recorded would keep the pass from being freed."""
+    """As after running out of memory: what was recorded would keep the pass from being freed."""
     lm = frozen_lm(tiny_lm)
     adapter = random_adapter(lm, "mome")
     kept = []

@@ -1,4 +1,4 @@
-"""Word error rates against jiwer on the whole set, and the guessing baselines."""
+"""Word error rates against jiwer on the whole set, and the chance baselines."""
 
 import json
 import re
@@ -145,7 +145,7 @@ def test_words_are_scored_where_they_have_blanks_between():
         assert (result.unit, result.words) == ("word", len(text.split()))
 
 
-def test_guessing_knows_the_training_texts_alone():
+def test_chance_knows_the_training_texts_alone():
     train = ["bin blue now", "bin red now", "set blue again"]
     guesses = guess(train, {"u": "bin blue now", "v": "set red again"})
     assert guesses["most frequent words"].wer == pytest.approx(50)
@@ -190,7 +190,7 @@ def test_tables_of_a_folder(tmp_path):
         "Beam 2, at most 8 new tokens. Weights: `valid.acc.best.pth`, SHA-256 000000000000."
         in table
     )
-    assert "guessing" in table
+    assert "chance: most frequent words" in table
     assert "- Set `test`: 2 of 2 utterances; what stage 1 excludes is not listed.\n" in table
     first, second = (tmp_path / "dump/test" / name for name in ("excluded_stage1", "excluded"))
     first.write_text("")

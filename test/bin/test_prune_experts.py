@@ -1,4 +1,4 @@
-"""mome-prune-experts: what a trained model hardly asks is left out, the rest stays as it was."""
+"""mome-prune-experts: what a trained model hardly selects is left out, the rest stays as it was."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ UNASKED = 2  # the expert that no token of any layer goes to
 
 @pytest.fixture
 def model(training, tmp_path):
-    """A model for hearing, of five routed experts of which each token asks two."""
+    """A model for hearing, of five routed experts of which each token selects two."""
     folder = tmp_path / "exp/mome"
     shutil.copytree(training, folder)
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"use_preprocessor": True}

@@ -166,7 +166,7 @@ def test_validation_decides_whether_work_is_done(tmp_path, monkeypatch, caplog, 
     tables = {"utt2spk": "a a\n", "spk2utt": "a a\n", "wav.scp": "a a.wav\n", "text": "b red\n"}
     for name, content in tables.items():
         Path("source", name).write_text(content)
-    with pytest.raises(SystemExit, match=r"what \.done marks is not valid, see above: mend"):
+    with pytest.raises(SystemExit, match=r"what \.done marks is not valid, see above: fix"):
         run_once(command)
     assert "data: " in capfd.readouterr().out
     with pytest.raises(SystemExit, match=r"^\.done: that work was begun and is not finished"):

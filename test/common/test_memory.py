@@ -1,4 +1,4 @@
-"""A lack of memory names the utterances, whatever reports it."""
+"""Running out of memory names the utterances, whatever reports it."""
 
 import errno
 import os

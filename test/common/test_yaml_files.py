@@ -16,7 +16,7 @@ def test_keys_and_values(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: c: d\n", ", line 2: mapping values are not allowed here; mend the YAML there"),
+        ("a: 1\nb: c: d\n", ", line 2: mapping values are not allowed here; fix the YAML there"),
         ("a: 1\n\tb: 2\n", ", line 2: "),
         ("a:\n  - 1\n b: 2\n", ", line 3: "),
         ("a: [1, 2\nb: 3\n", ", line 2: "),

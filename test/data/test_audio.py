@@ -97,7 +97,7 @@ def test_archive(tmp_path):
     silent = whole.replace((16000).to_bytes(4, "little"), bytes(4))  # no samples a second
     (tmp_path / "b.ark").write_bytes(silent)
     for read in (audio_seconds, read_audio):
-        with pytest.raises(MediaError, match="sound at 0 samples a second; mend its header"):
+        with pytest.raises(MediaError, match="sound at 0 samples a second; fix its header"):
             read(f"{tmp_path}/b.ark:5")
     for offset in (4, 40, 10**6):
         with pytest.raises(MediaError, match=rf"a\.ark:{offset}: no sound at that place"):

@@ -17,7 +17,7 @@ from browser import BROWSERS, find_browser, free_port, open_browser
 
 from mome.bin.demo import main
 
-pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'mome[demo]'")
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[demo]'")
 
 ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}

@@ -12,7 +12,7 @@ from browser import free_port
 from mome.transcribe.options import Options
 from mome.transcribe.transcriber import Transcriber
 
-pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'mome[demo]'")
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[demo]'")
 
 import gradio as gr
 import httpx

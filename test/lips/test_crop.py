@@ -1,4 +1,11 @@
-"""mome.lips.crop: which part of a face is cropped, with landmarks that are known."""
+"""mome.lips.crop: which part of a face is cropped, with landmarks that are known.
+
+Of 25 changes of the crop that tools/mutate.py drew at random, five were not noticed at revision
+724ef0d (2026-11-28), and make no difference to a crop: an inner eye corner of the mean face a
+quarter of a pixel lower, 13 frames for 12, of which six on either side are averaged, bounds 0.15
+pixels further where every fourth pixel is looked at, and -2 for -1 in a shape, which NumPy takes
+alike.
+"""
 
 import cv2
 import numpy as np

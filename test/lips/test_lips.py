@@ -268,7 +268,7 @@ def test_prepare_media(tmp_path, corpus, capsys):
         assert len(read_audio(read_scp(dump / "wav.scp")[u])) == 12 * 640
     assert read_scp(dump / "utt2num_frames") == dict.fromkeys(read_scp(dump / "text"), "12")
     assert read_scp(dump / "utt2dur")["anna_00001"] == "0.48"
-    # Two processes give the same bytes; a second run keeps what is done and mends what is broken.
+    # Two processes give the same bytes; a second run keeps what is done and repairs what is broken.
     prepare(corpus, tmp_path / "two", "--max_excluded", "0.7", "--nj", "2")
     assert outputs(tmp_path / "two") == outputs(dump)
     assert len(outputs(dump)) == 6

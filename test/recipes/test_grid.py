@@ -171,7 +171,7 @@ def test_splits(tmp_path):
     assert not speakers["train"] & speakers["test"]
     listed = {name: list(read_scp(tmp_path / "unseen" / name / "excluded")) for name in speakers}
     assert listed == {"train": ["s04_Thumbs"], "valid": [], "test": []}
-    # Who is not asked for is left out of either split, wherever his clips are.
+    # Who is not asked for is left out of either split, wherever their clips are.
     grid.main([*command, str(tmp_path / "two"), "--speakers", "3", "1"])
     found = {n: set(read_scp(tmp_path / "two" / n / "utt2spk").values()) for n in speakers}
     assert found == {"train": {"s03"}, "valid": {"s03"}, "test": {"s01"}}

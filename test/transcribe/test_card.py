@@ -15,6 +15,7 @@ from mome.bin.score import main as score
 from mome.common.marks import file_digest, read_mark, write_mark
 from mome.data import test_sets
 from mome.data.kaldi import write_scp
+from mome.pretrained.places import CONVERTED
 from mome.tasks.frozen_parts import folders_of
 from mome.tasks.packed import load_packed, opened
 from mome.transcribe.card import card
@@ -150,6 +151,14 @@ def test_parts_are_linked_where_their_name_on_the_hub_is_known():
     assert ModelCard(text).data.base_model == known
     assert "language" not in data
     assert "model-index" not in data
+
+
+def test_weights_that_are_not_the_hubs_are_told():
+    (digest,) = CONVERTED
+    part = {"name": "smollm2-135m-instruct", "sha256": {"model.safetensors": digest}}
+    other = {"name": "smollm2-135m-instruct", "sha256": {"model.safetensors": "0" * 64}}
+    assert "from a 4-bit GGUF copy" in card("a", INFO, {"decoder_conf.lm": part}, "other")
+    assert "GGUF" not in card("a", INFO, {"decoder_conf.lm": other}, "other")
 
 
 @pytest.mark.parametrize("name", ["p", "p.zip"])

@@ -26,7 +26,7 @@ def test_shares_of_every_rate_pair_are_drawn_and_compared(training, dump, tmp_pa
     across = found["alike"]["across rate pairs"]
     assert list(across) == ["audio", "video", "text"]
     assert all(0 < each["overlap"] <= 1 for each in across.values())
-    # The same text at other rates asks nearly the same experts of the first layers.
+    # The same text at other rates selects nearly the same experts of the first layers.
     assert across["text"]["overlap"] > across["text"]["by_chance"]
     assert 1 <= found["in_use"]["in a layer"] <= found["in_use"]["over all layers"] <= 5
     assert "across modalities, audio and video: " in capsys.readouterr().out

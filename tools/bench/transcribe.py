@@ -1,8 +1,8 @@
 """What transcribing a long recording costs: where the time goes, and the most memory.
 
 Joins short clips of one kind, such as GRID's, to a recording of the length asked for, without
-encoding them again, and transcribes it at each pair of rates in a process of its own: by turns with
-the reading ahead, in a thread of its own, and one after the other.
+encoding them again, and transcribes it at each pair of rates in a process of its own:
+alternately with the reading ahead, in a thread of its own, and one after the other.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def main() -> None:
         metavar="VARIANT",
         help="ahead, turns; default: both",
     )
-    parser.add_argument("--rounds", type=int, default=1, help="of all variants, by turns")
+    parser.add_argument("--rounds", type=int, default=1, help="of all variants, alternately")
     # Of the process of each pair of rates.
     parser.add_argument("--recording", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--warm_up", type=Path, help=argparse.SUPPRESS)

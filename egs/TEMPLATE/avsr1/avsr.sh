@@ -3,7 +3,7 @@
 #   stage 0  environment, pretrained models, raw data
 #   stage 1  Kaldi data folders                        -> <datadir>/<set>
 #   stage 2  lip regions and audio                     -> <dumpdir>/<set>
-#   stage 3  noise; noisy, exchanged, corrupted tests  -> <dumpdir>/noise, <set>_..., test_sets.json
+#   stage 3  noise; noisy, mismatched, corrupted tests -> <dumpdir>/noise, <set>_..., test_sets.json
 #   stage 4  training                                  -> <expdir>/<model>
 #   stage 5  decoding at every rate pair and scoring   -> <expdir>/<model>/RESULTS.md
 #   stage 6  the model packed; two clips read by it    -> <expdir>/<model>/packed
@@ -319,7 +319,7 @@ if wants 2; then
 fi
 
 if wants 3; then
-    begin 3 "noise, exchanged streams, corrupted lips"
+    begin 3 "noise, mismatched streams, corrupted lips"
     # Without run_once: these add to what is there, and look at the settings of each set themselves.
     if prepares audio; then
         # shellcheck disable=SC2086

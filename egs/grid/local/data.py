@@ -126,7 +126,7 @@ def prepare(args: argparse.Namespace) -> None:
     excluded: dict[str, list[tuple[str, str]]] = {name: [] for name in SETS}
     found, missing = find_speakers(args)
     if args.split == "unseen":
-        # A test set without one of its speakers is another one: his clips are listed as left out.
+        # A test set without one of its speakers is another one: its clips are listed as left out.
         for number in set(missing) & set(UNSEEN):
             reason = f"{args.corpus}/s{number}: is not there; fetch it, or choose by --speakers"
             names = (f"s{number:02d}_{clip:04d}" for clip in range(1, SENTENCES + 1))

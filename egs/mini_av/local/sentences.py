@@ -17,7 +17,7 @@ GRID = (
     ("again", "now", "please", "soon", "today", "later", "first", "away"),
 )
 
-# The open mode: regular words, inflected below, fill templates of 5 to 13 words.
+# The open mode: regular words, inflected below, fill templates of 6 to 12 words.
 NOUNS = """
 actor album anchor animal answer apron arrow artist attic aunt autumn badge bag baker ball balloon
 band banker barn barrel basket bath battle beach bean bear bed bell belt bird biscuit blanket boat
