@@ -56,7 +56,7 @@ detector=dlib              # or mediapipe: finds faces and landmarks; where one 
                            # other is tried, if its model is in downloads (stage 0 puts both there)
 streams=                   # what stage 2 prepares, of audio and video; default: what the tasks and
                            # video_config need, or both if both are there already
-lip_opts=                  # further options of mome.bin.prepare_media
+lip_opts=                  # further options of mome-prepare-media
 test_max_excluded=0        # share of a test set that stage 2 may exclude, without a face for example
 test_fallback=false        # true: of test clips without a face the whole picture is read, as AV-HuBERT does;
                            # RESULTS.md counts them
@@ -64,7 +64,7 @@ exclude=                   # file of utterances that stage 2 leaves out of any s
 train_max_seconds=         # clips of the training set that are longer are left out
 ## Noise and corrupted lips (stage 3; the copies are decoded in stage 5)
 musan=                     # folder of the MUSAN corpus, or "download": adds noise, speech and music
-musan_opts=                # further options of mome.bin.fetch_musan, such as --mirror <url>
+musan_opts=                # further options of mome-fetch-musan, such as --mirror <url>
 noisex=                    # NOISEX-92's babble.wav, or a folder of its recordings: kind noisex
 test_babble_from=          # set whose voices make the babble of tests, such as valid: the same for every
                            # training set; default: the training set, a fifth of which is kept for that
@@ -72,7 +72,7 @@ train_noise=               # kinds of noise in training, of babble noise speech 
                            # default: all there are
 test_noise=                # the same for noisy test copies and decoding
 snrs="-5 0 5 10 15"        # of the noisy test copies, in dB; empty: clean test sets only
-noise_opts=                # further options of mome.bin.make_noise
+noise_opts=                # further options of mome-make-noise
 corruptions=               # of lips in test copies, of blur occlusion darkness drop, at three
                            # strengths each, see mome/data/corrupt.py; none if empty
 corrupt_sets=              # the sets for that, such as "test test_babble_snr-5"; default: test_sets
@@ -80,12 +80,12 @@ corrupt_sets=              # the sets for that, such as "test test_babble_snr-5"
 tasks=avsr                 # rows of the table, such as "avsr asr vsr"
 one_model=true             # one model for all tasks; otherwise one model for each
 train_config=conf/train.yaml # configuration of the model and its training
-train_opts=                # further options of mome.bin.train
+train_opts=                # further options of mome-train
 lm=                        # hub name or folder of the LLM
 audio_model=               # hub name or folder of the Whisper model
 video_weights=             # file or folder of the video encoder's weights, if it comes from elsewhere
 video_config=              # configuration of the video encoder's pretraining, if it is trained here
-units_opts=                # further options of mome.bin.make_units, the targets of that
+units_opts=                # further options of mome-make-units, the targets of that
 projector_config=          # configuration of the warm start by CTC of the projectors and of a video
                            # encoder that was pretrained here; no warm start if empty
 init_projectors=true       # false: of the warm start only the lip encoder is taken, and projectors
@@ -100,15 +100,15 @@ max_new_tokens=            # tokens of a transcript; default: a quarter more tha
 no_repeat_ngram_size=      # n-grams of so many tokens that occur once in a transcript, against loops;
                            # default: no limit
 decode_batch_size=16       # utterances at once
-decode_opts=               # further options of mome.bin.decode, such as "--rates a4_v2"
+decode_opts=               # further options of mome-decode, such as "--rates a4_v2"
 ## Packing (stage 6)
 trained_on=                # the data in words, for those who use the model; default: the recipe
 language=                  # of the corpus, as ISO 639 writes it, for the model card
 datasets=                  # names of the data on the Hugging Face hub, for the model card
 pack_clips=40              # of the validation set, on which the packed model is measured
-pack_opts=                 # further options of mome.bin.pack, such as "--push_to me/my-model"
+pack_opts=                 # further options of mome-pack, such as "--push_to me/my-model"
 ## Report (stage 7)
-report_opts=               # further options of mome.bin.report, such as "--clips 20"
+report_opts=               # further options of mome-report, such as "--clips 20"
 
 help_message=$(sed -n '2,/^set -/{/^#/p}' "${BASH_SOURCE[0]}" &&
     list_options.sh "${template}/cmd.sh" "${BASH_SOURCE[0]}")
