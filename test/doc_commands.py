@@ -225,7 +225,8 @@ class Checker:
                 )
                 self.python(path.parent / program, path.parent, [command, *folders, *value.split()])
             else:
-                self.python(program.rstrip(",;"), path.parent, value.split(), partly=True)
+                module = program.rstrip(",;").replace("mome-", "mome.bin.", 1).replace("-", "_")
+                self.python(module, path.parent, value.split(), partly=True)
 
     def python(
         self, program: str | Path, folder: Path, words: Sequence[str], partly: bool = False

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's methods, trained, decoded and compared on generated sentences of an open vocabulary; after
+# The paper's methods, trained, decoded and compared on generated sentences from 1,500 words; after
 # run.sh --preset open, whose lip encoder and warm start they share. It goes on where it stopped.
 #   ./experiments.sh --hours 2
 # conf/experiments.yaml lists them. Options: ./experiments.sh --help; those of run.sh after --

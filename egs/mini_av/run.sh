@@ -3,7 +3,7 @@
 #   ./run.sh                           all stages; the table is exp/mome/RESULTS.md
 #   ./run.sh --preset quick            the same with an eighth of the clips and a fifth of the steps, in
 #                                      quick/: a first transcript in minutes, no error rates to cite
-#   ./run.sh --preset open             sentences of 6 to 12 words of an open vocabulary, in open/: a harder
+#   ./run.sh --preset open             sentences of 6 to 12 words out of 1,500, in open/: a harder
 #                                      task, on which experiments.sh compares methods
 #   ./run.sh --snrs "-5 0 5 10 15"     noise at five SNRs in place of two
 #   ./run.sh --stage 4 --expdir exp2   train again elsewhere; see ../TEMPLATE/avsr1/avsr.sh --help
@@ -48,7 +48,7 @@ case ${preset} in
             --corpus "${downloads}/mini_av_open"
             --download_opts "--mode open"
             --datadir open/data --dumpdir open/dump --expdir open/exp
-            --trained_on "mini_av: synthetic voices and drawn faces that say sentences of an open vocabulary"
+            --trained_on "mini_av: synthetic voices and drawn faces that say sentences from a vocabulary of 1,500 words"
             --times ""
         )
         ;;

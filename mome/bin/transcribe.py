@@ -114,7 +114,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="parts of low confidence: marked by [low confidence], left out, or shown like others; "
         "JSON has all of them with their confidence",
     )
-    parser.add_argument("--output", type=Path, help="folder for <name>.<format>")
+    parser.add_argument(
+        "--output", type=Path, help="folder for <recording>.<format>, such as talk.mp4.srt"
+    )
     return parser.parse_args(argv)
 
 
@@ -304,13 +306,17 @@ def main(argv: list[str] | None = None) -> None:
         try:
             with progress_bar(name) as report:
                 transcript = transcribe_one(name, transcribe, options, report)
-            write(transcript, name, args)
-        except BrokenPipeError:  # nobody reads the transcripts any longer
-            raise
         except Exception as error:
             # Whatever is wrong with one recording, the others are still to be done.
             reason = error.reason if isinstance(error, MediaError) else reason_of(error)
             failures.append(f"{name}: {reason}")
+            continue
+        try:
+            write(transcript, name, args)
+        except BrokenPipeError:  # nobody reads the transcripts any longer
+            raise
+        except Exception as error:
+            failures.append(f"{name}: {reason_of(error)}")
             continue
         if not transcript.complete:
             failures.append(f"{name}: {transcript.notes[-1]}")

@@ -19,7 +19,7 @@ since random tokens of full size prefer some words to others in every frame befo
 learned.
 
 Lips have the same disease, and there it hides among words: a letter may be learned where the lips
-say the digit behind it, which a context of a second tells as well as guessing. Sound is learned
+say the digit behind it, which a context of a second tells no better than chance. Sound is learned
 sooner and better, so it can show the lips where to look (``misplaced_penalty``), as the teachers of
 lip readers do (Afouras et al., "ASR is all you need", ICASSP 2020).
 """

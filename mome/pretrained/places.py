@@ -10,12 +10,14 @@ HUB_NAMES = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "whisper-tiny.en": "openai/whisper-tiny.en",
 }
-# By the SHA-256 of their weights, folders that mome-fetch-models makes of other weights than the
-# hub's.
-CONVERTED = {
+# What the weights with these SHA-256, which mome-fetch-models writes, were converted from.
+CONVERTED_FROM = {
     "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b": (
         "from a 4-bit GGUF copy (Q4_1) converted to bfloat16, so not identical to the hub's"
-    )
+    ),
+    "27e6cbbc03132b9e95bc2ff4fe1a8c4ccb207f77998cc7567a3945b626b733f7": (
+        "from a CTranslate2 copy in float16, which was not compared with the hub's"
+    ),
 }
 
 

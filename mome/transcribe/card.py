@@ -10,7 +10,7 @@ from mome.analysis.wer import rate_name
 from mome.common.markdown import markdown_table
 from mome.data import test_sets
 from mome.models.rates import TASKS, fineness, parse_rate_pair
-from mome.pretrained.places import CONVERTED, HUB_NAMES, lies_on_hub
+from mome.pretrained.places import CONVERTED_FROM, HUB_NAMES, lies_on_hub
 from mome.transcribe.confidence import BINS, FOLDS, UNKNOWN
 
 # Of the table of rates, after the error rates: what mome.json calls them, and the card.
@@ -90,7 +90,7 @@ def part_of(part: Mapping[str, Any]) -> str:
         words.append(f"revision {part['revision']}")
     weights = {file: d for file, d in part["sha256"].items() if file.endswith(WEIGHTS)}
     words += [f"{file} SHA-256 {digest[:12]}" for file, digest in weights.items()]
-    words += [CONVERTED[digest] for digest in weights.values() if digest in CONVERTED]
+    words += [CONVERTED_FROM[digest] for digest in weights.values() if digest in CONVERTED_FROM]
     return ", ".join(words if part["sha256"] else [*words, "which was not at hand to be checked"])
 
 

@@ -550,15 +550,21 @@ def test_what_stage_1_left_out_may_be_in_a_list_for_stage_2(tmp_path):
     """By the ids of utterances, though stage 1 names clips; whatever editor saved the tables."""
     args = argparse.Namespace(max_excluded=0.9)
     kept = lrs.Utterance("anna_1", Clip("trainval", "anna", "1", Path()), "a", 0.0, 1.0, True)
-    left_out = [("pretrain/anna b/2_03", "no words"), ("trainval/c/1", "mp4 without txt")]
+    left_out = [
+        ("pretrain/anna b/2_03", "no words"),
+        ("trainval/c/1", "mp4 without txt"),
+        ("pretrain/d/5", "no words after the table"),  # with all its parts
+    ]
     lrs.write_set(tmp_path / "train", [lrs.Part([kept], left_out)], args)
     speakers = tmp_path / "train/utt2spk"
     speakers.write_text(speakers.read_text(), encoding="utf-8-sig")
-    listed = ["anna_1", "anna_b_2_03", "c_1"]
+    listed = ["anna_1", "anna_b_2_03", "c_1", "d_5", "d_5_07"]
     prepare_media.check_unwanted(tmp_path / "list", listed, tmp_path / "train")
-    with pytest.raises(SystemExit, match=r"1 of 4 utterances are in no set of .*: anna_b_2_04\."):
+    with pytest.raises(
+        SystemExit, match=r"2 of 7 utterances are in no set of .*: anna_1_02, anna_b"
+    ):
         prepare_media.check_unwanted(
-            tmp_path / "list", [*listed, "anna_b_2_04"], tmp_path / "train"
+            tmp_path / "list", [*listed, "anna_b_2_04", "anna_1_02"], tmp_path / "train"
         )
 
 

@@ -346,7 +346,9 @@ def test_run_pl_shares_the_cores_among_jobs(tmp_path, monkeypatch, options, env,
     [
         ({}, "1000,"),
         ({"GOMP_SPINCOUNT": "30"}, "30,"),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, ",PASSIVE"),  # a number of spins would override it
+        # A number of spins would override the policy.
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, ",PASSIVE"),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}, ",PASSIVE"),  # of a call before
     ],
 )
 def test_threads_spin_shortly_before_they_sleep(given, used):

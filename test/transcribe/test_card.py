@@ -15,7 +15,7 @@ from mome.bin.score import main as score
 from mome.common.marks import file_digest, read_mark, write_mark
 from mome.data import test_sets
 from mome.data.kaldi import write_scp
-from mome.pretrained.places import CONVERTED
+from mome.pretrained.places import CONVERTED_FROM
 from mome.tasks.frozen_parts import folders_of
 from mome.tasks.packed import load_packed, opened
 from mome.transcribe.card import card
@@ -154,7 +154,7 @@ def test_parts_are_linked_where_their_name_on_the_hub_is_known():
 
 
 def test_weights_that_are_not_the_hubs_are_told():
-    (digest,) = CONVERTED
+    digest = next(iter(CONVERTED_FROM))
     part = {"name": "smollm2-135m-instruct", "sha256": {"model.safetensors": digest}}
     other = {"name": "smollm2-135m-instruct", "sha256": {"model.safetensors": "0" * 64}}
     assert "from a 4-bit GGUF copy" in card("a", INFO, {"decoder_conf.lm": part}, "other")

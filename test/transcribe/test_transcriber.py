@@ -42,6 +42,7 @@ from mome.transcribe.recording import (
     video_seconds,
 )
 from mome.transcribe.transcriber import Transcriber
+from mome.transcribe.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
 DOWNLOADS = Path(os.environ.get("MOME_DOWNLOADS", ROOT / "downloads"))
@@ -607,15 +608,12 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
 
 
 def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
-    """As with ``| head``: the other recordings are not read."""
+    """As with ``| head``: the other recordings are not read, as each is printed when it is done."""
     read = []
 
     def transcribe_one(name, *_):
         read.append(name)
-        return "all of it"
-
-    def write(*_):
-        raise BrokenPipeError
+        return Transcript(name, [Segment(0, 1, "hello", 0.9, [], "asr", "a4")], [])
 
     monkeypatch.setattr(
         command.Transcriber,
@@ -625,10 +623,33 @@ def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
     for name in ("usable", "check_faces"):
         monkeypatch.setattr(command, name, lambda *_: None)
     monkeypatch.setattr(command, "transcribe_one", transcribe_one)
-    monkeypatch.setattr(command, "write", write)
-    with pytest.raises(BrokenPipeError):  # the output of this process is open
-        command.main(["a.mp4", "b.mp4", "--model", "model"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as nobody, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", nobody)
+        with pytest.raises(BrokenPipeError):  # the output of this process itself is open
+            command.main(["a.mp4", "b.mp4", "--model", "model"])
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # for what is left to be flushed
     assert read == ["a.mp4"]
+
+
+def test_a_broken_pipe_of_a_recording_is_one_of_its_faults(monkeypatch, capsys):
+    def transcribe_one(name, *_):
+        raise BrokenPipeError(32, "Broken pipe", name)
+
+    monkeypatch.setattr(
+        command.Transcriber,
+        "load",
+        lambda *_: SimpleNamespace(info={}, model=SimpleNamespace(pairs=())),
+    )
+    for name in ("usable", "check_faces"):
+        monkeypatch.setattr(command, name, lambda *_: None)
+    monkeypatch.setattr(command, "transcribe_one", transcribe_one)
+    with pytest.raises(SystemExit):
+        command.main(["a.mp4", "b.mp4", "--model", "model"])
+    told = capsys.readouterr().err
+    assert "a.mp4: " in told
+    assert "b.mp4: " in told
 
 
 def test_a_terminal_shows_what_is_being_done(packed, clips, capsys, monkeypatch):

@@ -67,7 +67,7 @@ def batches(args: argparse.Namespace, training: argparse.Namespace, train: bool)
 
 
 def train(model: AVSRModel, loader: Iterable) -> Iterator[None]:
-    """A training step of each batch, all rate pairs at once."""
+    """A training step of each batch, of the rate pairs that the configuration draws."""
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
@@ -101,7 +101,7 @@ JOBS = {"training": train, "decoding": decode, "loading": load}
 
 def measure(args: argparse.Namespace) -> float:
     """Median seconds of a batch in this process, the first left out."""
-    files = args.exp / "config.yaml", args.exp / "valid.acc.best.pth"
+    files = args.exp / "config.yaml", args.exp / args.weights
     # A model that is made ready for inference cannot be trained.
     build = AVSRTask.build_model_from_file if args.inside == "training" else load_model
     model, training = build(*files, "cpu")
@@ -141,6 +141,9 @@ def main() -> None:
     """Print a table for each job."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, default=Path("exp/mome"), help="a trained model")
+    parser.add_argument(
+        "--weights", default="valid.acc.best.pth", help="in --exp; default: %(default)s"
+    )
     add_set_arguments(parser, utterances=100)
     parser.add_argument("--steps", type=int, default=6, help="batches of a process")
     parser.add_argument("--repetitions", type=int, default=3, help="processes for each setting")

@@ -10,12 +10,14 @@ export PYTHONPATH=${MOME_ROOT}${PYTHONPATH:+:${PYTHONPATH}}
 unset PYTHONDONTWRITEBYTECODE
 export LC_ALL=C.UTF-8
 export TOKENIZERS_PARALLELISM=false
-# Threads that have done their part of a product wait for the others some 20 microseconds and then sleep
-# until the next one. GNU's OpenMP lets them spin for milliseconds, which takes the core from the thread
-# that they wait for wherever another process is busy, and sleeping at once costs time where none is:
-# tools/bench/wait_policy.py.
+# Threads that have done their part of a product wait for the others for 1,000 turns and then sleep until
+# the next one. GNU's OpenMP lets them spin for 300,000, which takes the core from the thread that they wait
+# for wherever another process is busy, and sleeping at once costs time where none is:
+# tools/bench/wait_policy.py. A policy that the user sets counts, also after an earlier call of this file.
 if [ -z "${OMP_WAIT_POLICY:-}" ]; then
     export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
+elif [ "${GOMP_SPINCOUNT:-}" = 1000 ]; then
+    unset GOMP_SPINCOUNT
 fi
 # Nothing in the stages looks for newer files on a hub once a model folder is there.
 export HF_HUB_DISABLE_TELEMETRY=1

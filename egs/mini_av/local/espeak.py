@@ -79,9 +79,7 @@ class Espeak:
     def __init__(self, folder: Path):
         path = folder / "libespeak-ng.so"
         if not path.exists():
-            raise FileNotFoundError(
-                f"{path}: eSpeak NG is missing; fetch it by python -m mome.bin.fetch_models"
-            )
+            raise FileNotFoundError(f"{path}: eSpeak NG is missing; fetch it by mome-fetch-models")
         self.library = ctypes.CDLL(str(path))
         options = PHONEME_EVENTS_IN_IPA | DONT_EXIT
         self.rate = self.library.espeak_Initialize(
