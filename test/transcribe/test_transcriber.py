@@ -607,6 +607,16 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
     assert not json.loads((tmp_path / "out" / "cut.mp4.json").read_text())["complete"]
 
 
+@pytest.fixture
+def without_model(monkeypatch):
+    """The command with nothing behind it but what a test puts in the place of ``transcribe_one``."""
+    empty = SimpleNamespace(info={}, model=SimpleNamespace(pairs=()))
+    monkeypatch.setattr(command.Transcriber, "load", lambda *_: empty)
+    for name in ("usable", "check_faces"):
+        monkeypatch.setattr(command, name, lambda *_: None)
+
+
+@pytest.mark.usefixtures("without_model")
 def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
     """As with ``| head``: the other recordings are not read, as each is printed when it is done."""
     read = []
@@ -615,13 +625,6 @@ def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
         read.append(name)
         return Transcript(name, [Segment(0, 1, "hello", 0.9, [], "asr", "a4")], [])
 
-    monkeypatch.setattr(
-        command.Transcriber,
-        "load",
-        lambda *_: SimpleNamespace(info={}, model=SimpleNamespace(pairs=())),
-    )
-    for name in ("usable", "check_faces"):
-        monkeypatch.setattr(command, name, lambda *_: None)
     monkeypatch.setattr(command, "transcribe_one", transcribe_one)
     reader, writer = os.pipe()
     os.close(reader)
@@ -633,17 +636,11 @@ def test_transcripts_that_nobody_reads_end_the_command(monkeypatch):
     assert read == ["a.mp4"]
 
 
+@pytest.mark.usefixtures("without_model")
 def test_a_broken_pipe_of_a_recording_is_one_of_its_faults(monkeypatch, capsys):
     def transcribe_one(name, *_):
         raise BrokenPipeError(32, "Broken pipe", name)
 
-    monkeypatch.setattr(
-        command.Transcriber,
-        "load",
-        lambda *_: SimpleNamespace(info={}, model=SimpleNamespace(pairs=())),
-    )
-    for name in ("usable", "check_faces"):
-        monkeypatch.setattr(command, name, lambda *_: None)
     monkeypatch.setattr(command, "transcribe_one", transcribe_one)
     with pytest.raises(SystemExit):
         command.main(["a.mp4", "b.mp4", "--model", "model"])
