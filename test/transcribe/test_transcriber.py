@@ -609,7 +609,7 @@ def test_the_command_does_the_others_and_says_what_it_could_not(packed, clips, t
 
 @pytest.fixture
 def without_model(monkeypatch):
-    """The command with nothing behind it but what a test puts in the place of ``transcribe_one``."""
+    """The command without a model; a test puts something in the place of ``transcribe_one``."""
     empty = SimpleNamespace(info={}, model=SimpleNamespace(pairs=()))
     monkeypatch.setattr(command.Transcriber, "load", lambda *_: empty)
     for name in ("usable", "check_faces"):
