@@ -11,15 +11,13 @@ from pathlib import Path
 
 import torch
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.train.dataset import ESPnetDataset
-from sets import add_set_arguments
+from sets import add_set_arguments, open_set
 from timing import machine, seconds, table
 
-from mome.data.kaldi import read_scp
 from mome.llm.beam import beam_search
 from mome.llm.prompt_tree import pack_tree
 from mome.models.avsr import AVSRModel
-from mome.tasks.avsr import AVSRTask, load_model
+from mome.tasks.avsr import load_model
 
 
 class Decoders:
@@ -116,12 +114,8 @@ def main() -> None:
     model, training = load_model(
         args.exp / "config.yaml", args.exp / "valid.acc.best.pth", args.device
     )
-    sources = [
-        (str(args.data / "wav.scp"), "speech", "sound"),
-        (str(args.data / "lip.scp"), "lips", "lips"),
-    ]
-    dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
-    items = [dataset[name] for name in list(read_scp(args.data / "wav.scp"))[: args.utterances]]
+    dataset, names = open_set(args, training, streams=("speech", "lips"))
+    items = [dataset[name] for name in names]
     decoders = Decoders(model, items, args)
     ways = {
         "all pairs side by side": decoders.side_by_side,

@@ -11,17 +11,14 @@ from pathlib import Path
 import torch
 import yaml
 from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.train.dataset import ESPnetDataset
-from sets import add_set_arguments
+from sets import add_set_arguments, open_set
 from timing import machine
 
-from mome.data.kaldi import read_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
 from mome.models.rates import TaskPair
 from mome.tasks.avsr import AVSRTask, load_model
 
-STREAMS = (("wav.scp", "speech", "sound"), ("lip.scp", "lips", "lips"), ("text", "text", "text"))
 Batch = dict[str, torch.Tensor]
 
 
@@ -38,9 +35,7 @@ def config_in(args: argparse.Namespace) -> Path:
 
 def batches(args: argparse.Namespace, training: argparse.Namespace) -> list[Batch]:
     """The first ``--utterances`` of the set, as the model takes them."""
-    sources = [(str(args.data / file), name, kind) for file, name, kind in STREAMS]
-    dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=False))
-    names = list(read_scp(args.data / "text"))[: args.utterances]
+    dataset, names = open_set(args, training)
     collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
     items = [dataset[name] for name in names]
     size = args.batch_size

@@ -15,20 +15,18 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import islice
+from itertools import batched, islice
 from pathlib import Path
 
 import torch
-from espnet2.train.collate_fn import CommonCollateFn
-from espnet2.train.dataset import ESPnetDataset
-from sets import add_set_arguments
+from sets import add_set_arguments, open_set
 from timing import machine
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from mome.data.kaldi import read_scp
 from mome.llm.beam import beam_search
 from mome.models.avsr import AVSRModel
 from mome.tasks.avsr import AVSRTask, load_model
+from mome.tasks.data_folders import STREAMS
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 SETTINGS = {
@@ -39,31 +37,17 @@ SETTINGS = {
 }
 
 
-class Items(Dataset):
-    """Utterances of a set by number, as ESPnet's iterator reads them."""
-
-    def __init__(self, dataset: ESPnetDataset, names: list[str]):
-        self.dataset, self.names = dataset, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int):
-        return self.dataset[self.names[index]]
-
-
-def batches(args: argparse.Namespace, training: argparse.Namespace, train: bool) -> Iterable:
+def batches(args: argparse.Namespace, training: argparse.Namespace) -> Iterable:
     """The set's batches, read by one worker as the recipes do."""
-    sources = [
-        (str(args.data / "wav.scp"), "speech", "sound"),
-        (str(args.data / "lip.scp"), "lips", "lips"),
-        (str(args.data / "text"), "text", "text"),
-    ]
-    dataset = ESPnetDataset(sources, AVSRTask.build_preprocess_fn(training, train=train))
-    names = list(read_scp(args.data / "wav.scp"))[: args.utterances]
-    collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
-    items = Items(dataset, names)
-    return DataLoader(items, args.batch_size, num_workers=1, collate_fn=collate)
+    decodes = args.inside == "decoding"
+    streams = ("speech", "lips") if decodes else STREAMS
+    dataset, names = open_set(args, training, streams, train=not decodes)
+    return DataLoader(
+        dataset,
+        batch_sampler=[list(batch) for batch in batched(names, args.batch_size)],
+        collate_fn=AVSRTask.build_collate_fn(training, train=not decodes),
+        num_workers=1,
+    )
 
 
 def train(model: AVSRModel, loader: Iterable) -> Iterator[None]:
@@ -83,8 +67,7 @@ def decode(model: AVSRModel, loader: Iterable) -> Iterator[None]:
     """A greedy search of each batch at all rate pairs."""
     model.eval()
     for _, batch in loader:
-        streams = {name: value for name, value in batch.items() if not name.startswith("text")}
-        nodes, branches = model.prompts(model.encode(**streams), model.task_pairs)
+        nodes, branches = model.prompts(model.encode(**batch), model.task_pairs)
         lm, eos_id = model.decoder.lm.inner, model.decoder.eos_id
         beam_search(lm, nodes, branches, beam=1, max_new_tokens=32, eos_id=eos_id)
         yield
@@ -105,8 +88,7 @@ def measure(args: argparse.Namespace) -> float:
     # A model that is made ready for inference cannot be trained.
     build = AVSRTask.build_model_from_file if args.inside == "training" else load_model
     model, training = build(*files, "cpu")
-    loader = batches(args, training, train=args.inside != "decoding")
-    steps = JOBS[args.inside](model, loader)
+    steps = JOBS[args.inside](model, batches(args, training))
     next(steps)
     times = []
     started = time.perf_counter()
